@@ -1,0 +1,1 @@
+"""VoxelRT: an inference engine for medical volumes. Research software, not a medical device."""

@@ -1,0 +1,1 @@
+"""One file per pass; each has run(model) -> model."""

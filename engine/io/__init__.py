@@ -1,0 +1,1 @@
+"""Readers and writers of images: a path in, a Volume out, and back."""

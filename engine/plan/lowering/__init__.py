@@ -1,0 +1,1 @@
+"""From ONNX nodes to schedule steps, one file per family of operators."""

@@ -1,0 +1,1 @@
+"""From the network's output to a result on the source's frame."""

@@ -1,0 +1,1 @@
+"""Windows over a volume and their stitching."""

@@ -1,0 +1,1 @@
+"""Kernels usable alone, on arrays: one folder per op."""

@@ -1,0 +1,1 @@
+"""What all kernels share: the Kernel entry, cases, comparison, the native library."""

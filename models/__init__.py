@@ -1,0 +1,1 @@
+"""Trained models in: formats, recipes and small architectures for tests."""

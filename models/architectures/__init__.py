@@ -1,0 +1,1 @@
+"""Small seeded networks that tests and benches build."""

@@ -1,0 +1,1 @@
+"""What a bare network file cannot say, one TOML per model or clinical pipeline."""
