@@ -60,8 +60,9 @@ struct WeightRecord {
     uint32_t version; // of that kernel
     uint32_t params_bytes;
     uint64_t params_offset;
-    uint64_t offset, bytes; // where it lies: raw and pack-on-open in the weights section, packed in the packed section
-    uint64_t final_bytes;   // as the kernel sees it
+    uint64_t raw_offset, raw_bytes; // in the weights section
+    uint64_t packed_offset;         // in the packed section, for the packed form
+    uint64_t final_bytes;           // as the kernel sees it
     uint8_t dtype, rank;
     uint8_t reserved[6];
     int64_t dims[kMaxRank]; // of the raw tensor
@@ -112,7 +113,7 @@ struct VariantRecord {
 static_assert(sizeof(FileHeader) == 64);
 static_assert(sizeof(SectionRecord) == 64);
 static_assert(sizeof(CompiledHeader) == 144);
-static_assert(sizeof(WeightRecord) == 120);
+static_assert(sizeof(WeightRecord) == 128);
 static_assert(sizeof(OperandRecord) == 168);
 static_assert(sizeof(StepRecord) == 64);
 static_assert(sizeof(IoRecord) == 72);

@@ -115,6 +115,19 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "voxelrt_crc32c": (ctypes.c_uint32, [ctypes.c_uint32, ctypes.c_void_p, ctypes.c_size_t]),
     "voxelrt_record_size": (ctypes.c_uint32, [ctypes.c_char_p]),
     "voxelrt_kernel_at": (ctypes.c_int, [ctypes.c_uint32, ctypes.POINTER(CKernelInfo), _PointerPointer]),
+    "voxelrt_kernel_check": (
+        ctypes.c_int,
+        [
+            ctypes.c_char_p,
+            ctypes.c_char_p,
+            ctypes.c_size_t,
+            ctypes.POINTER(COperand),
+            ctypes.c_uint32,
+            ctypes.POINTER(COperand),
+            ctypes.c_uint32,
+            _PointerPointer,
+        ],
+    ),
     "voxelrt_kernel_run": (
         ctypes.c_int,
         [
@@ -388,30 +401,72 @@ def run_kernel(
     check(status, error)
 
 
+Description = tuple[int, int, Sequence[int], Sequence[int], bool]  # dtype, layout, dims, strides, pending
+
+
+def _described(given: Sequence[Description | None]) -> Any:
+    made = (COperand * max(1, len(given)))()
+    mark = ctypes.c_float(0.0)  # an address that says "pending"; a check does not read it
+    for i, item in enumerate(given):
+        made[i].struct_size = ctypes.sizeof(COperand)
+        made[i].pending_slope = 1.0
+        made[i].tensor.struct_size = ctypes.sizeof(CTensor)
+        if item is None:
+            continue
+        dtype, layout, dims, strides, pending = item
+        made[i].tensor.dtype, made[i].tensor.layout, made[i].tensor.rank = dtype, layout, len(dims)
+        made[i].tensor.dims[: len(dims)] = dims
+        made[i].tensor.strides[: len(dims)] = strides
+        if pending:
+            made[i].pending_scale = made[i].pending_shift = ctypes.addressof(mark)
+    return made
+
+
+def check_kernel(
+    name: str, packed: bytes, inputs: Sequence[Description | None], outputs: Sequence[Description | None]
+) -> None:
+    """Raise ShapeError with the kernel's reason where it does not take operands of these descriptions."""
+    error = ctypes.c_void_p()
+    status = library().voxelrt_kernel_check(
+        name.encode(),
+        packed,
+        len(packed),
+        _described(inputs),
+        len(inputs),
+        _described(outputs),
+        len(outputs),
+        ctypes.byref(error),
+    )
+    check(status, error)
+
+
+def packed_bytes(name: str, raw: Array, packed_params: bytes) -> int:
+    """The size of a raw weight packed for a kernel. Raises ShapeError where the kernel cannot pack it."""
+    description, size, error = _tensor(np.ascontiguousarray(raw)), ctypes.c_uint64(), ctypes.c_void_p()
+    status = library().voxelrt_pack_bytes(
+        name.encode(), packed_params, len(packed_params), ctypes.byref(description), ctypes.byref(size),
+        ctypes.byref(error),
+    )
+    check(status, error)
+    return size.value
+
+
 def pack_weight(name: str, raw: Array, **parameters: Any) -> NDArray[np.float32]:
     """A weight as the kernel wants it, as a flat float32 array (whatever the packed bytes mean)."""
+    return pack_weight_bytes(name, raw, kernels()[name].pack(parameters))
+
+
+def pack_weight_bytes(name: str, raw: Array, packed_params: bytes) -> NDArray[np.float32]:
+    """``pack_weight`` with parameters that are packed already."""
     raw = np.ascontiguousarray(raw)
-    packed = kernels()[name].pack(parameters)
-    description, size, error = _tensor(raw), ctypes.c_uint64(), ctypes.c_void_p()
-    check(
-        library().voxelrt_pack_bytes(
-            name.encode(), packed, len(packed), ctypes.byref(description), ctypes.byref(size), ctypes.byref(error)
-        ),
-        error,
+    size = packed_bytes(name, raw, packed_params)
+    result = aligned_empty((size // 4,), np.float32)
+    error = ctypes.c_void_p()
+    status = library().voxelrt_pack(
+        name.encode(), packed_params, len(packed_params), ctypes.byref(_tensor(raw)), result.ctypes.data, size,
+        ctypes.byref(error),
     )
-    result = aligned_empty((size.value // 4,), np.float32)
-    check(
-        library().voxelrt_pack(
-            name.encode(),
-            packed,
-            len(packed),
-            ctypes.byref(description),
-            result.ctypes.data,
-            size.value,
-            ctypes.byref(error),
-        ),
-        error,
-    )
+    check(status, error)
     return result
 
 

@@ -167,16 +167,22 @@ class Opening {
     void open_weight(uint32_t index) {
         const WeightRecord &record = weights_[index];
         const uint64_t raw_bytes = check_shape(record.dtype, record.rank, record.dims, "weight shape");
-        const Bytes bytes = part(record.form == kPackedForm ? packed_ : raw_, record.offset, record.bytes,
-                                 "weight bounds");
-        if (record.form != kPackOnOpen) {
-            if (record.form > kPackOnOpen || record.bytes != record.final_bytes || record.offset % 64 != 0)
-                bad("weight form");
-            plan_.weights.push_back({bytes.data, record.bytes});
+        if (record.form == kPackedForm) {
+            const Bytes bytes = part(packed_, record.packed_offset, record.final_bytes, "packed weight bounds");
+            if (record.packed_offset % 64 != 0)
+                bad("alignment of a packed weight");
+            plan_.weights.push_back({bytes.data, bytes.size});
             return;
         }
-        if (record.bytes != raw_bytes)
-            bad("weight size");
+        const Bytes bytes = part(raw_, record.raw_offset, record.raw_bytes, "weight bounds");
+        if (record.form > kPackOnOpen || record.raw_offset % 64 != 0 || record.raw_bytes != raw_bytes)
+            bad("weight form, alignment or size");
+        if (record.form == kRaw) {
+            if (record.final_bytes != raw_bytes)
+                bad("weight size");
+            plan_.weights.push_back({bytes.data, bytes.size});
+            return;
+        }
         const Kernel &packer = kernel(record.kernel, record.version, record.params_bytes);
         Tensor raw;
         raw.data = const_cast<char *>(bytes.data);

@@ -168,6 +168,17 @@ voxelrt_status voxelrt_kernel_at(uint32_t index, voxelrt_kernel_info *info, voxe
     });
 }
 
+voxelrt_status voxelrt_kernel_check(const char *name, const void *parameters, size_t parameter_bytes,
+                                    const voxelrt_operand *inputs, uint32_t input_count,
+                                    const voxelrt_operand *outputs, uint32_t output_count, voxelrt_error **error) {
+    return guarded(error, [&] {
+        const Kernel &kernel = named(name, parameter_bytes);
+        const std::vector<Tensor> in = operands(inputs, input_count), out = operands(outputs, output_count);
+        check_step(kernel, {parameters, in.data(), out.data(), static_cast<int>(input_count),
+                            static_cast<int>(output_count)});
+    });
+}
+
 voxelrt_status voxelrt_kernel_run(const char *name, const void *parameters, size_t parameter_bytes,
                                   const voxelrt_operand *inputs, uint32_t input_count, const voxelrt_operand *outputs,
                                   uint32_t output_count, voxelrt_pool *pool, voxelrt_error **error) {

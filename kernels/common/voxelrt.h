@@ -114,6 +114,11 @@ typedef struct voxelrt_operand {
     const float *pending_scale;
     const float *pending_shift;
 } voxelrt_operand;
+/* Whether a kernel takes these operands and parameters; their data is not looked at and may be NULL. */
+VOXELRT_API voxelrt_status voxelrt_kernel_check(const char *name, const void *parameters, size_t parameter_bytes,
+                                                const voxelrt_operand *inputs, uint32_t input_count,
+                                                const voxelrt_operand *outputs, uint32_t output_count,
+                                                voxelrt_error **error);
 /* Run one kernel on arrays: the same checks and code as a step of a plan. */
 VOXELRT_API voxelrt_status voxelrt_kernel_run(const char *name, const void *parameters, size_t parameter_bytes,
                                               const voxelrt_operand *inputs, uint32_t input_count,
