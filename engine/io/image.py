@@ -1,0 +1,80 @@
+"""Image: what a reader returns: the volume, what the reader had to say about it, and where it came from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from voxelrt.volume import Volume
+
+
+@dataclass(frozen=True, eq=False)
+class NiftiSource:
+    """What a result needs to be written on the grid of a NIfTI file, bit for bit.
+
+    Parameters
+    ----------
+    path
+        The file that was read.
+    header
+        Its 348 (NIfTI-1) or 540 (NIfTI-2) bytes, with the free-text fields blanked (they may name a patient).
+    affine
+        (4, 4) voxel (x, y, z) -> LPS mm, as in the volume.
+    shape_zyx
+        The size of its grid.
+    """
+
+    path: Path = field(repr=False)
+    header: bytes = field(repr=False)
+    affine: NDArray[np.float64]
+    shape_zyx: tuple[int, int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class DicomSource:
+    """What a result needs to refer to the DICOM series it was made from. The UIDs are kept out of ``repr``.
+
+    Parameters
+    ----------
+    files
+        One file for each slice, in the order of the volume's z.
+    sop_instance_uids, sop_class_uid
+        Of these files, for the references of a derived object.
+    study_uid, series_uid, frame_of_reference_uid
+        Of the series; "" where the files do not say.
+    affine
+        (4, 4) voxel (x, y, z) -> LPS mm, as in the volume.
+    shape_zyx
+        The size of its grid.
+    """
+
+    files: tuple[Path, ...] = field(repr=False)
+    sop_instance_uids: tuple[str, ...] = field(repr=False)
+    sop_class_uid: str
+    study_uid: str = field(repr=False)
+    series_uid: str = field(repr=False)
+    frame_of_reference_uid: str = field(repr=False)
+    affine: NDArray[np.float64]
+    shape_zyx: tuple[int, int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Image:
+    """An image as it was read.
+
+    Parameters
+    ----------
+    volume
+        The voxels in the order of the file, with the affine to LPS mm.
+    warnings
+        Sentences for the user: what was assumed, skipped or found odd. No patient identifiers.
+    source
+        What is needed to write a result on the same grid.
+    """
+
+    volume: Volume
+    warnings: tuple[str, ...]
+    source: NiftiSource | DicomSource
