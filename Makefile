@@ -2,15 +2,59 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS ?= onnxruntime
-STAMP := $(VENV)/.installed
+NATIVE_SOURCES := $(shell find kernels -name '*.cpp' -o -name '*.h') CMakeLists.txt setup.py pyproject.toml
+SANITIZED := build/sanitized
 
-.PHONY: demo test test-emulation test-native-matrix soak native types lint bench bench-quick gpu-acceptance format
+.PHONY: demo test test-emulation test-native-matrix soak native types lint format bench bench-quick gpu-acceptance \
+	conformance clean
+
+# ---- set-up: done once, again only when what it depends on has changed ----
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
 
-native: $(STAMP)
-	$(BIN)/cmake --build build/native --target voxelrt
-	cp build/native/libvoxelrt.so kernels/common/.libvoxelrt.new && mv kernels/common/.libvoxelrt.new kernels/common/libvoxelrt.so
+$(VENV)/.installed: $(BIN)/python $(NATIVE_SOURCES)
+	$(BIN)/pip install --quiet --editable '.[onnxruntime]'
+	touch $@
+
+$(VENV)/.developer: $(VENV)/.installed
+	$(BIN)/pip install --quiet --editable '.[onnxruntime,dev]'
+	touch $@
+
+native: $(VENV)/.installed
+
+# What mypy and editors see as `voxelrt`: links to the three source folders.
+build/typing: | $(BIN)/python
+	mkdir -p build/typing/voxelrt
+	for entry in $(CURDIR)/engine/*; do ln -sfn $$entry build/typing/voxelrt/; done
+	ln -sfn $(CURDIR)/kernels $(CURDIR)/models build/typing/voxelrt/
+
+# ---- what users run ----
+
+demo: $(VENV)/.installed
+	@$(BIN)/python -m bench.demo --output demo-output
+
+# ---- what developers run ----
+
+test: $(VENV)/.developer
+	$(BIN)/python -m pytest -n 2 --durations 8 tests
+
+conformance: $(VENV)/.developer
+	$(BIN)/python -m tests.conformance
+
+lint: $(VENV)/.developer
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run -Werror $$(git ls-files '*.cpp' '*.h' '*.c' '*.cu')
+
+format: $(VENV)/.developer
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $$(git ls-files '*.cpp' '*.h' '*.c' '*.cu')
+
+types: $(VENV)/.developer build/typing
+	MYPYPATH=build/typing $(BIN)/mypy
+
+clean:
+	rm -rf build $(VENV) demo-output bench-output

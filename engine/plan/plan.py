@@ -121,6 +121,12 @@ class Plan:
 
         return assemble(pack_on_open(self._sections))
 
+    def with_info(self, info: PlanInfo, threads: int | None = None) -> Plan:
+        """The same plan with another description."""
+        sections = [s for s in self._sections if s.kind != SectionKind.META]
+        meta = Section(SectionKind.META, np.frombuffer(info.to_json(), np.uint8))
+        return Plan(assemble([*sections, meta]), threads=threads, checksums=False)
+
     def section(self, kind: SectionKind, target: str = "") -> Bytes:
         """The bytes of a section. Raises PlanError where there is none."""
         for section in self._sections:

@@ -104,6 +104,7 @@ class Builder:
         self._values: dict[ir.Value, Operand] = {}
         self._converted: dict[tuple[ir.Value, int], Operand] = {}
         self._constants: dict[ir.Value, NDArray[Any]] = {}
+        self._deferred: dict[ir.Value, tuple[ir.Value, ir.Value]] = {}
         self._nodes: tuple[str, ...] = ()
         self._outputs = {value: i for i, value in enumerate(graph.outputs)}
         for i, value in enumerate(graph.inputs):
@@ -167,6 +168,18 @@ class Builder:
     def is_blocked(self, value: ir.Value) -> bool:
         """Whether the value lies as a BLOCKED16 volume already."""
         return value in self._values and self._values[value].layout == BLOCKED16
+
+    def is_output(self, value: ir.Value) -> bool:
+        """Whether the value is an output of the graph."""
+        return value in self._outputs
+
+    def concat_sources(self, value: ir.Value) -> tuple[ir.Value, ir.Value] | None:
+        """The two values of a channel concat that was left for its one consumer to read; see ``defer_concat``."""
+        return self._deferred.get(value)
+
+    def defer_concat(self, value: ir.Value, first: ir.Value, second: ir.Value) -> None:
+        """Leave a concat of two values along the channels to the convolution that reads it."""
+        self._deferred[value] = (first, second)
 
     @staticmethod
     def volume(operand: Operand) -> Operand:

@@ -1,0 +1,278 @@
+"""compile: a trained model in, a Plan out. The stages, top to bottom:
+
+    load → specialise (shapes, constants, passes) → partition → lower → plan memory → assemble → measure parity
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from voxelrt.errors import UnsupportedError, UsageError
+from voxelrt.graph.specialise import specialise
+from voxelrt.kernels.common import native
+from voxelrt.models.load import Model, load
+from voxelrt.plan import parity
+from voxelrt.plan.assembly import sections_of
+from voxelrt.plan.batch import mark_batched
+from voxelrt.plan.file import SectionKind, assemble
+from voxelrt.plan.lowering.builder import Builder, Unsupported, WeightTable, supports
+from voxelrt.plan.memory import plan_arena
+from voxelrt.plan.partition import Segment, partition
+from voxelrt.plan.plan import ParityLine, Placement, Plan, PlanInfo
+from voxelrt.plan.portable import read_graph
+from voxelrt.plan.schedule import Schedule, Variant
+
+Array = NDArray[Any]
+Dim = int | tuple[int, int, int]
+Shapes = Mapping[str, Sequence[Dim]]
+
+PRECISIONS = ("fp32",)
+FALLBACKS = ("onnxruntime", "error")
+
+
+@dataclass(frozen=True)
+class _Options:
+    fallback: str
+    fuse: bool = True
+    share: bool = True
+
+
+def compile(
+    model: Any,
+    *,
+    device: str = "auto",
+    precision: str = "fp32",
+    shapes: Shapes | Sequence[Shapes] | None = None,
+    constants: Mapping[str, Array] | None = None,
+    verify: bool = True,
+    fallback: str = "onnxruntime",
+    samples: Sequence[Mapping[str, Array]] = (),
+    reference: Sequence[tuple[Mapping[str, Array], Mapping[str, Array]]] = (),
+    threads: int | None = None,
+) -> Plan:
+    """Compile a trained model for this machine.
+
+    Parameters
+    ----------
+    model : what ``voxelrt.load`` takes, or what it gave.
+    device : ``auto`` or ``cpu``.
+    precision : ``fp32``.
+    shapes : input name -> shape; a dimension may be ``(min, opt, max)``. A list of such mappings makes one variant
+        each, sharing the weights. Inputs whose shape the model fixes need none.
+    constants : inputs that are fixed at compile time, e.g. those that determine shapes.
+    verify : measure the plan against the graph in another executor; past the tolerance of the precision compile fails.
+    fallback : what becomes of nodes without a native kernel: ``onnxruntime`` islands, or ``error``.
+    samples : real inputs as the network takes them; with them labels are compared too.
+    reference : (inputs, outputs) that the source framework stored; measures the import.
+    threads : compute threads (default: all that this process may use).
+
+    Raises
+    ------
+    UsageError : wrong options or shapes. UnsupportedError : nodes that nothing here can run, all named.
+    ParityError : the plan's answer departs from the network's own; names the first node that does.
+    """
+    if device not in ("auto", "cpu"):
+        raise UsageError(f"device {device!r} is not available: this version compiles for 'cpu' ('auto' is the same)")
+    if precision not in PRECISIONS:
+        raise UsageError(f"precision {precision!r} is not available; choose from {', '.join(PRECISIONS)}")
+    if fallback not in FALLBACKS:
+        raise UsageError(f"fallback {fallback!r} is unknown; choose from {', '.join(FALLBACKS)}")
+    loaded = model if isinstance(model, Model) else load(model)
+    sets = [shapes or {}] if shapes is None or isinstance(shapes, Mapping) else list(shapes)
+    info = PlanInfo(
+        name=loaded.name,
+        precision=precision,
+        source=dict(loaded.source),
+        placements=[],
+        parity=[],
+        settings={
+            "shapes": _asked(loaded.graph, sets),
+            "fallback": fallback,
+            "constants": {k: _constant_text(v) for k, v in (constants or {}).items()},
+        },
+        recipe=loaded.recipe_text,
+    )
+    plan = _compile(loaded.graph, sets, constants or {}, _Options(fallback), info, threads)
+    if not verify:
+        return _with_parity(plan, [ParityLine(name, "pending") for name in ("import", "plan", "labels")], threads)
+    lines = _measure(plan, loaded, sets[0], constants or {}, precision, samples, reference)
+    return _with_parity(plan, lines, threads)
+
+
+def _compile(
+    graph: ir.Model,
+    sets: Sequence[Shapes],
+    constants: Mapping[str, Array],
+    options: _Options,
+    info: PlanInfo,
+    threads: int | None,
+) -> Plan:
+    weights = WeightTable()
+    variants: list[Variant] = []
+    islands: list[bytes] = []
+    for shape_set in sets:
+        variant, placements = _variant(graph, shape_set, constants, options, weights, islands)
+        variants.append(variant)
+        info.placements = info.placements or placements
+    sections = sections_of(graph, Schedule(weights.weights, variants), _pack_islands(islands), info)
+    return Plan(assemble(sections), threads=threads, checksums=False)
+
+
+def _variant(
+    graph: ir.Model,
+    shapes: Shapes,
+    constants: Mapping[str, Array],
+    options: _Options,
+    weights: WeightTable,
+    islands: list[bytes],
+) -> tuple[Variant, list[Placement]]:
+    """One variant; a range in the batch becomes a run-time loop bound where every step allows it."""
+    known = len(islands)
+    variant, placements = _lower(specialise(graph, _shape_at(shapes, 1), constants), options, weights, islands)
+    batches = {s[0][2] for s in shapes.values() if s and isinstance(s[0], tuple)}
+    if batches and len(islands) == known:
+        one, _ = _lower(specialise(graph, _shape_at(shapes, 1, batch=1), constants), options, weights, islands)
+        two, _ = _lower(specialise(graph, _shape_at(shapes, 1, batch=2), constants), options, weights, islands)
+        if mark_batched(one, two):
+            lows = {s[0][0] for s in shapes.values() if s and isinstance(s[0], tuple)}
+            one.batch = (max(1, *lows), min(batches))
+            variant = one
+    plan_arena(variant, share=options.share)
+    return variant, placements
+
+
+def _shape_at(shapes: Shapes, which: int, batch: int | None = None) -> dict[str, tuple[int, ...]]:
+    """Static shapes: of a range its min (0), opt (1) or max (2); ``batch`` replaces a ranged first dimension."""
+    result = {}
+    for name, dims in shapes.items():
+        static = [d[which] if isinstance(d, tuple) else int(d) for d in dims]
+        if batch is not None and dims and isinstance(dims[0], tuple):
+            static[0] = batch
+        result[name] = tuple(static)
+    return result
+
+
+def _lower(
+    model: ir.Model, options: _Options, weights: WeightTable, islands: list[bytes]
+) -> tuple[Variant, list[Placement]]:
+    segments, placements = partition(model, lambda node: supports(model.graph, node))
+    refused = [p for p in placements if p.backend != "native"]
+    if refused and options.fallback == "error":
+        raise UnsupportedError(
+            f"{len(refused)} of {len(placements)} nodes have no native kernel (fallback='error'):",
+            [f"{p.node} ({p.op}): {p.why}" for p in refused],
+        )
+    native_nodes = {node for s in segments if s.backend == "native" for node in s.nodes}
+    builder = Builder(model.graph, weights, native_nodes=native_nodes, fuse=options.fuse)
+    for segment in segments:
+        if segment.backend == "native":
+            for node in segment.nodes:
+                try:
+                    builder.lower(node)
+                except Unsupported as refusal:
+                    raise UnsupportedError(
+                        "a node that runs natively alone does not in this graph:",
+                        [f"{node.name} ({node.op_type}): {refusal}"],
+                    ) from refusal
+        else:
+            _add_island(builder, segment, islands)
+    return builder.finish(), placements
+
+
+def _add_island(builder: Builder, segment: Segment, islands: list[bytes]) -> None:
+    builder.island(len(islands), [n.name or n.op_type for n in segment.nodes], segment.inputs, segment.outputs)
+    islands.append(segment.onnx_bytes())
+
+
+def _pack_islands(islands: Sequence[bytes]) -> bytes:
+    """The island section: a JSON line of sizes, then the ONNX models."""
+    if not islands:
+        return b""
+    return json.dumps([len(i) for i in islands]).encode() + b"\n" + b"".join(islands)
+
+
+def _asked(graph: ir.Model, sets: Sequence[Shapes]) -> dict[str, list[Any]]:
+    """The first set of shapes as JSON, inputs that the model fixes included; ranges are lists of three."""
+    asked: dict[str, list[Any]] = {}
+    for value in graph.graph.inputs:
+        if value.name in sets[0]:
+            asked[str(value.name)] = [list(d) if isinstance(d, tuple) else int(d) for d in sets[0][str(value.name)]]
+        elif value.shape is not None and all(isinstance(d, int) for d in value.shape):
+            asked[str(value.name)] = [int(d) for d in value.shape]  # type: ignore[arg-type]
+    return asked
+
+
+def _constant_text(value: Array) -> dict[str, Any]:
+    array = np.asarray(value)
+    if array.size > 4096:
+        raise UsageError(f"a compile-time constant of {array.size} elements; at most 4096 are kept with a plan")
+    return {"dtype": array.dtype.name, "shape": list(array.shape), "values": array.ravel().tolist()}
+
+
+def _measure(
+    plan: Plan,
+    loaded: Model,
+    shapes: Shapes,
+    constants: Mapping[str, Array],
+    precision: str,
+    samples: Sequence[Mapping[str, Array]],
+    reference: Sequence[tuple[Mapping[str, Array], Mapping[str, Array]]],
+) -> list[ParityLine]:
+    """The three lines, measured at the first variant's shapes."""
+    model = specialise(loaded.graph, _shape_at(shapes, 1, batch=1), constants)
+    imported = ParityLine("import", "not independent", "the model is ONNX already")
+    if reference:
+        imported = parity.measure_import(plan, reference, precision)
+    elif loaded.source.get("format") != "onnx":
+        imported = ParityLine("import", "pending", "no output of the source framework was given")
+    inputs = [*samples, *parity.sample_inputs(plan)]
+    measured = parity.measure_plan(plan, model, inputs, precision)
+    labels = ParityLine("labels", "pending", "no real input was given")
+    if samples and loaded.is_segmentation:
+        labels = parity.measure_labels(plan, model, samples, loaded.threshold)
+    return [imported, measured, labels]
+
+
+def _with_parity(plan: Plan, lines: list[ParityLine], threads: int | None) -> Plan:
+    """The same plan with its parity written into the file."""
+    return plan.with_info(replace(plan.info, parity=lines), threads)
+
+
+def recompile(plan: Plan, shapes: Mapping[str, tuple[int, ...]], taps: Sequence[str]) -> Plan:
+    """A plan for other shapes, or with inner values as outputs (then without fusion and shared memory)."""
+    graph = read_graph(bytes(plan.section(SectionKind.GRAPH)), plan.section(SectionKind.WEIGHTS))
+    settings = plan.info.settings
+    constants = {
+        name: np.array(c["values"], native.numpy_dtype(native.DTYPES[c["dtype"]])).reshape(c["shape"])
+        for name, c in settings["constants"].items()
+    }
+    options = _Options(settings["fallback"], fuse=not taps, share=not taps)
+    info = replace(plan.info, placements=[], parity=[ParityLine("plan", "pending")])
+    info.settings = {**settings, "shapes": {name: list(shape) for name, shape in shapes.items()}}
+    if taps:
+        graph = parity.with_outputs(specialise(graph, shapes, constants), taps)
+        missing = set(taps) - {str(v.name) for v in graph.graph.outputs}
+        if missing:
+            raise UsageError(f"the graph has no value named {', '.join(sorted(missing))}")
+    return _compile(graph, [shapes], constants, options, info, None)
+
+
+Plan.recompile = staticmethod(recompile)
+
+
+def identity(path: Path) -> str:
+    """SHA-256 of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()

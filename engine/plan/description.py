@@ -1,0 +1,95 @@
+"""plan.describe(): what runs where and why, as text a person can read."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from voxelrt.kernels.common import native
+from voxelrt.plan.file import SectionKind
+from voxelrt.plan.schedule import BLOCKED16, RECORDS, TABLES, Kind
+
+if TYPE_CHECKING:
+    from voxelrt.plan.plan import Plan
+
+
+def tables(plan: Plan) -> dict[str, Any]:
+    """The tables of the compiled section for this machine, as NumPy record arrays."""
+    data = np.asarray(plan.section(SectionKind.COMPILED, native.target()))
+    header = np.frombuffer(bytes(data[: RECORDS["CompiledHeader"].itemsize]), RECORDS["CompiledHeader"])[0]
+    kinds = {
+        "weights": "WeightRecord",
+        "operands": "OperandRecord",
+        "steps": "StepRecord",
+        "ios": "IoRecord",
+        "variants": "VariantRecord",
+    }
+    found: dict[str, Any] = {}
+    for name in TABLES:
+        dtype = RECORDS[kinds[name]] if name in kinds else np.dtype("<u4" if name == "names" else np.uint8)
+        start, count = int(header[name]["offset"]), int(header[name]["count"])
+        found[name] = np.frombuffer(bytes(data[start : start + count * dtype.itemsize]), dtype)
+    return found
+
+
+def _string(found: dict[str, Any], offset: int) -> str:
+    data = found["strings"][int(offset) :].tobytes()
+    return str(data[: data.index(b"\0")].decode())
+
+
+def _shape(record: Any) -> str:
+    dims = "×".join(str(int(d)) for d in record["dims"][: record["rank"]])
+    layout = " blocked" if record["layout"] == BLOCKED16 else ""
+    pending = " pending" if record["pending_scale"] >= 0 else ""
+    return f"{dims}{layout}{pending}"
+
+
+def step_rows(plan: Plan, variant: int = 0) -> list[dict[str, Any]]:
+    """One row a step: kernel, nodes, result, flops, bytes; for describe, profiles and ``--json``."""
+    found = tables(plan)
+    chosen = found["variants"][variant]
+    rows = []
+    for step in found["steps"][chosen["first_step"] : chosen["first_step"] + chosen["steps"]]:
+        first = int(step["first_operand"])
+        operands = found["operands"][first : first + int(step["inputs"]) + int(step["outputs"])]
+        results = [o for o in operands[int(step["inputs"]) :] if o["kind"] != Kind.NONE]
+        names = found["names"][int(step["first_name"]) : int(step["first_name"]) + int(step["name_count"])]
+        kernel = _string(found, step["kernel"])
+        rows.append(
+            {
+                "kernel": kernel,
+                "nodes": [_string(found, n) for n in names],
+                "result": ", ".join(_shape(o) for o in results),
+                "flops": int(step["flops"]),
+                "bytes": int(step["bytes"]),
+            }
+        )
+    return rows
+
+
+def describe(plan: Plan) -> str:
+    """Every node's place and why, the steps, the memory and the parity."""
+    info = plan.info
+    lines = [f"{info.name}: {info.precision}, sections for {', '.join(plan.targets)}"]
+    found = tables(plan)
+    for index, (inputs, outputs, batch, _) in enumerate(plan.variants):
+        arena = int(found["variants"][index]["arena_bytes"])
+        ios = [f"{io.name} {'×'.join(map(str, io.dims))} {native.numpy_dtype(io.dtype)}" for io in (*inputs, *outputs)]
+        span = f", batch {batch[0]} to {batch[1]}" if batch != (1, 1) else ""
+        lines.append(f"variant {index}: {', '.join(ios)}{span}; arena {arena / 2**20:.1f} MiB")
+    lines.append("nodes:")
+    counts = Counter(p.backend for p in info.placements)
+    lines[-1] += " " + ", ".join(f"{count} {backend}" for backend, count in counts.items())
+    lines += [f"  {p.node} ({p.op}): {p.backend}{f': {p.why}' if p.why else ''}" for p in info.placements]
+    lines.append("steps of variant 0:")
+    for number, row in enumerate(step_rows(plan)):
+        work = f"{row['flops'] / 1e9:.2f} GFLOP" if row["flops"] else f"{row['bytes'] / 1e6:.1f} MB"
+        lines.append(f"  {number:3d} {row['kernel']:24s} {row['result']:34s} {work:>14s}  {' + '.join(row['nodes'])}")
+    lines.append("parity:")
+    for line in info.parity:
+        figure = f": relative {line.relative:.2e}, maximum {line.maximum:.2e}" if line.relative is not None else ""
+        against = f" against {line.against}" if line.against else ""
+        lines.append(f"  {line.name}: {line.status}{against}{figure}")
+    return "\n".join(lines)

@@ -1,0 +1,191 @@
+"""Conv and ConvTranspose. A convolution takes its activation, and a skip concat in front of it as two sources."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from voxelrt.kernels.common import native
+from voxelrt.plan.lowering.attributes import Window, integer, integers, text, three, window
+from voxelrt.plan.lowering.builder import Activation, Builder, Unsupported, dims_of, dtype_of, lowers
+from voxelrt.plan.lowering.fusion import fused_activation
+from voxelrt.plan.schedule import BLOCKED16, LINEAR, Operand
+
+FLOAT32 = native.DTYPES["float32"]
+FEW = 4  # channels up to which a first or last layer stays LINEAR
+
+
+@lowers("Conv")
+def conv(b: Builder, node: ir.Node) -> None:
+    """Conv: BLOCKED16 with packed weights where the kernel takes it, else the LINEAR fallback."""
+    x, w = node.inputs[0], node.inputs[1]
+    assert x is not None
+    weights = b.need_constant(w, "the weight of a convolution")
+    groups = integer(node, "group", 1)
+    if weights.ndim != len(dims_of(x)):
+        raise Unsupported(f"a weight of {weights.ndim} axes on a value of {len(dims_of(x))}")
+    shape = window(node, dims_of(x)[2:], weights.shape[2:])
+    raw = weights.reshape(*weights.shape[:2], *shape.kernel)
+    bias = _bias(b, node)
+    if dtype_of(x) == FLOAT32 and _divides(raw, groups):
+        _direct(b, node, raw, bias, shape, groups)
+    else:
+        _linear(b, node, "conv3d.grouped", raw, bias, _window_params(shape), groups, channels0=dims_of(x)[1])
+
+
+def _divides(raw: np.ndarray[Any, Any], groups: int) -> bool:
+    """Whether every group is whole blocks of channels."""
+    return groups == 1 or (raw.shape[1] % native.BLOCK == 0 and raw.shape[0] // groups % native.BLOCK == 0)
+
+
+def _bias(b: Builder, node: ir.Node) -> np.ndarray[Any, Any] | None:
+    value = node.inputs[2] if len(node.inputs) > 2 else None
+    return None if value is None else b.need_constant(value, "the bias of a convolution")
+
+
+def _window_params(shape: Window) -> dict[str, Any]:
+    return {
+        "kernel": shape.kernel,
+        "stride": shape.stride,
+        "dilation": shape.dilation,
+        "pad_begin": shape.pad_begin,
+        "pad_end": shape.pad_end,
+    }
+
+
+def _sources(b: Builder, x: ir.Value) -> tuple[Operand, Operand | None]:
+    """The input as one operand, or as the two sources of a concat that was left unmaterialised."""
+    pair = b.concat_sources(x)
+    if pair is not None:
+        return b.blocked(pair[0]), b.blocked(pair[1])
+    operand = b.value(x)
+    if dims_of(x)[1] <= FEW and operand.layout == LINEAR:
+        return b.volume(b.linear(x)), None
+    return b.blocked(x), None
+
+
+def _direct(
+    b: Builder, node: ir.Node, raw: np.ndarray[Any, Any], bias: np.ndarray[Any, Any] | None, shape: Window, groups: int
+) -> None:
+    x = node.inputs[0]
+    assert x is not None
+    first, second = _sources(b, x)
+    activation, out = fused_activation(b, node.outputs[0])
+    head = raw.shape[0] <= FEW and b.is_output(out)
+    params = {
+        "algorithm": 0,
+        **_window_params(shape),
+        "groups": groups,
+        "channels0": first.dims[1],
+        "activation": activation.kind,
+        "alpha": activation.alpha,
+        "beta": activation.beta,
+        "output_channel_offset": 0,
+        "precision": 0,
+    }
+    packed = b.weight(raw, "conv3d.direct", **params)
+    target = b.result(out, LINEAR if head else BLOCKED16)
+    b.step(
+        "conv3d.direct",
+        [first, second, packed, b.weight(bias) if bias is not None else None, None],
+        [b.volume(target)],
+        flops=2 * shape.taps * raw.shape[1] * target.count,
+        **params,
+    )
+
+
+def _linear(
+    b: Builder,
+    node: ir.Node,
+    kernel: str,
+    raw: np.ndarray[Any, Any],
+    bias: np.ndarray[Any, Any] | None,
+    params: dict[str, Any],
+    groups: int,
+    **more: Any,
+) -> None:
+    """The LINEAR kernel: any groups, any channels, any float dtype."""
+    x = node.inputs[0]
+    assert x is not None
+    source = b.volume(b.linear(x))
+    activation, out = Activation(), node.outputs[0]
+    if source.dtype == FLOAT32:
+        activation, out = fused_activation(b, out)
+    target = b.result(out)
+    b.step(
+        kernel,
+        [source, b.weight(raw), b.weight(bias) if bias is not None else None],
+        [b.volume(target)],
+        flops=2 * int(np.prod(raw.shape[1:])) * target.count,
+        **params,
+        groups=groups,
+        activation=activation.kind,
+        alpha=activation.alpha,
+        beta=activation.beta,
+        **more,
+    )
+
+
+@lowers("ConvTranspose")
+def conv_transpose(b: Builder, node: ir.Node) -> None:
+    """ConvTranspose; ``output_shape`` and ``auto_pad`` become paddings as ONNX says."""
+    x, w = node.inputs[0], node.inputs[1]
+    assert x is not None
+    weights = b.need_constant(w, "the weight of a transposed convolution")
+    rank = len(dims_of(x)) - 2
+    stride = integers(node, "strides") or (1,) * rank
+    dilation = integers(node, "dilations") or (1,) * rank
+    extra = integers(node, "output_padding") or (0,) * rank
+    begin, end = _transposed_pads(node, dims_of(x)[2:], dims_of(node.outputs[0])[2:], weights.shape[2:])
+    groups = integer(node, "group", 1)
+    params = {
+        "kernel": three(weights.shape[2:], 1),
+        "stride": three(stride, 1),
+        "dilation": three(dilation, 1),
+        "pad_begin": three(begin, 0),
+        "pad_end": three(end, 0),
+        "output_padding": three(extra, 0),
+    }
+    raw = weights.reshape(*weights.shape[:2], *three(weights.shape[2:], 1))
+    bias = _bias(b, node)
+    if dtype_of(x) != FLOAT32 or groups != 1:
+        _linear(b, node, "conv_transpose3d.grouped", raw, bias, params, groups)
+        return
+    source = b.blocked(x)
+    activation, out = fused_activation(b, node.outputs[0])
+    full = {**params, "groups": 1, "activation": activation.kind, "alpha": activation.alpha, "beta": activation.beta}
+    packed = b.weight(raw, "conv_transpose3d.direct", **full)
+    target = b.result(out, BLOCKED16)
+    b.step(
+        "conv_transpose3d.direct",
+        [source, packed, b.weight(bias) if bias is not None else None],
+        [target],
+        flops=2 * int(np.prod(raw.shape[1:])) * source.count,
+        **full,
+    )
+
+
+def _transposed_pads(
+    node: ir.Node, size: tuple[int, ...], out: tuple[int, ...], kernel: tuple[int, ...]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The paddings of a ConvTranspose from its output's size (ONNX ConvTranspose, ``output_shape``)."""
+    rank = len(size)
+    pads = integers(node, "pads")
+    if text(node, "auto_pad", "NOTSET") == "NOTSET" and integers(node, "output_shape") is None:
+        given = pads or (0,) * (2 * rank)
+        return given[:rank], given[rank:]
+    stride = integers(node, "strides") or (1,) * rank
+    dilation = integers(node, "dilations") or (1,) * rank
+    extra = integers(node, "output_padding") or (0,) * rank
+    begin, end = [], []
+    for n, o, k, s, d, e in zip(size, out, kernel, stride, dilation, extra, strict=True):
+        total = s * (n - 1) + e + (k - 1) * d + 1 - o
+        half = total // 2
+        low = half if text(node, "auto_pad", "NOTSET") == "SAME_UPPER" else total - half
+        begin.append(low)
+        end.append(total - low)
+    if min(*begin, *end) < 0:
+        raise Unsupported("an output_shape that needs negative padding")
+    return tuple(begin), tuple(end)

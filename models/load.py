@@ -1,0 +1,131 @@
+"""load: a trained model from a file, folder, recipe or object, as an ONNX graph with what is known about it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+
+from voxelrt.errors import ModelError, UsageError
+from voxelrt.models.fetch import fetch
+from voxelrt.models.recipe import Recipe, find_recipe, read_recipe
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network as a graph.
+
+    Parameters
+    ----------
+    graph : the ONNX graph; shapes may still be open.
+    name : for people: the recipe's or the file's name.
+    source : format, sha256 of the file, notes of the importer.
+    recipe : what the bare network cannot say, where there is one.
+    recipe_text : its TOML.
+    """
+
+    graph: ir.Model
+    name: str
+    source: Mapping[str, Any] = field(default_factory=dict)
+    recipe: Recipe | None = None
+    recipe_text: str = ""
+
+    @property
+    def is_segmentation(self) -> bool:
+        return self.recipe is not None and self.recipe.task == "segmentation"
+
+    @property
+    def threshold(self) -> float | None:
+        return self.recipe.output.threshold if self.recipe is not None else None
+
+
+def load(source: Any, *, progress: Any = None) -> Model:
+    """Load a trained model.
+
+    Parameters
+    ----------
+    source : a path (.onnx, frozen TensorFlow .pb, recipe .toml), the name of a shipped recipe, ONNX bytes, an
+        ``onnx.ModelProto`` or an ``onnx_ir.Model``. A recipe's model is fetched into the cache where it is not there.
+    progress : called with (text) while a recipe's model is fetched.
+
+    Raises
+    ------
+    UsageError : no such file or recipe. ModelError : the file is damaged or of no known format.
+    UnsupportedError : nodes that cannot be imported, all named. FetchError : the model could not be fetched.
+    """
+    if isinstance(source, Model):
+        return source
+    if isinstance(source, ir.Model):
+        return Model(source, source.graph.name or "model", {"format": "onnx", "notes": []})
+    if isinstance(source, onnx.ModelProto):
+        return _from_onnx(source.SerializeToString(), source.graph.name or "model")
+    if isinstance(source, bytes):
+        return _from_onnx(source, "model")
+    text = str(source)
+    path = Path(text)
+    if path.suffix == ".toml" or not path.exists():
+        recipe_path = path if path.exists() else find_recipe(text)
+        if recipe_path is None:
+            raise UsageError(f"there is no file and no recipe named {path.name!r}")
+        return _from_recipe(recipe_path, progress)
+    beside = path.with_suffix(".toml")
+    if beside.exists():
+        return _from_recipe(beside, progress)
+    return _from_file(path, None, path.stem)
+
+
+def _from_recipe(path: Path, progress: Any) -> Model:
+    recipe = read_recipe(path)
+    return _from_file(fetch(recipe, progress=progress), recipe, recipe.name, path.read_text(encoding="utf-8"))
+
+
+def _from_file(path: Path, recipe: Recipe | None, name: str, recipe_text: str = "") -> Model:
+    source = {"sha256": _sha256(path)}
+    kind = recipe.source.format if recipe is not None and recipe.source.format else _format_of(path)
+    if kind == "tensorflow":
+        from voxelrt.models.formats.tensorflow import load_tensorflow  # a format is loaded when it is met
+
+        graph = load_tensorflow(
+            path,
+            inputs=recipe.source.inputs or None if recipe else None,
+            outputs=recipe.source.outputs or None if recipe else None,
+            constants=recipe.source.constants or None if recipe else None,
+        )
+    else:
+        from voxelrt.models.formats.onnx import load_onnx
+
+        graph = load_onnx(path)
+    notes = [line for line in graph.metadata_props.get("voxelrt.notes", "").split("\n") if line]
+    return Model(graph, name, {"format": kind, **source, "notes": notes}, recipe, recipe_text)
+
+
+def _from_onnx(data: bytes, name: str) -> Model:
+    from voxelrt.models.formats.onnx import load_onnx
+
+    return Model(load_onnx(data), name, {"format": "onnx", "sha256": hashlib.sha256(data).hexdigest(), "notes": []})
+
+
+def _format_of(path: Path) -> str:
+    """The format by the file's name; the readers check the content."""
+    if path.is_dir():
+        raise ModelError(f"{path.name} is a folder; folders of trained models are not read by this version")
+    formats = {".onnx": "onnx", ".pb": "tensorflow"}
+    if path.suffix not in formats:
+        raise ModelError(f"{path.name}: no known model format; known are {', '.join(formats)} and recipes (.toml)")
+    return formats[path.suffix]
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+    except OSError as error:
+        raise ModelError(f"{path.name} cannot be read: {error.strerror}") from error
+    return digest.hexdigest()
