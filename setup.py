@@ -60,11 +60,16 @@ class BuildNative(build_ext):
             check=True,
         )
         subprocess.run([_tool("cmake"), "--build", str(build), "--target", "voxelrt"], check=True)
-        target = ROOT / "kernels" / "common" if self.inplace else Path(self.build_lib, "voxelrt", "kernels", "common")
+        self._place(Path(self.build_lib, "voxelrt", "kernels", "common"))
+
+    def copy_extensions_to_source(self) -> None:
+        self._place(ROOT / "kernels" / "common")  # an editable install runs from the source folders
+
+    def _place(self, target: Path) -> None:
         target.mkdir(parents=True, exist_ok=True)
         # A running process may have the old file mapped: replace it whole, never write into it.
         partial = target / f".{LIBRARY}.{os.getpid()}"
-        shutil.copy2(build / LIBRARY, partial)
+        shutil.copy2(ROOT / "build" / "native" / LIBRARY, partial)
         os.replace(partial, target / LIBRARY)
 
     def get_outputs(self) -> list[str]:

@@ -1,0 +1,123 @@
+"""The plan file (.vxp): a header, a table of sections, the sections. ``kernels/common/format.h`` is its definition.
+
+Portable sections: ``META`` (JSON), ``GRAPH`` (ONNX; its large tensors lie in ``WEIGHTS``), ``WEIGHTS`` (raw tensors).
+Sections of a target (``x86-avx512``): ``COMPILED`` (the schedule), ``PACKED`` (weights as its kernels want them),
+``ISLANDS`` (ONNX sub-graphs that the host executes).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from voxelrt.errors import PlanError
+from voxelrt.kernels.common import native
+from voxelrt.plan.schedule import RECORDS
+
+MAGIC = b"VOXELRT\x1a"
+MAJOR, MINOR = 0, 1
+MOST_SECTIONS = 4096
+Bytes = NDArray[np.uint8]
+
+
+class SectionKind(IntEnum):
+    """What a section holds."""
+
+    META = 1
+    GRAPH = 2
+    WEIGHTS = 3
+    COMPILED = 4
+    PACKED = 5
+    ISLANDS = 6
+
+
+@dataclass(frozen=True)
+class Section:
+    """One section: its bytes in memory or in a mapped file."""
+
+    kind: SectionKind
+    data: Bytes
+    target: str = ""
+
+
+def assemble(sections: Sequence[Section]) -> Bytes:
+    """The whole file in one array aligned to 64 bytes."""
+    header = np.zeros((), RECORDS["FileHeader"])
+    table = np.zeros(len(sections), RECORDS["SectionRecord"])
+    position = header.nbytes + table.nbytes
+    for row, section in zip(table, sections, strict=True):
+        align = 4096 if section.kind in (SectionKind.WEIGHTS, SectionKind.PACKED) else 64
+        position += -position % align
+        row["kind"], row["target"] = section.kind, section.target.encode()
+        row["offset"], row["bytes"] = position, section.data.size
+        row["crc"] = native.crc32c(section.data)
+        position += section.data.size
+    file: Bytes = native.aligned_empty((position,), np.uint8)
+    file[:] = 0
+    header["magic"], header["major"], header["minor"] = MAGIC, MAJOR, MINOR
+    header["file_bytes"], header["table_offset"], header["section_count"] = position, header.nbytes, len(sections)
+    header["crc"] = native.crc32c(table.tobytes(), native.crc32c(header.tobytes()))
+    file[: header.nbytes] = np.frombuffer(header.tobytes(), np.uint8)
+    file[header.nbytes : header.nbytes + table.nbytes] = np.frombuffer(table.tobytes(), np.uint8)
+    for row, section in zip(table, sections, strict=True):
+        file[int(row["offset"]) : int(row["offset"]) + section.data.size] = section.data
+    return file
+
+
+def map_file(path: Path) -> Bytes:
+    """A plan file as read-only memory. Raises PlanError where it cannot be read."""
+    try:
+        if path.stat().st_size < RECORDS["FileHeader"].itemsize:
+            raise PlanError(f"the plan {path.name} has {path.stat().st_size} bytes: too short for a plan")
+        return np.memmap(path, np.uint8, mode="r")
+    except OSError as error:
+        raise PlanError(f"the plan {path.name} cannot be opened: {error.strerror}") from error
+
+
+def disassemble(file: Bytes) -> list[Section]:
+    """The sections of a file, bounds and the header's checksum checked; the native side checks the rest.
+
+    Raises
+    ------
+    PlanError : the file is damaged, truncated, foreign or newer; the message names the field.
+    """
+    head = RECORDS["FileHeader"]
+    if file.size < head.itemsize:
+        raise PlanError(f"{file.size} bytes are too short for a plan")
+    header = np.frombuffer(bytes(file[: head.itemsize]), head)[0]
+    if bytes(file[:8]) != MAGIC:
+        raise PlanError("this is not a VoxelRT plan (its first bytes are not the plan's mark)")
+    if header["major"] != MAJOR:
+        raise PlanError(f"the plan's format is {header['major']}.{header['minor']}; this library opens {MAJOR}.x")
+    if int(header["file_bytes"]) != file.size:
+        raise PlanError(f"the plan says it has {header['file_bytes']} bytes, the file has {file.size}: truncated?")
+    count, start = int(header["section_count"]), int(header["table_offset"])
+    size = RECORDS["SectionRecord"].itemsize
+    if count > MOST_SECTIONS or start + count * size > file.size:
+        raise PlanError("the plan is damaged: section count")
+    raw_table = bytes(file[start : start + count * size])
+    zeroed = header.copy()
+    zeroed["crc"] = 0
+    if native.crc32c(raw_table, native.crc32c(zeroed.tobytes())) != int(header["crc"]):
+        raise PlanError("the plan is damaged: checksum of the header")
+    return [_section(file, row) for row in np.frombuffer(raw_table, RECORDS["SectionRecord"])]
+
+
+def _section(file: Bytes, row: Any) -> Section:
+    offset, size = int(row["offset"]), int(row["bytes"])
+    if offset > file.size or size > file.size - offset:
+        raise PlanError("the plan is damaged: section bounds")
+    try:
+        kind = SectionKind(int(row["kind"]))
+    except ValueError as error:
+        raise PlanError(f"the plan is damaged: section kind {row['kind']}") from error
+    data = file[offset : offset + size]
+    if kind in (SectionKind.META, SectionKind.GRAPH, SectionKind.ISLANDS) and native.crc32c(data) != int(row["crc"]):
+        raise PlanError(f"the plan is damaged: checksum of the {kind.name.lower()} section")
+    return Section(kind, data, row["target"].decode(errors="replace"))

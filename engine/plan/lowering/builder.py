@@ -1,0 +1,351 @@
+"""The builder that lowering rules work with: values in layouts, memory, weights, steps."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from voxelrt.errors import ShapeError, UsageError
+from voxelrt.kernels.common import native
+from voxelrt.plan.schedule import (
+    BLOCKED16,
+    HOST_STEP,
+    LINEAR,
+    Io,
+    Kind,
+    Operand,
+    Pending,
+    Step,
+    Variant,
+    Weight,
+    dense_strides,
+    storage_bytes,
+)
+
+
+class Unsupported(Exception):  # noqa: N818 - an answer of a rule, not an error of the user
+    """A rule's refusal of a node; its text says why."""
+
+
+Rule = Callable[["Builder", ir.Node], None]
+RULES: dict[str, Rule] = {}
+
+
+def lowers(*op_types: str) -> Callable[[Rule], Rule]:
+    """Register the rule of ONNX operators."""
+
+    def register(rule: Rule) -> Rule:
+        for op_type in op_types:
+            RULES[op_type] = rule
+        return rule
+
+    return register
+
+
+class WeightTable:
+    """The weights of a schedule: equal ones are kept once, whichever variant asks."""
+
+    def __init__(self) -> None:
+        self.weights: list[Weight] = []
+        self._known: dict[tuple[Any, ...], int] = {}
+        self._digests: dict[int, tuple[NDArray[Any], bytes]] = {}  # keeps the array, so that its id stays its own
+
+    def add(self, raw: NDArray[Any], kernel: str, params: bytes) -> int:
+        if id(raw) not in self._digests:
+            self._digests[id(raw)] = (raw, hashlib.sha256(np.ascontiguousarray(raw).view(np.uint8).data).digest())
+        key = (self._digests[id(raw)][1], raw.shape, raw.dtype.str, kernel, params)
+        if key not in self._known:
+            self._known[key] = len(self.weights)
+            self.weights.append(Weight(np.ascontiguousarray(raw), kernel, params))
+        return self._known[key]
+
+
+@dataclass(frozen=True)
+class Activation:
+    """What a step applies to its result before it stores it (kinds of kernels/common/activation.h)."""
+
+    kind: int = 0
+    alpha: float = 0.0
+    beta: float = 0.0
+
+
+class Builder:
+    """Builds one variant from a graph whose shapes are all static.
+
+    Parameters
+    ----------
+    graph : the specialised graph.
+    weights : the table that all variants share.
+    native_nodes : the nodes that are lowered here; a fusion never reaches past them. None means all.
+    fuse : whether a rule may absorb the node behind it.
+    """
+
+    def __init__(
+        self,
+        graph: ir.Graph,
+        weights: WeightTable,
+        *,
+        native_nodes: Collection[ir.Node] | None = None,
+        fuse: bool = True,
+    ) -> None:
+        self.graph = graph
+        self.weights = weights
+        self.fuse = fuse
+        self.steps: list[Step] = []
+        self.buffers: list[int] = []
+        self.absorbed: set[ir.Node] = set()
+        self._native = native_nodes
+        self._values: dict[ir.Value, Operand] = {}
+        self._converted: dict[tuple[ir.Value, int], Operand] = {}
+        self._constants: dict[ir.Value, NDArray[Any]] = {}
+        self._nodes: tuple[str, ...] = ()
+        self._outputs = {value: i for i, value in enumerate(graph.outputs)}
+        for i, value in enumerate(graph.inputs):
+            self._values[value] = self._dense(Kind.INPUT, i, dims_of(value), dtype_of(value))
+
+    # ---- what a rule asks of its node ----
+
+    def constant(self, value: ir.Value | None) -> NDArray[Any] | None:
+        """The value's array if it is known at compile time."""
+        if value is None or value.const_value is None:
+            return None
+        if value not in self._constants:
+            self._constants[value] = np.asarray(value.const_value.numpy())
+        return self._constants[value]
+
+    def need_constant(self, value: ir.Value | None, what: str) -> NDArray[Any]:
+        """Like ``constant``; refuses the node where it is not known."""
+        array = self.constant(value)
+        if array is None:
+            raise Unsupported(f"{what} is not known at compile time")
+        return array
+
+    def value(self, value: ir.Value) -> Operand:
+        """The value as it is: any layout, perhaps with a norm pending. Volumes (blocked or pending) are 5-D."""
+        if value not in self._values:
+            array = self.constant(value)
+            if array is None:
+                raise Unsupported(f"the value {value.name!r} is not produced here")
+            self._values[value] = self.weight(array)
+        return self._values[value]
+
+    def linear(self, value: ir.Value) -> Operand:
+        """The value row-major without gaps, nothing pending, in the dims of the graph; adds a copy where needed."""
+        operand = self.value(value)
+        dims = dims_of(value)
+        if operand.contiguous:
+            return operand if operand.dims == dims else operand.view(dims)
+        if (value, LINEAR) not in self._converted:
+            target = self.temporary(operand.dims, operand.dtype)
+            self._copy(operand, target)
+            self._converted[value, LINEAR] = target.view(dims)
+        return self._converted[value, LINEAR]
+
+    def blocked(self, value: ir.Value) -> Operand:
+        """The value as a BLOCKED16 volume (N, C, Z, Y, X), nothing pending; adds a copy where needed.
+
+        Values of rank 3 and 4 get leading unit axes in front of their spatial axes. float32 only.
+        """
+        operand = self.value(value)
+        if operand.layout == BLOCKED16 and operand.pending is None:
+            return operand
+        if dtype_of(value) != native.DTYPES["float32"]:
+            raise Unsupported("blocked volumes are float32")
+        if (value, BLOCKED16) not in self._converted:
+            source = self.volume(operand)
+            target = self.temporary(source.dims, source.dtype, BLOCKED16)
+            self._copy(source, target)
+            self._converted[value, BLOCKED16] = target
+        return self._converted[value, BLOCKED16]
+
+    def is_blocked(self, value: ir.Value) -> bool:
+        """Whether the value lies as a BLOCKED16 volume already."""
+        return value in self._values and self._values[value].layout == BLOCKED16
+
+    @staticmethod
+    def volume(operand: Operand) -> Operand:
+        """A view as (N, C, Z, Y, X): unit axes before the spatial ones. Rank 2 is (N, C, 1, 1, 1)."""
+        if operand.layout == BLOCKED16 or len(operand.dims) == 5:
+            return operand
+        if not 2 <= len(operand.dims) <= 4:
+            raise Unsupported(f"a volume has 1 to 3 spatial axes; this value has the shape {operand.dims}")
+        dims = (*operand.dims[:2], *(1,) * (5 - len(operand.dims)), *operand.dims[2:])
+        strides = (*operand.strides[:2], *(0,) * (5 - len(operand.dims)), *operand.strides[2:])
+        return replace(operand, dims=dims, strides=strides)
+
+    # ---- memory ----
+
+    def temporary(self, dims: Sequence[int], dtype: int, layout: int = LINEAR) -> Operand:
+        """New arena memory without a name in the graph."""
+        dims = tuple(int(d) for d in dims)
+        self.buffers.append(storage_bytes(dims, dtype, layout))
+        return self._dense(Kind.ARENA, len(self.buffers) - 1, dims, dtype, layout)
+
+    def result(self, value: ir.Value, layout: int = LINEAR) -> Operand:
+        """New memory for a value of the graph: the output's own where it is one. A blocked one is a 5-D volume."""
+        dims, dtype = dims_of(value), dtype_of(value)
+        if layout == LINEAR and value in self._outputs:
+            operand = self._dense(Kind.OUTPUT, self._outputs[value], dims, dtype)
+        else:
+            operand = self.temporary(volume_dims(dims) if layout == BLOCKED16 else dims, dtype, layout)
+        self._values[value] = operand
+        return operand
+
+    def alias(self, value: ir.Value, operand: Operand) -> None:
+        """Say that a value is this operand: a view of another's memory, or one with a norm pending."""
+        self._values[value] = operand
+
+    def pend(self, value: ir.Value, source: Operand, scale: Operand, shift: Operand, slope: float = 1.0) -> None:
+        """Say that a value is ``leaky(source·scale + shift, slope)``, still to be computed by who loads it."""
+        self._values[value] = replace(self.volume(source), pending=Pending(scale, shift, slope))
+
+    def weight(self, array: NDArray[Any], kernel: str = "", **params: Any) -> Operand:
+        """A constant as an operand, packed for a kernel where one is named (then a flat float32 operand)."""
+        if not kernel:
+            slot = self.weights.add(array, "", b"")
+            return self._dense(Kind.WEIGHT, slot, array.shape, native.dtype_code(array.dtype))
+        packed = native.kernels()[kernel].pack(params)
+        try:
+            size = native.packed_bytes(kernel, array, packed)
+        except ShapeError as error:
+            raise Unsupported(str(error)) from error
+        slot = self.weights.add(array, kernel, packed)
+        return self._dense(Kind.WEIGHT, slot, (size // 4,), native.DTYPES["float32"])
+
+    # ---- steps ----
+
+    def step(
+        self,
+        kernel: str,
+        inputs: Sequence[Operand | None],
+        outputs: Sequence[Operand | None],
+        *,
+        flops: int = 0,
+        note: str = "",
+        **params: Any,
+    ) -> None:
+        """Add a step for the node at work. Raises Unsupported with the kernel's own reason where it refuses."""
+        packed = native.kernels()[kernel].pack(params)
+        try:
+            native.check_kernel(kernel, packed, list(map(_description, inputs)), list(map(_description, outputs)))
+        except (ShapeError, UsageError) as error:
+            raise Unsupported(str(error)) from error
+        self.steps.append(Step(kernel, packed, list(inputs), list(outputs), self._nodes, note, int(flops)))
+
+    def island(self, number: int, nodes: Sequence[str], inputs: Sequence[ir.Value], outputs: Sequence[ir.Value]) -> None:
+        """Add a step that the host executes."""
+        sources: list[Operand | None] = [self.linear(v) for v in inputs]
+        targets: list[Operand | None] = [self.result(v) for v in outputs]
+        self.steps.append(Step(HOST_STEP, number.to_bytes(4, "little"), sources, targets, tuple(nodes)))
+
+    def lower(self, node: ir.Node) -> None:
+        """Lower one node, unless another has absorbed it."""
+        if node in self.absorbed:
+            return
+        rule = RULES.get(node.op_type)
+        if rule is None:
+            raise Unsupported("there is no native kernel for this operator")
+        for value in (*node.inputs, *node.outputs):
+            if value is not None and value.name != "":
+                check_value(value)
+        self._nodes = (node.name or node.op_type,)
+        rule(self, node)
+        self._nodes = ()
+
+    def next_node(self, value: ir.Value, *op_types: str) -> ir.Node | None:
+        """The one node that uses the value, if it is of these types and may be absorbed by the node at work."""
+        uses = list(value.uses())
+        if not self.fuse or len(uses) != 1 or value in self._outputs:
+            return None
+        node = uses[0].node
+        if node.op_type not in op_types or node in self.absorbed:
+            return None
+        return node if self._native is None or node in self._native else None
+
+    def absorb(self, node: ir.Node) -> None:
+        """Say that the node at work does this one's work too."""
+        self.absorbed.add(node)
+        self._nodes = (*self._nodes, node.name or node.op_type)
+
+    def finish(self) -> Variant:
+        """The variant. Values that are outputs but lie elsewhere are copied to where they belong."""
+        for value, index in self._outputs.items():
+            operand = self.value(value)
+            if operand.kind == Kind.OUTPUT and operand.slot == index and operand.contiguous and operand.inner == 0:
+                continue
+            target = self._dense(Kind.OUTPUT, index, dims_of(value), dtype_of(value))
+            if len(operand.dims) != len(target.dims):
+                target = replace(target.view(operand.dims))
+            self._copy(operand, target)
+        inputs = [Io(str(v.name), dtype_of(v), dims_of(v)) for v in self.graph.inputs]
+        outputs = [Io(str(v.name), dtype_of(v), dims_of(v)) for v in self.graph.outputs]
+        return Variant(inputs, outputs, self.steps, self.buffers)
+
+    def _copy(self, source: Operand, target: Operand) -> None:
+        note = "materialise a pending norm" if source.pending else "reorder"
+        self.step("copy", [source], [target], note=note, reserved=0)
+
+    @staticmethod
+    def _dense(kind: Kind, slot: int, dims: Sequence[int], dtype: int, layout: int = LINEAR) -> Operand:
+        dims = tuple(int(d) for d in dims)
+        return Operand(kind, slot, dtype, dims, dense_strides(dims, layout), layout)
+
+
+def volume_dims(dims: Sequence[int]) -> tuple[int, ...]:
+    """(N, C, …) of rank 2 to 5 as (N, C, Z, Y, X)."""
+    if not 2 <= len(dims) <= 5:
+        raise Unsupported(f"a volume has 1 to 3 spatial axes; this value has the shape {tuple(dims)}")
+    return (*dims[:2], *(1,) * (5 - len(dims)), *dims[2:])
+
+
+def dims_of(value: ir.Value) -> tuple[int, ...]:
+    """The value's static dims."""
+    if value.shape is None or not all(isinstance(d, int) for d in value.shape):
+        raise Unsupported(f"the shape of {value.name!r} is not known at compile time")
+    return tuple(int(d) for d in value.shape)  # type: ignore[arg-type]
+
+
+def dtype_of(value: ir.Value) -> int:
+    """The library's number of the value's dtype."""
+    if value.dtype is None:
+        raise Unsupported(f"the dtype of {value.name!r} is not known")
+    try:
+        return native.dtype_code(value.dtype.numpy())
+    except (UsageError, TypeError) as error:
+        raise Unsupported(f"the dtype {value.dtype.name} has no native kernel") from error
+
+
+def check_value(value: ir.Value) -> None:
+    """Refuse what no schedule can hold: unknown shapes, other types than tensors, more axes than the format has."""
+    if value.type is not None and not isinstance(value.type, ir.TensorType):
+        raise Unsupported("sequences, maps and optionals are not tensors")
+    dtype_of(value)
+    if len(dims_of(value)) > native.MAX_RANK:
+        raise Unsupported(f"{value.name!r} has {len(dims_of(value))} axes; at most {native.MAX_RANK} are supported")
+
+
+def _description(operand: Operand | None) -> tuple[int, int, Sequence[int], Sequence[int], bool] | None:
+    if operand is None:
+        return None
+    return (operand.dtype, operand.layout, operand.dims, operand.strides, operand.pending is not None)
+
+
+def supports(graph: ir.Graph, node: ir.Node) -> str | None:
+    """Why a node cannot run natively, or None where it can: its rule is tried on a builder that is thrown away."""
+    builder = Builder(graph, WeightTable(), fuse=False)
+    try:
+        for value in node.inputs:
+            if value is None or value.const_value is not None:
+                continue
+            check_value(value)
+            builder.alias(value, builder.temporary(dims_of(value), dtype_of(value)))
+        builder.lower(node)
+    except Unsupported as refusal:
+        return str(refusal)
+    return None

@@ -1,0 +1,185 @@
+"""The parity report: how far a plan's answers are from the network's own, measured, in three lines.
+
+*import*: the source framework's stored output against the imported graph. *plan*: the graph in ONNX Runtime, or in the
+reference evaluator with our float64 oracles, against the plan. *labels*: the same on real input, as labels. The words
+are "measured on N inputs", never more.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from voxelrt.errors import ParityError
+from voxelrt.kernels.common.kernel import compare
+from voxelrt.plan.plan import ParityLine
+
+if TYPE_CHECKING:
+    from voxelrt.plan.plan import Plan
+
+Array = NDArray[Any]
+Arrays = Mapping[str, Array]
+TOLERANCES = {"fp32": 5e-5, "tf32": 5e-3, "fp16": 5e-3, "bf16": 3e-2}
+LABEL_AGREEMENT = 0.9999
+
+
+class ReferenceRunner:
+    """The graph in another executor: ONNX Runtime where it is installed, else the ONNX reference evaluator."""
+
+    def __init__(self, model: ir.Model) -> None:
+        proto = ir.serde.serialize_model(model)
+        self.outputs = [str(v.name) for v in model.graph.outputs]
+        if importlib.util.find_spec("onnxruntime") is not None:
+            from voxelrt.backends.onnxruntime import reference_session
+
+            self.name = "ONNX Runtime"
+            self._run = reference_session(proto.SerializeToString())
+        else:
+            from voxelrt.plan.oracle_run import reference_evaluator
+
+            self.name = "float64 oracles"
+            self._run = reference_evaluator(proto)
+
+    def run(self, inputs: Arrays) -> dict[str, Array]:
+        """Name -> array for all outputs."""
+        return dict(zip(self.outputs, self._run(dict(inputs)), strict=True))
+
+
+def sample_inputs(plan: Plan) -> list[dict[str, Array]]:
+    """A smooth phantom and noise, for the inputs of the plan's first variant."""
+    rng = np.random.default_rng(20240)
+    return [{io.name: _sample(io.dims, io.dtype, kind, rng) for io in plan.inputs} for kind in ("phantom", "noise")]
+
+
+def _sample(dims: Sequence[int], dtype: int, kind: str, rng: np.random.Generator) -> Array:
+    from voxelrt.kernels.common.native import numpy_dtype
+
+    target = numpy_dtype(dtype)
+    if target.kind == "b":
+        return rng.integers(0, 2, dims).astype(bool)
+    if target.kind in "iu":
+        return rng.integers(0, 2, dims).astype(target)
+    if kind == "noise":
+        return rng.random(dims).astype(target)
+    axes = [np.linspace(-1, 1, max(1, d)) for d in dims[2:]] if len(dims) > 2 else [np.linspace(-1, 1, d) for d in dims]
+    radius = sum(np.meshgrid(*[a**2 for a in axes], indexing="ij"), start=np.zeros(()))
+    return np.broadcast_to(np.exp(-2.0 * np.asarray(radius)), dims).astype(target)
+
+
+def measure_plan(plan: Plan, model: ir.Model, inputs: Sequence[Arrays], precision: str) -> ParityLine:
+    """The *plan* line. Raises ParityError past the tolerance of the asked precision, naming the first node that departs."""
+    tolerance = TOLERANCES[precision]
+    runner = ReferenceRunner(model)
+    line = ParityLine("plan", f"measured on {len(inputs)} inputs", runner.name, 0.0, 0.0, tolerance)
+    for arrays in inputs:
+        expected, answer = runner.run(arrays), plan.run(arrays)
+        for name, reference in expected.items():
+            difference = compare(answer[name], reference)
+            line.relative = max(line.relative or 0.0, difference.relative)
+            line.maximum = max(line.maximum or 0.0, difference.maximum)
+            if difference.relative > tolerance:
+                where = first_departure(plan, model, arrays, tolerance)
+                raise ParityError(
+                    f"the plan's output {name!r} departs from {runner.name}: {difference}; {precision} allows "
+                    f"{tolerance:g}. {where}"
+                )
+    return line
+
+
+def measure_import(plan: Plan, reference: Sequence[tuple[Arrays, Arrays]], precision: str) -> ParityLine:
+    """The *import* line against outputs that the source framework stored."""
+    line = ParityLine("import", f"measured on {len(reference)} inputs", "the source framework's stored output")
+    line.relative = line.maximum = 0.0
+    line.tolerance = TOLERANCES[precision]
+    for inputs, outputs in reference:
+        answer = plan.run(inputs)
+        for name, expected in outputs.items():
+            difference = compare(answer[name], expected)
+            line.relative = max(line.relative, difference.relative)
+            line.maximum = max(line.maximum, difference.maximum)
+    if line.relative > line.tolerance:
+        raise ParityError(f"the plan departs from the source framework's stored output: relative {line.relative:.3g}")
+    return line
+
+
+def label_agreement(a: Array, b: Array) -> dict[str, Any]:
+    """How far two label maps agree: over the union of foregrounds and for every class, never the background."""
+    foreground = (a > 0) | (b > 0)
+    union = int(foreground.sum())
+    classes = sorted({int(c) for c in np.union1d(np.unique(a), np.unique(b))} - {0})
+    dice = {}
+    for c in classes:
+        x, y = a == c, b == c
+        dice[str(c)] = 2.0 * float((x & y).sum()) / float(x.sum() + y.sum())
+    equal = float((a == b)[foreground].mean()) if union else 1.0
+    counts = np.unique(b, return_counts=True)
+    histogram = {str(int(v)): int(n) for v, n in zip(*counts, strict=True)}
+    return {"agreement": equal, "union_voxels": union, "dice": dice, "histogram": histogram}
+
+
+def labels_of(output: Array, threshold: float | None) -> NDArray[np.int32]:
+    """Labels of a network's output (N, C, …): over a threshold for one channel, else the largest channel."""
+    if output.shape[1] == 1:
+        return (output[:, 0] > (0.5 if threshold is None else threshold)).astype(np.int32)
+    return np.argmax(output, axis=1).astype(np.int32)
+
+
+def measure_labels(
+    plan: Plan, model: ir.Model, inputs: Sequence[Arrays], threshold: float | None
+) -> ParityLine:
+    """The *labels* line: label agreement with the reference executor on real input."""
+    runner = ReferenceRunner(model)
+    line = ParityLine("labels", f"measured on {len(inputs)} inputs", runner.name, tolerance=LABEL_AGREEMENT)
+    for arrays in inputs:
+        expected, answer = runner.run(arrays), plan.run(arrays)
+        name = next(iter(expected))
+        found = label_agreement(labels_of(answer[name], threshold), labels_of(expected[name], threshold))
+        total = sum(found["histogram"].values())
+        if max(found["histogram"].values()) > 0.99 * total:
+            line.status = "not applicable: one class has over 99 % of the voxels"
+        line.details = found
+        if found["agreement"] < LABEL_AGREEMENT and not line.status.startswith("not"):
+            raise ParityError(f"the plan's labels agree with {runner.name} on only {found['agreement']:.4%}")
+    return line
+
+
+def first_departure(plan: Plan, model: ir.Model, inputs: Arrays, tolerance: float) -> str:
+    """Which node departs first: the graph compiled anew with every value as an output, unfused and unaliased."""
+    names = [str(o.name) for node in model.graph for o in node.outputs if o.name]
+    try:
+        answer = plan.run(inputs, taps=names)
+    except Exception as error:  # noqa: BLE001 - this explains another error and must not replace it
+        return f"(the first departing node could not be found: {error})"
+    expected = ReferenceRunner(with_outputs(model, names)).run(inputs)
+    for node in model.graph:
+        for value in node.outputs:
+            name = str(value.name)
+            if name in answer and name in expected and expected[name].dtype.kind == "f":
+                difference = compare(answer[name], expected[name])
+                if difference.relative > tolerance:
+                    return f"The first node that departs is {node.name or name} ({node.op_type}): {difference}."
+    return "No single node departs when each runs on its own: a fusion or shared memory is at fault."
+
+
+def with_outputs(model: ir.Model, names: Sequence[str]) -> ir.Model:
+    """A copy of the model whose outputs are its own and the values named."""
+    copy = model.clone() if hasattr(model, "clone") else ir.from_proto(ir.to_proto(model))
+    values = {str(o.name): o for node in copy.graph for o in node.outputs}
+    present = {str(v.name) for v in copy.graph.outputs}
+    for name in names:
+        if name not in present and name in values:
+            copy.graph.outputs.append(values[name])
+    return copy
+
+
+def onnx_bytes(model: ir.Model) -> bytes:
+    """The model as ONNX bytes, checked."""
+    proto = ir.serde.serialize_model(model)
+    onnx.checker.check_model(proto)
+    return bytes(proto.SerializeToString())

@@ -1,0 +1,338 @@
+"""Plan: a compiled network. Runs arrays, saves and opens .vxp files, says where every node runs and why."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from voxelrt.backends.native import CancelFlag, NativePlan, Progress
+from voxelrt.errors import PlanError, ShapeError, UsageError
+from voxelrt.io.atomic import atomic_path
+from voxelrt.kernels.common import native
+from voxelrt.plan.file import Bytes, Section, SectionKind, assemble, disassemble, map_file
+from voxelrt.plan.schedule import Io
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a node of the graph runs: backend, kernel or reason."""
+
+    node: str
+    op: str
+    backend: str
+    why: str = ""
+
+
+@dataclass
+class ParityLine:
+    """One line of the parity report."""
+
+    name: str  # import | plan | labels
+    status: str  # "measured on N inputs", "not independent", "pending", "not applicable"
+    against: str = ""
+    relative: float | None = None  # the largest ‖e‖/‖ref‖
+    maximum: float | None = None
+    tolerance: float | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class PlanInfo:
+    """What a plan knows about itself; the META section as data."""
+
+    name: str
+    precision: str
+    source: dict[str, Any]  # format, hashes of graph and weights, notes of the importer
+    placements: list[Placement]
+    parity: list[ParityLine]
+    settings: dict[str, Any]  # shapes, constants' names, fallback
+    recipe: str = ""  # TOML text, so that a plan is self-contained
+
+    def to_json(self) -> bytes:
+        return json.dumps(asdict(self), indent=1, sort_keys=True).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> PlanInfo:
+        """Raises PlanError where the section is not what it should be."""
+        try:
+            raw = json.loads(data)
+            raw["placements"] = [Placement(**p) for p in raw["placements"]]
+            raw["parity"] = [ParityLine(**p) for p in raw["parity"]]
+            return cls(**raw)
+        except (ValueError, TypeError, KeyError) as error:
+            raise PlanError("the plan is damaged: its description is not what this version writes") from error
+
+
+Recompile = Callable[["Plan", Mapping[str, tuple[int, ...]], Sequence[str]], "Plan"]
+
+
+class Plan:
+    """A compiled network. Immutable; may be run from several threads.
+
+    Make one with ``voxelrt.compile`` or ``Plan.open``.
+    """
+
+    # Set by compile.py: makes a plan for other shapes or with taps, from the portable section.
+    recompile: Recompile | None = None
+    kept = 4  # plans for other shapes that are kept
+
+    def __init__(self, file: Bytes, *, threads: int | None = None, checksums: bool = True) -> None:
+        self._file = file
+        self._sections = disassemble(file)
+        self.info = PlanInfo.from_json(bytes(self.section(SectionKind.META)))
+        self._pool = native.Pool(threads) if threads else native.default_pool()
+        self._islands: dict[int, Any] = {}
+        self._native = NativePlan(file, pool=self._pool, host_step=self._run_island, checksums=checksums)
+        self._others: dict[Any, Plan] = {}
+        if not self._native.variants:
+            raise PlanError("the plan is damaged: it has no variant")
+
+    # ---- files ----
+
+    @classmethod
+    def open(cls, path: str | Path, *, threads: int | None = None, checksums: bool = True) -> Plan:
+        """Open a .vxp file by memory map.
+
+        Raises
+        ------
+        PlanError : the file is damaged, truncated, foreign or newer, or has no section for this machine.
+        """
+        return cls(map_file(Path(path)), threads=threads, checksums=checksums)
+
+    def save(self, path: str | Path, *, packed: bool = True) -> Path:
+        """Write the plan; with ``packed=False`` weights are packed when it is opened (a smaller file)."""
+        target = Path(path)
+        data = self._file if packed else self._without_packed()
+        with atomic_path(target) as partial:
+            data.tofile(partial)
+        return target
+
+    def _without_packed(self) -> Bytes:
+        from voxelrt.plan.assembly import pack_on_open  # imports Plan
+
+        return assemble(pack_on_open(self._sections))
+
+    def section(self, kind: SectionKind, target: str = "") -> Bytes:
+        """The bytes of a section. Raises PlanError where there is none."""
+        for section in self._sections:
+            if section.kind == kind and section.target == target:
+                return section.data
+        raise PlanError(f"the plan has no {kind.name.lower()} section{f' for {target}' if target else ''}")
+
+    @property
+    def targets(self) -> list[str]:
+        """The targets that the plan has compiled sections for."""
+        return [s.target for s in self._sections if s.kind == SectionKind.COMPILED]
+
+    # ---- what it takes and gives ----
+
+    @property
+    def inputs(self) -> list[Io]:
+        """The inputs of the first variant."""
+        return self._native.variants[0][0]
+
+    @property
+    def outputs(self) -> list[Io]:
+        """The outputs of the first variant."""
+        return self._native.variants[0][1]
+
+    @property
+    def variants(self) -> list[tuple[list[Io], list[Io], tuple[int, int], int]]:
+        """(inputs, outputs, (smallest, largest batch), steps) of every variant."""
+        return self._native.variants
+
+    @property
+    def parity(self) -> list[ParityLine]:
+        """How far this plan's answers are from the network's own: import, plan, labels."""
+        return self.info.parity
+
+    @property
+    def memory_bytes(self) -> int:
+        """What the contexts made so far hold: arena, scratch, staging."""
+        return self._native.context_bytes
+
+    # ---- running ----
+
+    def __call__(self, x: Any) -> Any:
+        """Run a network of one input; one output comes back alone, several as a tuple."""
+        if len(self.inputs) != 1:
+            names = ", ".join(io.name for io in self.inputs)
+            raise UsageError(f"this plan has the inputs {names}: use plan.run({{name: array}})")
+        results = tuple(self.run({self.inputs[0].name: x}).values())
+        return results[0] if len(results) == 1 else results
+
+    def run(
+        self,
+        inputs: Mapping[str, Any],
+        out: Mapping[str, Array] | None = None,
+        taps: Sequence[str] = (),
+        *,
+        cancel: CancelFlag | None = None,
+        progress: Progress | None = None,
+    ) -> dict[str, Any]:
+        """Run the network.
+
+        Parameters
+        ----------
+        inputs : name -> array (NumPy, or anything with DLPack on the CPU).
+        out : name -> array to write into; with it nothing is allocated after the first call.
+        taps : names of inner values of the graph that are wanted too (compiled on first use, without fusion).
+        cancel : a flag that stops the run between two steps.
+        progress : called with (step, steps).
+
+        Returns
+        -------
+        name -> array of the same kind as the inputs.
+
+        Raises
+        ------
+        UsageError : unknown or missing names. ShapeError : shapes or dtypes the plan was not compiled for.
+        CancelledError : the flag was set.
+        """
+        arrays, library = self._take(inputs)
+        if taps:
+            return self._other(arrays, tuple(taps)).run(inputs, out, cancel=cancel, progress=progress)
+        found = self._match(arrays)
+        if found is None:
+            return self._other(arrays, ()).run(inputs, out, cancel=cancel, progress=progress)
+        variant, batch = found
+        outputs = self._make_outputs(variant, batch, out)
+        self._native.run(
+            [arrays[io.name] for io in self._native.variants[variant][0]],
+            list(outputs.values()),
+            cancel=cancel,
+            progress=progress,
+        )
+        if library is None or out is not None:
+            return dict(outputs)
+        return {name: library.from_dlpack(array) for name, array in outputs.items()}
+
+    def time_steps(self, inputs: Mapping[str, Any]) -> list[int]:
+        """The time of every step of one run, in nanoseconds."""
+        arrays, _ = self._take(inputs)
+        found = self._match(arrays)
+        if found is None:
+            raise ShapeError("no variant takes these inputs")
+        variant, batch = found
+        times = np.zeros(self._native.variants[variant][3], np.uint64)
+        outputs = self._make_outputs(variant, batch, None)
+        ordered = [arrays[io.name] for io in self._native.variants[variant][0]]
+        self._native.run(ordered, list(outputs.values()), step_times_ns=times)
+        return [int(t) for t in times]
+
+    def _take(self, inputs: Mapping[str, Any]) -> tuple[dict[str, Array], Any]:
+        """The inputs as NumPy arrays without a copy, and the library that the results should be made for."""
+        names = [io.name for io in self.inputs]
+        unknown, missing = sorted(set(inputs) - set(names)), sorted(set(names) - set(inputs))
+        if unknown or missing:
+            wrong = "; ".join(
+                part
+                for part in (
+                    f"unknown {', '.join(unknown)}" if unknown else "",
+                    f"missing {', '.join(missing)}" if missing else "",
+                )
+                if part
+            )
+            raise UsageError(f"the plan takes the inputs {', '.join(names)}: {wrong}")
+        arrays: dict[str, Array] = {}
+        library: Any = None
+        for name, given in inputs.items():
+            if isinstance(given, np.ndarray) or not hasattr(given, "__dlpack__"):
+                arrays[name] = np.asarray(given)
+            else:
+                library = importlib.import_module(type(given).__module__.partition(".")[0])
+                arrays[name] = np.from_dlpack(given)
+        return arrays, library if hasattr(library, "from_dlpack") else None
+
+    def _match(self, arrays: Mapping[str, Array]) -> tuple[int, int] | None:
+        """The variant and batch for these inputs; None where no variant takes them."""
+        for index, (inputs, _, (low, high), _) in enumerate(self._native.variants):
+            batch = None
+            fits = True
+            for io in inputs:
+                shape = arrays[io.name].shape
+                if native.dtype_code(arrays[io.name].dtype) != io.dtype:
+                    raise ShapeError(
+                        f"the input {io.name} is {arrays[io.name].dtype}; the plan takes {native.numpy_dtype(io.dtype)}"
+                    )
+                if io.batched and len(shape) == len(io.dims):
+                    batch = batch or shape[0] // max(1, io.dims[0])
+                    fits = fits and shape == (io.dims[0] * batch, *io.dims[1:])
+                else:
+                    fits = fits and shape == io.dims
+            if fits and low <= (batch or 1) <= high:
+                return index, batch or 1
+        return None
+
+    def _make_outputs(self, variant: int, batch: int, out: Mapping[str, Array] | None) -> dict[str, Array]:
+        made: dict[str, Array] = {}
+        for io in self._native.variants[variant][1]:
+            if out is not None:
+                if io.name not in out:
+                    raise UsageError(f"out has no array for {io.name}")
+                if not out[io.name].flags.writeable:
+                    raise UsageError(f"the array for {io.name} in out is read-only")
+                made[io.name] = out[io.name]
+            else:
+                dims = (io.dims[0] * batch, *io.dims[1:]) if io.batched else io.dims
+                made[io.name] = native.aligned_empty(dims, native.numpy_dtype(io.dtype))
+        return made
+
+    def _other(self, arrays: Mapping[str, Array], taps: Sequence[str]) -> Plan:
+        """A plan for other shapes or with taps, compiled on first use and kept."""
+        shapes = {name: tuple(array.shape) for name, array in arrays.items()}
+        if not taps:
+            self._check_ranges(shapes)
+        key = (tuple(sorted(shapes.items())), tuple(taps))
+        if key not in self._others:
+            if Plan.recompile is None:
+                raise ShapeError(f"the plan was not compiled for {shapes}")
+            while len(self._others) >= self.kept:
+                self._others.pop(next(iter(self._others)))
+            self._others[key] = Plan.recompile(self, shapes, taps)
+        return self._others[key]
+
+    def _check_ranges(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Only what was asked for at compile time is specialised later: a range (min, opt, max)."""
+        for name, shape in shapes.items():
+            asked = self.info.settings["shapes"].get(name)
+            fits = (
+                asked is not None
+                and len(asked) == len(shape)
+                and all((a[0] <= d <= a[2]) if isinstance(a, list) else a == d for a, d in zip(asked, shape, strict=True))
+            )
+            if not fits:
+                known = "; ".join(
+                    ", ".join(f"{io.name} {io.dims}{' (any batch to ' + str(v[2][1]) + ')' if io.batched else ''}" for io in v[0])
+                    for v in self._native.variants
+                )
+                raise ShapeError(f"the input {name} has the shape {shape}; the plan was compiled for {known}")
+
+    def _run_island(self, variant: int, island: int, inputs: list[Array], outputs: list[Array]) -> None:
+        del variant
+        if island not in self._islands:
+            from voxelrt.backends.onnxruntime import load_islands  # an extra; only plans with islands need it
+
+            self._islands = load_islands(bytes(self.section(SectionKind.ISLANDS, native.target())), self._pool.threads)
+        self._islands[island].run(inputs, outputs)
+
+    # ---- saying what it is ----
+
+    def describe(self) -> str:
+        """Every node's place and why, the steps, the memory and the parity, as text."""
+        from voxelrt.plan.description import describe  # imports Plan
+
+        return describe(self)
+
+    def __repr__(self) -> str:
+        ins = ", ".join(f"{io.name} {io.dims}" for io in self.inputs)
+        return f"<voxelrt.Plan {self.info.name}: {ins}; {self.info.precision}; {', '.join(self.targets)}>"

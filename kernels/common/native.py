@@ -1,0 +1,494 @@
+"""The native library from Python: loading it, its kernels on arrays, and its thread pool. Everything goes through
+the C API of ``voxelrt.h``; the structs here mirror that header."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import re
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from numpy.typing import NDArray
+
+from voxelrt import environment
+from voxelrt.errors import (
+    CancelledError,
+    NativeLibraryError,
+    PlanError,
+    ShapeError,
+    UnsupportedError,
+    UsageError,
+    VoxelRTError,
+)
+
+MAX_RANK = 8
+BLOCK = 16
+LINEAR, BLOCKED16 = 0, 1
+VERSION = "0.1.0"
+
+DTYPES: dict[str, int] = {
+    "float32": 1,
+    "float64": 2,
+    "float16": 3,
+    "bfloat16": 4,
+    "int8": 5,
+    "uint8": 6,
+    "int16": 7,
+    "uint16": 8,
+    "int32": 9,
+    "uint32": 10,
+    "int64": 11,
+    "uint64": 12,
+    "bool": 13,
+}
+_NUMPY = {code: np.dtype(ml_dtypes.bfloat16 if name == "bfloat16" else name) for name, code in DTYPES.items()}
+Array = NDArray[Any]
+
+
+def dtype_code(dtype: Any) -> int:
+    """The library's number of a NumPy dtype. Raises UsageError for one it does not have."""
+    name = np.dtype(dtype).name
+    if name not in DTYPES:
+        raise UsageError(f"dtype {name} is not supported; supported are {', '.join(DTYPES)}")
+    return DTYPES[name]
+
+
+def numpy_dtype(code: int) -> np.dtype[Any]:
+    """The NumPy dtype of a number of the library."""
+    return _NUMPY[code]
+
+
+class CTensor(ctypes.Structure):
+    """voxelrt_tensor"""
+
+    _fields_ = (
+        ("struct_size", ctypes.c_uint32),
+        ("dtype", ctypes.c_uint8),
+        ("layout", ctypes.c_uint8),
+        ("rank", ctypes.c_uint8),
+        ("reserved", ctypes.c_uint8),
+        ("data", ctypes.c_void_p),
+        ("dims", ctypes.c_int64 * MAX_RANK),
+        ("strides", ctypes.c_int64 * MAX_RANK),
+    )
+
+
+class COperand(ctypes.Structure):
+    """voxelrt_operand"""
+
+    _fields_ = (
+        ("struct_size", ctypes.c_uint32),
+        ("pending_slope", ctypes.c_float),
+        ("tensor", CTensor),
+        ("pending_scale", ctypes.c_void_p),
+        ("pending_shift", ctypes.c_void_p),
+    )
+
+
+class CKernelInfo(ctypes.Structure):
+    """voxelrt_kernel_info"""
+
+    _fields_ = (
+        ("struct_size", ctypes.c_uint32),
+        ("version", ctypes.c_uint32),
+        ("name", ctypes.c_char_p),
+        ("parameters", ctypes.c_char_p),
+        ("parameter_bytes", ctypes.c_uint32),
+    )
+
+
+_PointerPointer = ctypes.POINTER(ctypes.c_void_p)
+# name -> (result, arguments); a final error argument is added to those whose result is a status (c_int).
+_SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
+    "voxelrt_error_status": (ctypes.c_int, [ctypes.c_void_p]),
+    "voxelrt_error_message": (ctypes.c_char_p, [ctypes.c_void_p]),
+    "voxelrt_error_release": (None, [ctypes.c_void_p]),
+    "voxelrt_version": (ctypes.c_char_p, []),
+    "voxelrt_isa": (ctypes.c_char_p, [_PointerPointer]),
+    "voxelrt_target": (ctypes.c_char_p, [_PointerPointer]),
+    "voxelrt_crc32c": (ctypes.c_uint32, [ctypes.c_uint32, ctypes.c_void_p, ctypes.c_size_t]),
+    "voxelrt_record_size": (ctypes.c_uint32, [ctypes.c_char_p]),
+    "voxelrt_kernel_at": (ctypes.c_int, [ctypes.c_uint32, ctypes.POINTER(CKernelInfo), _PointerPointer]),
+    "voxelrt_kernel_check": (
+        ctypes.c_int,
+        [
+            ctypes.c_char_p,
+            ctypes.c_char_p,
+            ctypes.c_size_t,
+            ctypes.POINTER(COperand),
+            ctypes.c_uint32,
+            ctypes.POINTER(COperand),
+            ctypes.c_uint32,
+            _PointerPointer,
+        ],
+    ),
+    "voxelrt_kernel_run": (
+        ctypes.c_int,
+        [
+            ctypes.c_char_p,
+            ctypes.c_char_p,
+            ctypes.c_size_t,
+            ctypes.POINTER(COperand),
+            ctypes.c_uint32,
+            ctypes.POINTER(COperand),
+            ctypes.c_uint32,
+            ctypes.c_void_p,
+            _PointerPointer,
+        ],
+    ),
+    "voxelrt_pack_bytes": (
+        ctypes.c_int,
+        [
+            ctypes.c_char_p,
+            ctypes.c_char_p,
+            ctypes.c_size_t,
+            ctypes.POINTER(CTensor),
+            ctypes.POINTER(ctypes.c_uint64),
+            _PointerPointer,
+        ],
+    ),
+    "voxelrt_pack": (
+        ctypes.c_int,
+        [
+            ctypes.c_char_p,
+            ctypes.c_char_p,
+            ctypes.c_size_t,
+            ctypes.POINTER(CTensor),
+            ctypes.c_void_p,
+            ctypes.c_uint64,
+            _PointerPointer,
+        ],
+    ),
+    "voxelrt_pool_create": (ctypes.c_int, [ctypes.c_uint32, _PointerPointer, _PointerPointer]),
+    "voxelrt_pool_threads": (ctypes.c_uint32, [ctypes.c_void_p]),
+    "voxelrt_pool_release": (None, [ctypes.c_void_p]),
+}
+
+_ERRORS: dict[int, type[VoxelRTError]] = {
+    1: ShapeError,
+    2: PlanError,
+    3: PlanError,
+    4: UnsupportedError,
+    6: CancelledError,
+    8: PlanError,
+}
+
+
+@functools.cache
+def library() -> ctypes.CDLL:
+    """The native library, loaded once.
+
+    Raises
+    ------
+    NativeLibraryError : it was not built, is of another version, or cannot run on this processor.
+    """
+    path = environment.library_path() or Path(__file__).with_name("libvoxelrt.so")
+    if not path.exists():
+        raise NativeLibraryError(f"the native library {path.name} was not built: run `pip install .` or `make native`")
+    try:
+        loaded = ctypes.CDLL(str(path))
+    except OSError as error:
+        raise NativeLibraryError(f"the native library {path.name} cannot be loaded: {error}") from error
+    for name, (result, arguments) in _SIGNATURES.items():
+        function = getattr(loaded, name)
+        function.restype, function.argtypes = result, arguments
+    version = loaded.voxelrt_version().decode()
+    if version != VERSION:
+        raise NativeLibraryError(f"the native library is version {version}, the package {VERSION}: build it again")
+    error = ctypes.c_void_p()
+    if loaded.voxelrt_isa(ctypes.byref(error)) is None:
+        message = loaded.voxelrt_error_message(error).decode()
+        loaded.voxelrt_error_release(error)
+        raise NativeLibraryError(message)
+    return loaded
+
+
+def check(status: int, error: ctypes.c_void_p) -> None:
+    """Raise the exception of a failed call of the library and release its error object."""
+    if status == 0:
+        return
+    message = library().voxelrt_error_message(error).decode(errors="replace") or f"status {status}"
+    library().voxelrt_error_release(error)
+    if status == 5:
+        raise MemoryError(message)
+    raise _ERRORS.get(status, VoxelRTError)(message)
+
+
+def isa() -> str:
+    """The instruction set in use: ``avx2``, ``avx512`` or ``neon``."""
+    return str(library().voxelrt_isa(None).decode())
+
+
+def target() -> str:
+    """The name of the compiled sections that run here, e.g. ``x86-avx512``."""
+    return str(library().voxelrt_target(None).decode())
+
+
+def crc32c(data: Any, seed: int = 0) -> int:
+    """CRC-32C of a bytes-like object."""
+    view = np.frombuffer(data, np.uint8)
+    return int(library().voxelrt_crc32c(seed, view.ctypes.data, view.size))
+
+
+class Pool:
+    """Compute threads. Pools are cheap; the threads start with the first work."""
+
+    def __init__(self, threads: int | None = None) -> None:
+        self.threads = threads if threads is not None else environment.threads()
+        self.handle = ctypes.c_void_p()
+        error = ctypes.c_void_p()
+        check(library().voxelrt_pool_create(self.threads, ctypes.byref(self.handle), ctypes.byref(error)), error)
+
+    def __del__(self) -> None:
+        if getattr(self, "handle", None):
+            library().voxelrt_pool_release(self.handle)
+
+
+@functools.cache
+def default_pool() -> Pool:
+    """The pool of calls that name none."""
+    return Pool()
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """A kernel of the library: its version and how its parameters are laid out (declared by the C++ source)."""
+
+    name: str
+    version: int
+    fields: tuple[tuple[str, str, int], ...]  # (struct letter, name, count; 0 for a scalar)
+
+    def pack(self, values: Mapping[str, Any]) -> bytes:
+        """The parameter struct. Raises TypeError on a missing or unknown name: a mistake in the program."""
+        unknown = set(values) - {name for _, name, _ in self.fields}
+        if unknown:
+            raise TypeError(f"{self.name} has no parameter {', '.join(sorted(unknown))}")
+        parts = []
+        for letter, name, count in self.fields:
+            if name not in values:
+                raise TypeError(f"{self.name} needs the parameter {name}")
+            value = values[name]
+            numbers = [value] if count == 0 else list(value)
+            if len(numbers) != (count or 1):
+                raise TypeError(f"{self.name}.{name} has {count} numbers, not {len(numbers)}")
+            convert = float if letter in "fd" else int
+            parts.append(struct.pack(f"<{len(numbers)}{letter}", *map(convert, numbers)))
+        return b"".join(parts)
+
+    def unpack(self, data: bytes) -> dict[str, Any]:
+        """The parameters by name."""
+        values: dict[str, Any] = {}
+        offset = 0
+        for letter, name, count in self.fields:
+            layout = f"<{count or 1}{letter}"
+            numbers = struct.unpack_from(layout, data, offset)
+            values[name] = numbers if count else numbers[0]
+            offset += struct.calcsize(layout)
+        return values
+
+
+_LETTERS = {"i32": "i", "i64": "q", "f32": "f", "f64": "d"}
+
+
+@functools.cache
+def kernels() -> dict[str, Parameters]:
+    """All kernels of the library by name."""
+    found: dict[str, Parameters] = {}
+    info = CKernelInfo(struct_size=ctypes.sizeof(CKernelInfo))
+    error = ctypes.c_void_p()
+    while library().voxelrt_kernel_at(len(found), ctypes.byref(info), ctypes.byref(error)) == 0:
+        fields = tuple(
+            (_LETTERS[kind], name, int(count or 0))
+            for kind, name, count in re.findall(r"(\w+) (\w+)(?:\[(\d+)\])?;", info.parameters.decode())
+        )
+        name = info.name.decode()
+        found[name] = Parameters(name, info.version, fields)
+    library().voxelrt_error_release(error)
+    return found
+
+
+@dataclass(frozen=True)
+class Operand:
+    """An array with what a kernel cannot see in a NumPy array.
+
+    ``array`` holds BLOCKED16 data as (N, ceil(C/16), Z, Y, X, 16); ``channels`` is then C.
+    ``pending`` = (scale (N, C), shift (N, C), slope): applied by the kernel when it loads.
+    """
+
+    array: Array
+    layout: int = LINEAR
+    channels: int = 0
+    pending: tuple[Array, Array, float] | None = None
+
+
+def _tensor(array: Array, layout: int = LINEAR, channels: int = 0) -> CTensor:
+    made = CTensor(struct_size=ctypes.sizeof(CTensor), dtype=dtype_code(array.dtype), layout=layout)
+    made.data = array.ctypes.data
+    dims = array.shape
+    strides = tuple(s // array.itemsize for s in array.strides)
+    if layout == BLOCKED16:
+        if array.ndim != 6 or array.shape[5] != BLOCK or not array.flags.c_contiguous:
+            raise ShapeError(f"a blocked array has the shape (N, C/16, Z, Y, X, 16), not {array.shape}")
+        dims = (dims[0], channels, *dims[2:5])
+        strides = strides[:5]
+    if len(dims) > MAX_RANK:
+        raise ShapeError(f"an array of {len(dims)} axes; at most {MAX_RANK} are supported")
+    made.rank = len(dims)
+    made.dims[: len(dims)] = dims
+    made.strides[: len(dims)] = strides
+    return made
+
+
+def tensor(array: Array) -> CTensor:
+    """A descriptor of a NumPy array; the array must outlive it."""
+    return _tensor(array)
+
+
+def _operands(given: Sequence[Array | Operand | None], keep: list[Any]) -> Any:
+    made = (COperand * max(1, len(given)))()
+    for i, item in enumerate(given):
+        made[i].struct_size = ctypes.sizeof(COperand)
+        made[i].pending_slope = 1.0
+        if item is None:
+            made[i].tensor.struct_size = ctypes.sizeof(CTensor)
+            continue
+        operand = item if isinstance(item, Operand) else Operand(item)
+        made[i].tensor = _tensor(operand.array, operand.layout, operand.channels)
+        keep.append(operand.array)
+        if operand.pending is not None:
+            scale, shift = (np.ascontiguousarray(v, np.float32) for v in operand.pending[:2])
+            if scale.shape != shift.shape or scale.shape != tuple(made[i].tensor.dims[:2]):
+                raise ShapeError(f"a pending scale has the shape (N, C), not {scale.shape}")
+            keep += [scale, shift]
+            made[i].pending_scale, made[i].pending_shift = scale.ctypes.data, shift.ctypes.data
+            made[i].pending_slope = operand.pending[2]
+    return made
+
+
+def run_kernel(
+    name: str,
+    inputs: Sequence[Array | Operand | None],
+    outputs: Sequence[Array | Operand],
+    pool: Pool | None = None,
+    **parameters: Any,
+) -> None:
+    """Run one kernel on arrays: the same checks and code as a step of a plan.
+
+    Raises
+    ------
+    ShapeError : the kernel does not take these operands; its message says why.
+    """
+    keep: list[Any] = []
+    packed = kernels()[name].pack(parameters)
+    error = ctypes.c_void_p()
+    status = library().voxelrt_kernel_run(
+        name.encode(),
+        packed,
+        len(packed),
+        _operands(inputs, keep),
+        len(inputs),
+        _operands(outputs, keep),
+        len(outputs),
+        (pool or default_pool()).handle,
+        ctypes.byref(error),
+    )
+    check(status, error)
+
+
+Description = tuple[int, int, Sequence[int], Sequence[int], bool]  # dtype, layout, dims, strides, pending
+
+
+def _described(given: Sequence[Description | None]) -> Any:
+    made = (COperand * max(1, len(given)))()
+    mark = ctypes.c_float(0.0)  # an address that says "pending"; a check does not read it
+    for i, item in enumerate(given):
+        made[i].struct_size = ctypes.sizeof(COperand)
+        made[i].pending_slope = 1.0
+        made[i].tensor.struct_size = ctypes.sizeof(CTensor)
+        if item is None:
+            continue
+        dtype, layout, dims, strides, pending = item
+        made[i].tensor.dtype, made[i].tensor.layout, made[i].tensor.rank = dtype, layout, len(dims)
+        made[i].tensor.dims[: len(dims)] = dims
+        made[i].tensor.strides[: len(dims)] = strides
+        if pending:
+            made[i].pending_scale = made[i].pending_shift = ctypes.addressof(mark)
+    return made
+
+
+def check_kernel(
+    name: str, packed: bytes, inputs: Sequence[Description | None], outputs: Sequence[Description | None]
+) -> None:
+    """Raise ShapeError with the kernel's reason where it does not take operands of these descriptions."""
+    error = ctypes.c_void_p()
+    status = library().voxelrt_kernel_check(
+        name.encode(),
+        packed,
+        len(packed),
+        _described(inputs),
+        len(inputs),
+        _described(outputs),
+        len(outputs),
+        ctypes.byref(error),
+    )
+    check(status, error)
+
+
+def packed_bytes(name: str, raw: Array, packed_params: bytes) -> int:
+    """The size of a raw weight packed for a kernel. Raises ShapeError where the kernel cannot pack it."""
+    description, size, error = _tensor(np.ascontiguousarray(raw)), ctypes.c_uint64(), ctypes.c_void_p()
+    status = library().voxelrt_pack_bytes(
+        name.encode(), packed_params, len(packed_params), ctypes.byref(description), ctypes.byref(size),
+        ctypes.byref(error),
+    )
+    check(status, error)
+    return size.value
+
+
+def pack_weight(name: str, raw: Array, **parameters: Any) -> NDArray[np.float32]:
+    """A weight as the kernel wants it, as a flat float32 array (whatever the packed bytes mean)."""
+    return pack_weight_bytes(name, raw, kernels()[name].pack(parameters))
+
+
+def pack_weight_bytes(name: str, raw: Array, packed_params: bytes) -> NDArray[np.float32]:
+    """``pack_weight`` with parameters that are packed already."""
+    raw = np.ascontiguousarray(raw)
+    size = packed_bytes(name, raw, packed_params)
+    result = aligned_empty((size // 4,), np.float32)
+    error = ctypes.c_void_p()
+    status = library().voxelrt_pack(
+        name.encode(), packed_params, len(packed_params), ctypes.byref(_tensor(raw)), result.ctypes.data, size,
+        ctypes.byref(error),
+    )
+    check(status, error)
+    return result
+
+
+def aligned_empty(shape: Sequence[int], dtype: Any) -> Array:
+    """An uninitialised C-contiguous array whose data is aligned to 64 bytes."""
+    kind = np.dtype(dtype)
+    count = int(np.prod(shape, dtype=np.int64)) * kind.itemsize
+    memory = np.empty(count + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    return memory[start : start + count].view(kind).reshape(shape)
+
+
+def to_blocked(array: Array) -> Array:
+    """(N, C, Z, Y, X) as (N, ceil(C/16), Z, Y, X, 16) with zeros past C: the BLOCKED16 layout."""
+    n, c, *space = array.shape
+    blocks = -(-c // BLOCK)
+    padded = np.zeros((n, blocks * BLOCK, *space), array.dtype)
+    padded[:, :c] = array
+    return np.ascontiguousarray(np.moveaxis(padded.reshape(n, blocks, BLOCK, *space), 2, -1))
+
+
+def from_blocked(array: Array, channels: int) -> Array:
+    """The inverse of ``to_blocked``."""
+    n, blocks, *space, _ = array.shape
+    return np.ascontiguousarray(np.moveaxis(array, -1, 2).reshape(n, blocks * BLOCK, *space)[:, :channels])

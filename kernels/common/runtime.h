@@ -1,0 +1,161 @@
+// What the runtime's own files share. Nothing here is seen by kernels or by callers of the C API.
+#pragma once
+
+#include "format.h"
+#include "kernel.h"
+
+#include <cstdarg>
+#include <new>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+struct voxelrt_error {
+    voxelrt_status status;
+    std::string message;
+};
+
+namespace voxelrt {
+
+// Thrown inside the library only; `guarded` turns it into a status and an error object at the C border.
+struct Failure {
+    voxelrt_status status;
+    std::string message;
+};
+
+[[noreturn]] inline void raise(voxelrt_status status, const char *format, ...) __attribute__((format(printf, 2, 3)));
+[[noreturn]] inline void raise(voxelrt_status status, const char *format, ...) {
+    char text[512];
+    va_list arguments;
+    va_start(arguments, format);
+    std::vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    throw Failure{status, text};
+}
+
+inline voxelrt_status report(voxelrt_error **error, voxelrt_status status, const char *message) noexcept {
+    if (error) {
+        try {
+            *error = new voxelrt_error{status, message};
+        } catch (const std::bad_alloc &) {
+            *error = nullptr;
+        }
+    }
+    return status;
+}
+
+template <class F> voxelrt_status guarded(voxelrt_error **error, F &&body) noexcept {
+    if (error)
+        *error = nullptr;
+    try {
+        body();
+        return VOXELRT_OK;
+    } catch (const Failure &failure) {
+        return report(error, failure.status, failure.message.c_str());
+    } catch (const std::bad_alloc &) {
+        return report(error, VOXELRT_OUT_OF_MEMORY, "out of memory");
+    } catch (const std::length_error &) {
+        return report(error, VOXELRT_OUT_OF_MEMORY, "out of memory");
+    } catch (const std::exception &exception) {
+        return report(error, VOXELRT_RUNTIME, exception.what());
+    }
+}
+
+// Structs of callers built against an older header are shorter; a longer one is of a newer library.
+template <class T> void check_struct_size(const T *value, const char *name) {
+    if (!value)
+        raise(VOXELRT_INVALID_ARGUMENT, "%s is NULL", name);
+    if (value->struct_size != sizeof(T))
+        raise(VOXELRT_INVALID_ARGUMENT, "%s.struct_size is %u; this library has %zu", name, value->struct_size,
+              sizeof(T));
+}
+
+int dtype_bytes(int dtype); // 0 for an unknown dtype
+const char *dtype_name(int dtype);
+
+// The kernels of the instruction set in use. Throws Failure where the processor or VOXELRT_CPU_ISA rules all out.
+struct Registry {
+    const char *isa;
+    const char *target;
+    std::vector<Kernel> kernels;
+    const Kernel *find(const char *name) const;
+};
+const Registry &registry();
+
+// Memory aligned to 64 bytes (2 MiB and with huge pages where it is large), not initialised.
+class Buffer {
+  public:
+    Buffer() = default;
+    explicit Buffer(uint64_t bytes);
+    ~Buffer();
+    Buffer(Buffer &&other) noexcept;
+    Buffer &operator=(Buffer &&other) noexcept;
+    char *data() const { return data_; }
+    uint64_t bytes() const { return bytes_; }
+
+  private:
+    char *data_ = nullptr;
+    uint64_t bytes_ = 0;
+};
+
+// Throws Failure if a kernel's operands or parameters are not what it takes.
+void check_step(const Kernel &kernel, const Step &step);
+
+// Copy between strided tensors of equal dims and dtype.
+void copy_strided(const Tensor &from, const Tensor &to);
+
+// a * b, a + b, or a Failure of status `status` past 2^62.
+uint64_t multiply_checked(uint64_t a, uint64_t b, voxelrt_status status);
+// Elements between the first and one past the last that a tensor of these dims and strides touches; strides >= 0.
+uint64_t extent_elements(const Tensor &tensor, voxelrt_status status);
+
+// The exclusive use of a pool for one run; without a pool the calling thread works alone.
+struct PoolUse {
+    explicit PoolUse(voxelrt_pool *pool);
+    ~PoolUse();
+    PoolUse(const PoolUse &) = delete;
+    PoolUse &operator=(const PoolUse &) = delete;
+    Env env;
+
+  private:
+    voxelrt_pool *pool_;
+};
+
+struct WeightView {
+    const char *data;
+    uint64_t bytes;
+};
+
+} // namespace voxelrt
+
+struct voxelrt_plan {
+    // The mapped file or the caller's memory.
+    const char *base = nullptr;
+    uint64_t bytes = 0;
+    bool mapped = false;
+
+    std::vector<voxelrt::WeightView> weights;
+    std::vector<voxelrt::Buffer> packed; // of pack-on-open weights
+    const char *strings = nullptr;
+    const char *params = nullptr;
+    const voxelrt::format::OperandRecord *operands = nullptr;
+    const voxelrt::format::StepRecord *steps = nullptr;
+    const voxelrt::format::IoRecord *ios = nullptr;
+    const voxelrt::format::VariantRecord *variants = nullptr;
+    uint32_t variant_count = 0;
+    std::vector<const voxelrt::Kernel *> kernels; // of each step; null: a step of the host
+
+    voxelrt_plan() = default;
+    ~voxelrt_plan();
+    voxelrt_plan(const voxelrt_plan &) = delete;
+    voxelrt_plan &operator=(const voxelrt_plan &) = delete;
+};
+
+namespace voxelrt {
+
+// The step that the host executes; its only parameter is the island's number (uint32_t).
+constexpr char kHostStep[] = "host.island";
+
+// Fill `tensor` from a record; data stays null.
+Tensor describe(const format::OperandRecord &record, int64_t batch);
+} // namespace voxelrt
