@@ -8,6 +8,7 @@ import functools
 import queue
 import signal
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -201,6 +202,7 @@ class NativePlan:
         _call(
             "voxelrt_plan_from_memory", file.ctypes.data, file.size, ctypes.byref(options), ctypes.byref(self._handle)
         )
+        weakref.finalize(self, _release, self._handle, self._made)
         self.variants = [self._variant(i) for i in range(_library().voxelrt_plan_variants(self._handle))]
 
     def _variant(self, index: int) -> tuple[list[Io], list[Io], tuple[int, int], int]:
@@ -303,8 +305,8 @@ class NativePlan:
             raise failures[0]
         native.check(status, error)
 
-    def __del__(self) -> None:
-        for context in getattr(self, "_made", ()):
-            _library().voxelrt_context_release(context)
-        if getattr(self, "_handle", None):
-            _library().voxelrt_plan_release(self._handle)
+
+def _release(plan: ctypes.c_void_p, contexts: list[ctypes.c_void_p]) -> None:
+    for context in contexts:
+        _library().voxelrt_context_release(context)
+    _library().voxelrt_plan_release(plan)

@@ -7,6 +7,7 @@ import ctypes
 import functools
 import re
 import struct
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -244,10 +245,7 @@ class Pool:
         self.handle = ctypes.c_void_p()
         error = ctypes.c_void_p()
         check(library().voxelrt_pool_create(self.threads, ctypes.byref(self.handle), ctypes.byref(error)), error)
-
-    def __del__(self) -> None:
-        if getattr(self, "handle", None):
-            library().voxelrt_pool_release(self.handle)
+        weakref.finalize(self, library().voxelrt_pool_release, self.handle)
 
 
 @functools.cache
