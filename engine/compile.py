@@ -1,6 +1,6 @@
 """compile: a trained model in, a Plan out. The stages, top to bottom:
 
-    load → specialise (shapes, constants, passes) → partition → lower → plan memory → assemble → measure parity
+load → specialise (shapes, constants, passes) → partition → lower → plan memory → assemble → measure parity
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
-
 from voxelrt.errors import UnsupportedError, UsageError
 from voxelrt.graph.specialise import specialise
 from voxelrt.kernels.common import native

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
 from voxelrt.kernels.common import native
 from voxelrt.plan.schedule import Io
 
@@ -176,7 +175,8 @@ def _view(tensor: native.CTensor) -> Array:
     if count == 0:
         return np.empty(shape, dtype)
     memory = (ctypes.c_uint8 * (count * dtype.itemsize)).from_address(tensor.data)
-    return np.frombuffer(memory, dtype).reshape(shape)
+    view: Array = np.ctypeslib.as_array(memory).view(dtype).reshape(shape)
+    return view
 
 
 class NativePlan:
@@ -189,7 +189,11 @@ class NativePlan:
     """
 
     def __init__(
-        self, file: NDArray[np.uint8], *, pool: native.Pool | None = None, host_step: HostStep | None = None,
+        self,
+        file: NDArray[np.uint8],
+        *,
+        pool: native.Pool | None = None,
+        host_step: HostStep | None = None,
         checksums: bool = True,
     ) -> None:
         self._file = file
@@ -279,7 +283,10 @@ class NativePlan:
             try:
                 assert self._host_step is not None
                 self._host_step(
-                    variant, island, [_view(ins[i]) for i in range(in_count)], [_view(outs[i]) for i in range(out_count)]
+                    variant,
+                    island,
+                    [_view(ins[i]) for i in range(in_count)],
+                    [_view(outs[i]) for i in range(out_count)],
                 )
             except BaseException as error:  # noqa: BLE001 - as above
                 failures.append(error)

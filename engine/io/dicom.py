@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from pydicom.filereader import read_partial
 from pydicom.pixels import get_decoder
 from pydicom.uid import UID
-
 from voxelrt.errors import GeometryError, InputError, MissingExtraError
 from voxelrt.io.dicom_files import DAMAGE, SliceHeader, find_series
 from voxelrt.io.dicom_geometry import place_slices

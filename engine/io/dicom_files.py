@@ -18,7 +18,6 @@ from typing import Any
 
 import pydicom
 from pydicom.errors import InvalidDicomError
-
 from voxelrt.errors import InputError, UsageError
 
 # What pydicom raises on damaged files (it has no single class for it).

@@ -14,7 +14,6 @@ from typing import IO, Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
-
 from voxelrt.errors import InputError, UsageError
 from voxelrt.io import nifti_header
 from voxelrt.io.atomic import atomic_path

@@ -15,7 +15,6 @@ import nibabel
 import nibabel.spatialimages
 import numpy as np
 from numpy.typing import NDArray
-
 from voxelrt.errors import GeometryError, InputError, UsageError
 from voxelrt.io.image import NiftiSource
 from voxelrt.io.orientation import LPS_FROM_RAS

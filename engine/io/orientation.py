@@ -12,7 +12,6 @@ from itertools import permutations
 
 import numpy as np
 from numpy.typing import NDArray
-
 from voxelrt.errors import GeometryError, UsageError
 from voxelrt.volume import Volume
 

@@ -1,4 +1,4 @@
-"""The portable part of a plan: the graph as ONNX with its large tensors outside, so that they are mapped, not parsed."""
+"""The portable part of a plan: the graph as ONNX, its large tensors outside so that they are mapped, not parsed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
-
 from voxelrt.errors import PlanError
 
 INLINE_BYTES = 1024  # smaller tensors stay inside the ONNX bytes

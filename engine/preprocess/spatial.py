@@ -28,7 +28,6 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-
 from voxelrt.errors import UsageError
 
 Grid = Literal["edges", "first_centre", "align_corners"]

@@ -22,7 +22,7 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
     header = Path(native.__file__).parent
     subprocess.run(
         ["gcc", "-std=c11", "-Wall", "-Wextra", "-Werror", f"-I{header}", str(HERE / "example.c"), str(library)]
-        + [f"-Wl,-rpath,{library.parent}", "-o", str(program)],
+        + ["-o", str(program), f"-Wl,-rpath,{library.parent}"],  # noqa: RUF005
         check=True,
     )
     return program

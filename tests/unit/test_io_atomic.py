@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 
 import pytest
-
 from voxelrt.errors import OutputError
 from voxelrt.io.atomic import atomic_path
 

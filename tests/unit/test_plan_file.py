@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,7 +14,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-
 from voxelrt.backends.native import CancelFlag, NativePlan
 from voxelrt.errors import CancelledError, PlanError, ShapeError, UnsupportedError, VoxelRTError
 from voxelrt.kernels.common import native
@@ -163,7 +163,7 @@ def test_lifetimes_share_memory() -> None:
     dims = (1, 1, 1, 1, 1024)
     arena = [operand(Kind.ARENA, i, dims) for i in range(4)]
     steps = [copy(operand(Kind.INPUT, 0, dims), arena[0])]
-    steps += [copy(a, b) for a, b in zip(arena, arena[1:], strict=False)]
+    steps += [copy(a, b) for a, b in itertools.pairwise(arena)]
     steps.append(copy(arena[3], operand(Kind.OUTPUT, 0, dims)))
     variant = Variant([Io("x", F32, dims)], [Io("y", F32, dims)], steps, [4096] * 4)
     plan_arena(variant)
