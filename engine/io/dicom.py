@@ -95,12 +95,12 @@ def _refuse_other_kinds(header: SliceHeader) -> None:
         raise InputError(f"{header.number} is a multi-frame object; only series of single frames are read")
     if "MOSAIC" in header.text("ImageType").upper().split("\\"):
         raise InputError(f"{header.number} is a mosaic of slices in one picture; convert it with a tool of its maker")
-    colour = header.numbers.get("SamplesPerPixel", 1) != 1
     photometric = header.text("PhotometricInterpretation").upper()
-    if colour or not photometric.startswith("MONOCHROME"):
-        raise InputError(
-            f"{header.number} is not a grey image (PhotometricInterpretation {header.code('PhotometricInterpretation') or '?'})"
-        )
+    if not photometric:
+        raise InputError(f"{header.number} holds no image or is truncated: no PhotometricInterpretation")
+    if header.numbers.get("SamplesPerPixel", 1) != 1 or not photometric.startswith("MONOCHROME"):
+        kind = header.code("PhotometricInterpretation") or "unusual"
+        raise InputError(f"{header.number} is not a grey image (PhotometricInterpretation {kind})")
     if header.text("ModalityLUTSequence"):
         raise InputError(
             f"{header.number} has a modality look-up table, which is not read; only slope and intercept are"
