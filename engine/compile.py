@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
+
 from voxelrt.errors import UnsupportedError, UsageError
 from voxelrt.graph.specialise import specialise
 from voxelrt.kernels.common import native

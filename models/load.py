@@ -10,6 +10,7 @@ from typing import Any
 
 import onnx
 import onnx_ir as ir
+
 from voxelrt.errors import ModelError, UsageError
 from voxelrt.models.fetch import fetch
 from voxelrt.models.recipe import SHIPPED, load_recipe, shipped_recipes

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
 from voxelrt.kernels.common import native
 from voxelrt.plan.schedule import Io
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
+
 from voxelrt.errors import GeometryError
 
 # Slices nearer than this are at the same place (mm); the finest real series are ten times as far apart.

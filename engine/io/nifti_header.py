@@ -15,6 +15,7 @@ import nibabel
 import nibabel.spatialimages
 import numpy as np
 from numpy.typing import NDArray
+
 from voxelrt.errors import GeometryError, InputError, UsageError
 from voxelrt.io.image import NiftiSource
 from voxelrt.io.orientation import LPS_FROM_RAS
@@ -102,7 +103,8 @@ def without_text(header: Any) -> bytes:
     """The bytes of a header with the free-text fields blanked."""
     clean = header.copy()
     for name in TEXT_FIELDS:
-        clean[name] = b""
+        if name in clean:  # NIfTI-2 has no db_name
+            clean[name] = b""
     return bytes(clean.binaryblock)
 
 

@@ -12,6 +12,7 @@ from itertools import permutations
 
 import numpy as np
 from numpy.typing import NDArray
+
 from voxelrt.errors import GeometryError, UsageError
 from voxelrt.volume import Volume
 

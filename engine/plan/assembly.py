@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
+
 from voxelrt.kernels.common import native
 from voxelrt.plan.file import Section, SectionKind
 from voxelrt.plan.plan import PlanInfo

@@ -6,6 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
 from voxelrt.kernels.common import native
 from voxelrt.plan.file import SectionKind
 from voxelrt.plan.schedule import BLOCKED16, RECORDS, TABLES, Kind

@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
+
 from voxelrt.errors import ParityError
 from voxelrt.kernels.common.kernel import compare
 from voxelrt.plan.plan import ParityLine

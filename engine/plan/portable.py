@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
+
 from voxelrt.errors import PlanError
 
 INLINE_BYTES = 1024  # smaller tensors stay inside the ONNX bytes
@@ -83,10 +84,9 @@ def read_graph(data: bytes, weights: NDArray[np.uint8]) -> ir.Model:
             raise PlanError(f"the plan is damaged: size of the tensor {tensor.name!r}")
     model = ir.serde.deserialize_model(proto)
     for name, value in model.graph.initializers.items():
-        tensor = value.const_value
-        if isinstance(tensor, ir.ExternalTensor):
-            start, size = tensor.offset or 0, tensor.length or 0
-            shape = [int(d) for d in tensor.shape]  # type: ignore[arg-type]
-            array = weights[start : start + size].view(tensor.dtype.numpy()).reshape(shape)
-            value.const_value = ir.Tensor(array, dtype=tensor.dtype, name=name)
+        outside = value.const_value
+        if isinstance(outside, ir.ExternalTensor):
+            start, size = outside.offset or 0, outside.length or 0
+            array = weights[start : start + size].view(outside.dtype.numpy()).reshape(outside.shape.numpy())
+            value.const_value = ir.Tensor(array, dtype=outside.dtype, name=name)
     return model

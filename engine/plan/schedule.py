@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
 from voxelrt.errors import PlanError
 from voxelrt.kernels.common import native
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 from PIL import ImageDraw, ImageFont
+
 from voxelrt.errors import GeometryError, UsageError
 from voxelrt.io.atomic import atomic_path
 from voxelrt.io.orientation import reorient

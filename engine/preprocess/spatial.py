@@ -28,6 +28,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
 from voxelrt.errors import UsageError
 
 Grid = Literal["edges", "first_centre", "align_corners"]

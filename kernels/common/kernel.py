@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
 from voxelrt.errors import MissingExtraError, UsageError
 
 Array = NDArray[Any]

@@ -16,6 +16,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
+
 from voxelrt import environment
 from voxelrt.errors import (
     CancelledError,

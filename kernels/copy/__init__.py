@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
 from voxelrt.kernels.common.kernel import Array, Case, Kernel
 from voxelrt.kernels.copy.oracle import copy as oracle
 

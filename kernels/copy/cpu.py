@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+
 from voxelrt.kernels.common import native
 from voxelrt.kernels.common.kernel import Array
 

@@ -6,6 +6,7 @@ import zlib
 
 import numpy as np
 import pytest
+
 from voxelrt.errors import MissingExtraError
 from voxelrt.kernels.common.kernel import Case, Kernel, compare, entries
 

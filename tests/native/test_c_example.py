@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 import voxelrt as vx
 from voxelrt.kernels.common import native
 from voxelrt.models.architectures.unet3d import build_unet3d
 
 HERE = Path(__file__).parent
+GCC = ("gcc", "-std=c11", "-Wall", "-Wextra", "-Werror")
 
 
 @pytest.fixture(scope="module")
@@ -21,8 +23,15 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
     program = tmp_path_factory.mktemp("example") / "native_example"
     header = Path(native.__file__).parent
     subprocess.run(
-        ["gcc", "-std=c11", "-Wall", "-Wextra", "-Werror", f"-I{header}", str(HERE / "example.c"), str(library)]
-        + ["-o", str(program), f"-Wl,-rpath,{library.parent}"],  # noqa: RUF005
+        [
+            *GCC,
+            f"-I{header}",
+            str(HERE / "example.c"),
+            str(library),
+            f"-Wl,-rpath,{library.parent}",
+            "-o",
+            str(program),
+        ],
         check=True,
     )
     return program

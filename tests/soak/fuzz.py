@@ -1,8 +1,8 @@
 """Mutation fuzzing of everything that reads a file from outside: ``python -m tests.soak.fuzz --seconds 60``.
 
 Each target starts from sound seeds, changes bytes, cuts, repeats and splices them, and keeps inputs that gave an
-outcome not seen before (an outcome is the kind of error and the words of its message without numbers). A target passes if every
-input is either read or refused with one of VoxelRT's own errors, within a second and without a crash. Run it under the
+outcome not seen before (an outcome is the kind of error and the words of its message without numbers). A target passes
+if every input is either read or refused with one of VoxelRT's own errors, in time and without a crash. Run it under the
 sanitized library to look into the native side too (`make soak`).
 """
 
@@ -20,9 +20,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from voxelrt.errors import VoxelRTError
-
 from tests.soak.targets import TARGETS
+from voxelrt.errors import VoxelRTError
 
 SLOW_SECONDS = 5.0
 

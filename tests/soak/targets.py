@@ -56,9 +56,8 @@ def _onnx() -> Target:
 
 
 def _tensorflow() -> Target:
-    from voxelrt.models.formats.tensorflow import import_graph
-
     from tests.models.tensorflow_cases import cases
+    from voxelrt.models.formats.tensorflow import import_graph
 
     seeds = [case["graph"].tobytes() for case in list(cases().values())[:20]]
     return lambda path: _ignore(import_graph(path.read_bytes())), seeds

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+
 from voxelrt.backends.native import CancelFlag, NativePlan
 from voxelrt.errors import CancelledError, PlanError, ShapeError, UnsupportedError, VoxelRTError
 from voxelrt.kernels.common import native

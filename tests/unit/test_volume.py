@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from voxelrt.errors import GeometryError, UsageError
 from voxelrt.volume import Volume
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
+
 from voxelrt.plan.lowering.builder import Unsupported
 
 

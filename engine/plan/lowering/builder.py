@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
+
 from voxelrt.errors import ShapeError, UsageError
 from voxelrt.kernels.common import native
 from voxelrt.plan.schedule import (

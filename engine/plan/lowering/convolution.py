@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+
 from voxelrt.kernels.common import native
 from voxelrt.plan.lowering.attributes import Window, integer, integers, text, three, window
 from voxelrt.plan.lowering.builder import Activation, Builder, Unsupported, dims_of, dtype_of, lowers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import onnx_ir as ir
+
 from voxelrt.kernels.common.activation import KINDS
 from voxelrt.plan.lowering.attributes import integer, real, text
 from voxelrt.plan.lowering.builder import Activation, Builder
