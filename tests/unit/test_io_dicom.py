@@ -10,7 +10,6 @@ import nibabel
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from phantoms import PATIENT_ID, PATIENT_NAME, dicom_series, dicom_slice, octants, rotation, save_series
 from pydicom import Dataset
 from pydicom.pixels import get_decoder
 from pydicom.uid import (
@@ -22,6 +21,7 @@ from pydicom.uid import (
     generate_uid,
 )
 
+from tests.phantoms import PATIENT_ID, PATIENT_NAME, dicom_series, dicom_slice, octants, rotation, save_series
 from voxelrt.errors import GeometryError, InputError, MissingExtraError, UsageError
 from voxelrt.io import DicomSource, Image, dicom, read_dicom_series, read_image, write_image
 from voxelrt.io.orientation import axis_codes, reorient

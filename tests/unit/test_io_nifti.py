@@ -14,8 +14,8 @@ import nibabel
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from phantoms import forty_eight, octants, rotation
 
+from tests.phantoms import forty_eight, octants, rotation
 from voxelrt.errors import GeometryError, InputError, OutputError, UsageError
 from voxelrt.io import nifti, read_image, read_nifti, write_image, write_nifti
 from voxelrt.io.image import NiftiSource

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from phantoms import forty_eight, rotation
 from PIL import Image as Pillow
 
+from tests.phantoms import forty_eight, rotation
 from voxelrt.errors import GeometryError, UsageError
 from voxelrt.io.orientation import reorient
 from voxelrt.postprocess.overlay import PALETTE, bar_length_mm, draw_overlay, lay_out, outline_alpha, overlay_picture
