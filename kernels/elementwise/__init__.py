@@ -56,7 +56,7 @@ def _reals(rng: np.random.Generator, shape: Sequence[int], dtype: str, low: floa
 
 def _integers(rng: np.random.Generator, shape: Sequence[int], dtype: str) -> Array:
     kind = np.dtype(dtype)
-    if kind == bool:
+    if kind.kind == "b":
         return rng.integers(0, 2, shape).astype(bool)
     limits = np.iinfo(kind)
     return rng.integers(limits.min, limits.max, shape, dtype=kind, endpoint=True)
