@@ -218,7 +218,7 @@ class Builder:
         """Say that a value is ``leaky(source·scale + shift, slope)``, still to be computed by who loads it."""
         self._values[value] = replace(self.volume(source), pending=Pending(scale, shift, slope))
 
-    def weight(self, array: NDArray[Any], kernel: str = "", **params: Any) -> Operand:
+    def weight(self, array: NDArray[Any], kernel: str = "", /, **params: Any) -> Operand:
         """A constant as an operand, packed for a kernel where one is named (then a flat float32 operand)."""
         if not kernel:
             slot = self.weights.add(array, "", b"")
@@ -238,6 +238,7 @@ class Builder:
         kernel: str,
         inputs: Sequence[Operand | None],
         outputs: Sequence[Operand | None],
+        /,
         *,
         flops: int = 0,
         note: str = "",
