@@ -37,7 +37,7 @@ def _case(shape: tuple[int, ...], dtype: str = "float32", *, pending: bool = Fal
     return Case("-".join(words), make, tolerance, taps * moved / 8, moved * 1.125, bench=moved > 1e6)
 
 
-_TWO = {"kernel": (2, 2, 2), "stride": (2, 2, 2)}
+_TWO: dict[str, Any] = {"kernel": (2, 2, 2), "stride": (2, 2, 2)}
 _WIDE: dict[str, Any] = {
     "kernel": (3, 2, 4),
     "stride": (2, 1, 3),

@@ -1,7 +1,6 @@
 // pool3d: maximum, average and p-norm over windows, and over whole volumes ("global"). (N, C, Z, Y, X) always; 2-D and
 // 1-D tensors come with leading axes of size one. ceil_mode is in the output's dims.
 #include "block.h"
-#include "element.h"
 #include "pool3d/window.h"
 
 #include <cmath>
@@ -133,10 +132,10 @@ template <Mode M, class A> static inline A fold(A sum, A x, int p) {
 template <Mode M, class T, class A> static void fold_row(A *sums, const T *from, int64_t stride, int64_t count, int p) {
     if (stride == 1)
         for (int64_t x = 0; x < count; ++x)
-            sums[x] = fold<M>(sums[x], load<A>(from[x]), p);
+            sums[x] = fold<M>(sums[x], get<A>(from[x]), p);
     else
         for (int64_t x = 0; x < count; ++x)
-            sums[x] = fold<M>(sums[x], load<A>(from[x * stride]), p);
+            sums[x] = fold<M>(sums[x], get<A>(from[x * stride]), p);
 }
 
 template <class A> static inline A finish(Mode mode, A sum, int64_t divisor, int p) {
@@ -158,7 +157,7 @@ static void fold_taps(T *to, const A *sums, const Axis &axis, int64_t begin, int
             const A tap = sums[x * stride - axis.begin + k * dilation];
             sum = M == kMax ? (tap > sum ? tap : sum) : sum + tap;
         }
-        to[x] = store<T>(finish(M, sum, divisor, p));
+        to[x] = put<T>(finish(M, sum, divisor, p));
     }
 }
 
@@ -234,13 +233,13 @@ template <class T> static void run_indices(const Step &step, const Env &env, boo
                                                w.axis[1].start(y) + ky * w.axis[1].dilation,
                                                w.axis[2].start(x) + kx * w.axis[2].dilation};
                         const A value =
-                            load<A>(from[at[0] * in.strides[2] + at[1] * in.strides[3] + at[2] * in.strides[4]]);
+                            get<A>(from[at[0] * in.strides[2] + at[1] * in.strides[3] + at[2] * in.strides[4]]);
                         if (value > best || place < 0) {
                             best = value > best ? value : best;
                             place = (n * C + c) * volume + at[0] * unit[0] + at[1] * unit[1] + at[2] * unit[2];
                         }
                     }
-            out.as<T>()[task * X + x] = store<T>(best);
+            out.as<T>()[task * X + x] = put<T>(best);
             step.out[1].as<int64_t>()[task * X + x] = place;
         }
     });
@@ -364,7 +363,7 @@ static void blocked_tile(const Tensor &in, const float *from, int64_t begin, int
 template <class T> static inline Doubles sixteen(const T *from, int64_t stride) {
     double all[kBlock];
     for (int i = 0; i < kBlock; ++i)
-        all[i] = load<double>(from[i * stride]);
+        all[i] = get<double>(from[i * stride]);
     return Doubles::load(all);
 }
 
@@ -383,7 +382,7 @@ static double linear_tile(const Tensor &in, const T *from, int64_t begin, int64_
                 fold_into<M>(sums, sixteen(line + x * stride, stride), p);
         }
         for (; x < width; ++x)
-            rest = fold<M>(rest, load<double>(line[x * stride]), p);
+            rest = fold<M>(rest, get<double>(line[x * stride]), p);
     }
     sums.store(all);
     for (double value : all)
@@ -420,7 +419,7 @@ template <Mode M, class T> static void run_global_as(const Step &step, const Env
             double sum = initial<M, double>();
             for (int64_t tile = 0; tile < tiles.count && c < C; ++tile)
                 sum = merge<M>(sum, partial[((n * groups + c / lanes) * tiles.count + tile) * lanes + c % lanes]);
-            const T result = c < C ? store<T>(finish(M, sum, tiles.rows * tiles.width, p)) : store<T>(0.0);
+            const T result = c < C ? put<T>(finish(M, sum, tiles.rows * tiles.width, p)) : put<T>(0.0);
             const int64_t channel = to_blocked ? c / kBlock * out.strides[1] + c % kBlock : c * out.strides[1];
             out.as<T>()[n * out.strides[0] + channel] = result;
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -78,7 +79,7 @@ def run(
         out = _empty((*x.shape[:2], 1, 1, 1), x.dtype, layout)
         native.run_kernel("pool3d.global", [_operand(volume, layout, pending)], [out], mode=MODES.index(mode), p=p)
         return _array(out).reshape(*x.shape[:2], *[1] * rank)
-    window = {
+    window: dict[str, Any] = {
         "kernel": _three(kernel, rank, 1),
         "stride": _three(stride, rank, 1),
         "dilation": _three(dilation, rank, 1),
@@ -99,7 +100,8 @@ def run(
         "lp": ("p", p),
     }
     name, value = option[mode]
-    native.run_kernel(f"pool3d.{mode}", [_operand(volume, layout, pending)], outs, **window, **{name: value})
+    window[name] = value
+    native.run_kernel(f"pool3d.{mode}", [_operand(volume, layout, pending)], outs, **window)
     shape = (*x.shape[:2], *space[3 - rank :])
     result = _array(out).reshape(shape)
     if indices:

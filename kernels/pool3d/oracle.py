@@ -55,7 +55,8 @@ def pool3d(
     stride, dilation = stride or [1] * rank, dilation or [1] * rank
     begin, end = pad_begin or [0] * rank, pad_end or [0] * rank
     rows = zip(space, kernel, stride, dilation, begin, end, strict=True)
-    out = np.empty((*x.shape[:2], *[_outputs(*row, ceil_mode) for row in rows]))
+    sizes = [_outputs(n, k, s, d, low, high, ceil_mode) for n, k, s, d, low, high in rows]
+    out = np.empty((*x.shape[:2], *sizes))
     place = np.empty(out.shape, np.int64)
     order = "F" if column_major else "C"
     offsets = np.arange(x.shape[0] * x.shape[1]).reshape(x.shape[:2]) * int(np.prod(space))

@@ -1,7 +1,7 @@
 // pool3d's parameters, the geometry of its windows, and what a step must satisfy.
 #pragma once
 
-#include "element.h"
+#include "floats.h"
 
 namespace voxelrt::VOXELRT_ISA {
 
