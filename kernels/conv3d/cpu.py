@@ -72,7 +72,9 @@ def run(
         "conv3d.direct",
         [
             native.Operand(native.to_blocked(x), native.BLOCKED16, x.shape[1]),
-            native.Operand(native.to_blocked(second), native.BLOCKED16, second.shape[1]) if second is not None else None,
+            native.Operand(native.to_blocked(second), native.BLOCKED16, second.shape[1])
+            if second is not None
+            else None,
             packed,
             bias,
             native.Operand(native.to_blocked(residual), native.BLOCKED16, shape[1]) if residual is not None else None,

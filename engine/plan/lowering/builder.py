@@ -129,6 +129,8 @@ class Builder:
 
     def value(self, value: ir.Value) -> Operand:
         """The value as it is: any layout, perhaps with a norm pending. Volumes (blocked or pending) are 5-D."""
+        if value not in self._values and value in self._deferred:
+            raise Unsupported("a concat that was left to its consumer is read by another")
         if value not in self._values:
             array = self.constant(value)
             if array is None:
