@@ -4,8 +4,8 @@
 // The direct kernel keeps a tile of kWide output positions along x and one or two blocks of output channels in
 // registers and walks all taps and input channels: each weight vector is used kWide times, each input number once a
 // block. Tiles that touch the border read the outside from a row of zeros through a table of pointers.
-#include "../common/block.h"
 #include "../common/elements.h"
+#include "tap.h"
 #include "window.h"
 
 #include <cstring>
@@ -27,17 +27,6 @@ namespace voxelrt::VOXELRT_ISA {
     S(i32, output_channel_offset)                                                                                      \
     S(i32, precision)
 VOXELRT_PARAMS(ConvParams, CONV_PARAMS)
-
-// Output positions of a tile: with two channel blocks on AVX-512 24 of 32 registers are sums, with one on AVX2 12 of 16.
-#if defined(VOXELRT_ISA_avx512)
-constexpr int kWide = 12, kBlocksAtOnce = 2;
-#elif defined(VOXELRT_ISA_avx2)
-constexpr int kWide = 6, kBlocksAtOnce = 1;
-#else
-constexpr int kWide = 6, kBlocksAtOnce = 1;
-#endif
-
-static inline int64_t blocks_of(int64_t channels) { return (channels + kBlock - 1) / kBlock; }
 
 // The input blocks that an output group reads: those of source 0, then those of source 1.
 struct Channels {
@@ -173,29 +162,6 @@ struct Row {
     const float *zeros;
 };
 
-template <int OB, int W, bool Inside>
-static inline void tap(vf (&sum)[OB * kParts][W], const float *w, int64_t w_step, const float *p, int64_t p_step,
-                       const float *const *table, int64_t lanes, int64_t lane_step) {
-    for (int64_t l = 0; l < lanes; ++l) {
-        vf weight[OB * kParts];
-#pragma GCC unroll 8
-        for (int o = 0; o < OB; ++o)
-#pragma GCC unroll 4
-            for (int k = 0; k < kParts; ++k)
-                weight[o * kParts + k] =
-                    *reinterpret_cast<const vf_at *>(w + o * w_step + l * kBlock + k * kLanes);
-        const int64_t at = l * lane_step;
-#pragma GCC unroll 16
-        for (int x = 0; x < W; ++x) {
-            const float value = Inside ? p[x * p_step + at] : table[x][at];
-            const vf wide = vf{} + value;
-#pragma GCC unroll 8
-            for (int o = 0; o < OB * kParts; ++o)
-                sum[o][x] += weight[o] * wide;
-        }
-    }
-}
-
 // One tile of W positions from x0 on: all taps, all input channels.
 template <int OB, int W> static void tile(const Row &row, int64_t x0, float *result) {
     const ConvParams &p = *row.p;
@@ -250,58 +216,11 @@ template <int OB> static void tile_of(int width, const Row &row, int64_t x0, flo
 #define VOXELRT_WIDTH(W)                                                                                               \
     case W:                                                                                                            \
         return tile<OB, W>(row, x0, result);
-        VOXELRT_WIDTH(1)
-        VOXELRT_WIDTH(2)
-        VOXELRT_WIDTH(3)
-        VOXELRT_WIDTH(4)
-        VOXELRT_WIDTH(5)
-        VOXELRT_WIDTH(6)
-#if defined(VOXELRT_ISA_avx512)
-        VOXELRT_WIDTH(7)
-        VOXELRT_WIDTH(8)
-        VOXELRT_WIDTH(9)
-        VOXELRT_WIDTH(10)
-        VOXELRT_WIDTH(11)
-        VOXELRT_WIDTH(12)
-#endif
+        VOXELRT_EACH_WIDTH(VOXELRT_WIDTH)
 #undef VOXELRT_WIDTH
     default:
         return;
     }
-}
-
-// Bias, residual, activation, and the store of a finished tile.
-static void finish(const Step &step, float *sums, int64_t n, int64_t ob, int64_t z, int64_t y, int64_t x0, int width) {
-    const ConvParams &p = step.as<ConvParams>();
-    const Tensor &out = step.out[0], &bias = step.input(3), &residual = step.input(4);
-    const Activation activation{p.activation, p.alpha, p.beta};
-    const int64_t O = out.dims[1], lanes = O - ob * kBlock < kBlock ? O - ob * kBlock : kBlock;
-    const bool blocked = out.layout == VOXELRT_BLOCKED16;
-    const int64_t lane_step = blocked ? 1 : out.strides[1];
-    const int64_t at = n * out.strides[0] + (blocked ? ob : ob * kBlock) * out.strides[1] + z * out.strides[2] +
-                       y * out.strides[3] + x0 * out.strides[4];
-    float offsets[kBlock] = {};
-    if (bias.present())
-        std::memcpy(offsets, bias.as<const float>() + ob * kBlock, static_cast<size_t>(lanes) * sizeof(float));
-    for (int x = 0; x < width; ++x)
-        for (int i = 0; i < kBlock; ++i)
-            sums[x * kBlock + i] += offsets[i];
-    if (residual.present())
-        for (int x = 0; x < width; ++x)
-            for (int64_t i = 0; i < lanes; ++i)
-                sums[x * kBlock + i] += residual.as<const float>()[at + x * out.strides[4] + i * lane_step];
-    activate(activation, sums, width * kBlock);
-    if (blocked && lanes < kBlock && !keeps_zero(activation))
-        for (int x = 0; x < width; ++x)
-            for (int64_t i = lanes; i < kBlock; ++i)
-                sums[x * kBlock + i] = 0.0f;
-    float *to = out.as<float>() + at;
-    if (blocked)
-        std::memcpy(to, sums, static_cast<size_t>(width) * kBlock * sizeof(float));
-    else
-        for (int64_t i = 0; i < lanes; ++i)
-            for (int x = 0; x < width; ++x)
-                to[i * lane_step + x * out.strides[4]] = sums[x * kBlock + i];
 }
 
 static uint64_t direct_scratch(const Step &step, uint32_t) {
@@ -358,8 +277,9 @@ static Message run_direct(const Step &step, const Env &env) {
                     tile_of<kBlocksAtOnce>(width, row, x0, sums);
                 else
                     tile_of<1>(width, row, x0, sums);
+                const Epilogue epilogue{&out, &step.input(3), &step.input(4), {p.activation, p.alpha, p.beta}};
                 for (int k = 0; k < (two ? 2 : 1); ++k)
-                    finish(step, sums + k * width * kBlock, n, ob + k, z, y, x0, width);
+                    epilogue.finish(sums + k * width * kBlock, {n, ob + k, z, y, x0}, 1, width);
             }
         }
     });
