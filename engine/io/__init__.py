@@ -1,8 +1,101 @@
-"""Readers and writers of images: a path in, a Volume out, and back."""
+"""Readers and writers of images: a path in, a Volume out, and back.
+
+What a path holds is told by its content, never by its name: :func:`read_image` looks, then calls the right reader.
+"""
 
 from __future__ import annotations
 
-from voxelrt.io.image import DicomSource, Image, NiftiSource
-from voxelrt.io.nifti import read_nifti, write_nifti
+import os
+from pathlib import Path
+from typing import Literal
 
-__all__ = ["DicomSource", "Image", "NiftiSource", "read_nifti", "write_nifti"]
+from voxelrt.errors import InputError, UsageError
+from voxelrt.io.dicom import read_dicom_series
+from voxelrt.io.dicom_files import looks_like_dicom
+from voxelrt.io.image import DicomSource, Image, NiftiSource
+from voxelrt.io.nifti import is_nifti, read_nifti, write_nifti
+from voxelrt.volume import Volume
+
+__all__ = [
+    "DicomSource",
+    "Image",
+    "NiftiSource",
+    "read_dicom_series",
+    "read_image",
+    "read_nifti",
+    "write_image",
+    "write_nifti",
+]
+
+
+def read_image(
+    path: str | os.PathLike[str], *, volume_index: int | Literal["all"] | None = None, series: int | None = None
+) -> Image:
+    """Read an image: a NIfTI file, a folder with a DICOM series, or one DICOM file.
+
+    Parameters
+    ----------
+    path
+        The file or folder.
+    volume_index
+        Which volume of a 4-D NIfTI file; "all" makes them channels.
+    series
+        SeriesNumber of the wanted series, where a DICOM folder holds several.
+
+    Raises
+    ------
+    InputError : nothing there, not an image that is read, damaged. GeometryError is one of these.
+    UsageError : an option that does not belong to this kind of file.
+    MissingExtraError : compressed DICOM without a decoder.
+    """
+    place = Path(path)
+    kind = _kind(place)
+    if kind == "NIfTI" and series is not None:
+        raise UsageError(f"{place.name!r} is a NIfTI file; series= is for DICOM")
+    if kind == "DICOM" and volume_index is not None:
+        raise UsageError(f"{place.name!r} is DICOM; volume_index= is for NIfTI")
+    if kind == "NIfTI":
+        return read_nifti(place, volume_index=volume_index)
+    return read_dicom_series(place, series=series)
+
+
+def write_image(
+    volume: Volume, path: str | os.PathLike[str], *, source: NiftiSource | DicomSource | None = None
+) -> None:
+    """Write a volume in the format that the suffix names: .nii or .nii.gz.
+
+    Parameters
+    ----------
+    volume
+        (C, Z, Y, X).
+    path
+        The file to write.
+    source
+        What the volume was made from, as the reader returned it. From a NIfTI file, its forms are copied bit for bit;
+        from DICOM, the volume's own affine (already the series') is written.
+
+    Raises
+    ------
+    UsageError : another suffix.
+    GeometryError : the volume is not on the NIfTI source's grid.
+    OutputError : the file cannot be written.
+    """
+    write_nifti(volume, path, source=source if isinstance(source, NiftiSource) else None)
+
+
+def _kind(place: Path) -> Literal["NIfTI", "DICOM"]:
+    """What is there, by content."""
+    if place.is_dir():
+        return "DICOM"
+    try:
+        with open(place, "rb") as stream:
+            start = stream.read(132)
+    except OSError as error:
+        raise InputError(f"cannot read {place.name!r}: {error.strerror or type(error).__name__}") from error
+    if not start:
+        raise InputError(f"{place.name!r} is empty")
+    if looks_like_dicom(start):
+        return "DICOM"
+    if is_nifti(place):
+        return "NIfTI"
+    raise InputError(f"{place.name!r} is neither NIfTI (.nii, .nii.gz, .hdr/.img) nor DICOM; convert it first")

@@ -126,6 +126,14 @@ def read_header_bytes(file: Path) -> bytes:
     return raw if len(raw) == size else b""
 
 
+def is_nifti(file: Path) -> bool:
+    """Whether the content begins like NIfTI; a gzip stream that cannot be read is not."""
+    try:
+        return bool(read_header_bytes(file))
+    except (OSError, EOFError, zlib.error):
+        return False
+
+
 def is_gzip(file: Path) -> bool:
     """Whether the content is gzip, whatever the name says."""
     with open(file, "rb") as stream:

@@ -16,8 +16,7 @@ from voxelrt.models.formats.tensorflow_values import Array, Builder, Cannot, Ord
 class Node:
     """A node with its attributes and the values of its data inputs.
 
-    ``consumers`` is how many data inputs of other nodes read each of the *producers*, so that an importer may fold
-    itself into the node before it when nobody else looks at that one.
+    ``sole_reader`` says that no other node reads its first input, so that it may be folded into the node before it.
     """
 
     name: str

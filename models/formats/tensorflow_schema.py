@@ -84,7 +84,6 @@ DTYPES: dict[int, tuple[np.dtype[Any], str]] = {
     22: (np.dtype("<u4"), "uint32_val"),
     23: (np.dtype("<u8"), "uint64_val"),
 }
-STRING = 7
 
 
 def _build() -> type[Message]:

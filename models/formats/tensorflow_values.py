@@ -32,12 +32,16 @@ class Cannot(Exception):  # noqa: N818 - control flow of the importer, collected
 
 
 class Symbol:
-    """A dimension that the file leaves open. Arithmetic on it is kept as text, so that equal results are seen."""
+    """A dimension that the file leaves open. Arithmetic on it is kept as text, so that equal results are seen.
+
+    ``named`` is false for a dim that merely is unknown: its text is made up.
+    """
 
     _numbers = itertools.count()
 
-    def __init__(self, text: str | None = None) -> None:
+    def __init__(self, text: str | None = None, named: bool = True) -> None:
         # The text is cut off because x + x, repeated, doubles its length each time.
+        self.named = named and text is not None and len(text) < 120
         self.text = text if text is not None and len(text) < 120 else f"dim_{next(self._numbers)}"
 
     def __eq__(self, other: object) -> bool:
@@ -50,7 +54,8 @@ class Symbol:
         return self.text
 
     def _join(self, sign: str, left: object, right: object) -> Symbol:
-        return Symbol(f"({left}{sign}{right})")
+        named = all(side.named for side in (left, right) if isinstance(side, Symbol))
+        return Symbol(f"({left}{sign}{right})", named)
 
     def __add__(self, other: object) -> Dim:
         return self if _is(other, 0) else self._join("+", self, other)
@@ -269,5 +274,6 @@ class Builder:
 
 
 def _typed(name: str, dtype: np.dtype[Any], shape: Shape) -> ir.Value:
-    dims = [d.text if isinstance(d, Symbol) else d for d in shape]
+    # A made-up name differs from one import to the next, which the identity of a plan must not: such a dim has none.
+    dims = [(d.text if d.named else None) if isinstance(d, Symbol) else d for d in shape]
     return ir.Value(name=name, type=ir.TensorType(ir.DataType.from_numpy(dtype)), shape=ir.Shape(dims))

@@ -85,7 +85,7 @@ class Walk:
         node.sole_reader = all(self._readers.get(s, 0) == 1 for s in list(self.table.data(name))[:1])
         try:
             if message.op == "Const" and "value" in node.attributes:
-                return (self._kept(self._constant(node)),)
+                return (self._kept(node, self._constant(node)),)
             if message.op not in IMPORTERS and message.op != "Switch":
                 raise Cannot("this op is not supported")
             node.inputs = [i for i in inputs if isinstance(i, Value)]
@@ -93,18 +93,20 @@ class Walk:
                 return (BLOCKED,)
             if message.op == "Switch":
                 return self._switch(node)
-            return (self._kept(IMPORTERS[message.op](self.builder, node)),)
+            return (self._kept(node, IMPORTERS[message.op](self.builder, node)),)
         except Cannot as reason:
             self.reasons[name] = f"{name} ({message.op}): {reason}"
         except ModelError as error:
-            self.faults[name] = error
+            if self.builder.budget < 0:
+                raise
+            # Without its traceback, which would keep the arrays of its frames alive.
+            self.faults[name] = error.with_traceback(None)
         except _MALFORMED as error:
             self.faults[name] = ModelError(f"node {name} ({message.op}) is malformed: {error}")
-            self.faults[name].__cause__ = error
         return (BLOCKED,)
 
-    def _kept(self, value: Value) -> Value:
-        if value.array is not None:
+    def _kept(self, node: Node, value: Value) -> Value:
+        if value.array is not None and value not in node.inputs:
             self.builder.charge(value.array.nbytes)
         return value
 
