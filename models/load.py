@@ -13,7 +13,8 @@ import onnx_ir as ir
 
 from voxelrt.errors import ModelError, UsageError
 from voxelrt.models.fetch import fetch
-from voxelrt.models.recipe import Recipe, find_recipe, read_recipe
+from voxelrt.models.recipe import SHIPPED, load_recipe, shipped_recipes
+from voxelrt.models.recipe_schema import Recipe
 
 
 @dataclass(frozen=True)
@@ -68,11 +69,10 @@ def load(source: Any, *, progress: Any = None) -> Model:
         return _from_onnx(source, "model")
     text = str(source)
     path = Path(text)
-    if path.suffix == ".toml" or not path.exists():
-        recipe_path = path if path.exists() else find_recipe(text)
-        if recipe_path is None:
-            raise UsageError(f"there is no file and no recipe named {path.name!r}")
-        return _from_recipe(recipe_path, progress)
+    if path.suffix == ".toml" or text in shipped_recipes():
+        return _from_recipe(SHIPPED / f"{text}.toml" if text in shipped_recipes() else path, progress)
+    if not path.exists():
+        raise UsageError(f"there is no file and no recipe named {path.name!r}; shipped: {', '.join(shipped_recipes())}")
     beside = path.with_suffix(".toml")
     if beside.exists():
         return _from_recipe(beside, progress)
@@ -80,13 +80,13 @@ def load(source: Any, *, progress: Any = None) -> Model:
 
 
 def _from_recipe(path: Path, progress: Any) -> Model:
-    recipe = read_recipe(path)
+    recipe = load_recipe(path)
     return _from_file(fetch(recipe, progress=progress), recipe, recipe.name, path.read_text(encoding="utf-8"))
 
 
 def _from_file(path: Path, recipe: Recipe | None, name: str, recipe_text: str = "") -> Model:
     source = {"sha256": _sha256(path)}
-    kind = recipe.source.format if recipe is not None and recipe.source.format else _format_of(path)
+    kind = recipe.source.format if recipe is not None and recipe.source.format != "auto" else _format_of(path)
     if kind == "tensorflow":
         from voxelrt.models.formats.tensorflow import load_tensorflow  # a format is loaded when it is met
 
