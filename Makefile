@@ -43,6 +43,21 @@ test: $(VENV)/.developer
 conformance: $(VENV)/.developer
 	$(BIN)/python -m tests.conformance
 
+# The kernels and the runtime under ASan and UBSan, once for each instruction set this processor has.
+$(SANITIZED)/libvoxelrt.so: $(VENV)/.developer $(NATIVE_SOURCES)
+	$(BIN)/cmake -S . -B $(SANITIZED) -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja \
+		-DVOXELRT_SANITIZE=address,undefined > /dev/null
+	$(BIN)/cmake --build $(SANITIZED) --target voxelrt
+
+test-native-matrix: $(SANITIZED)/libvoxelrt.so
+	for isa in $$($(BIN)/python -m tests.native.isas); do \
+		echo "== ASan and UBSan, $$isa"; \
+		VOXELRT_CPU_ISA=$$isa VOXELRT_LIBRARY=$(SANITIZED)/libvoxelrt.so LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so.6)" \
+		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
+		$(BIN)/python -m pytest -n 2 -q -p no:cacheprovider tests/kernels tests/unit/test_plan_file.py || exit 1; \
+	done
+	$(BIN)/python -m pytest -q tests/native
+
 lint: $(VENV)/.developer
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

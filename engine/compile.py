@@ -1,6 +1,6 @@
 """compile: a trained model in, a Plan out. The stages, top to bottom:
 
-    load → specialise (shapes, constants, passes) → partition → lower → plan memory → assemble → measure parity
+load → specialise (shapes, constants, passes) → partition → lower → plan memory → assemble → measure parity
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ import functools
 import queue
 import signal
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -175,7 +176,8 @@ def _view(tensor: native.CTensor) -> Array:
     if count == 0:
         return np.empty(shape, dtype)
     memory = (ctypes.c_uint8 * (count * dtype.itemsize)).from_address(tensor.data)
-    return np.frombuffer(memory, dtype).reshape(shape)
+    view: Array = np.ctypeslib.as_array(memory).view(dtype).reshape(shape)
+    return view
 
 
 class NativePlan:
@@ -188,7 +190,11 @@ class NativePlan:
     """
 
     def __init__(
-        self, file: NDArray[np.uint8], *, pool: native.Pool | None = None, host_step: HostStep | None = None,
+        self,
+        file: NDArray[np.uint8],
+        *,
+        pool: native.Pool | None = None,
+        host_step: HostStep | None = None,
         checksums: bool = True,
     ) -> None:
         self._file = file
@@ -201,6 +207,7 @@ class NativePlan:
         _call(
             "voxelrt_plan_from_memory", file.ctypes.data, file.size, ctypes.byref(options), ctypes.byref(self._handle)
         )
+        weakref.finalize(self, _release, self._handle, self._made)
         self.variants = [self._variant(i) for i in range(_library().voxelrt_plan_variants(self._handle))]
 
     def _variant(self, index: int) -> tuple[list[Io], list[Io], tuple[int, int], int]:
@@ -277,7 +284,10 @@ class NativePlan:
             try:
                 assert self._host_step is not None
                 self._host_step(
-                    variant, island, [_view(ins[i]) for i in range(in_count)], [_view(outs[i]) for i in range(out_count)]
+                    variant,
+                    island,
+                    [_view(ins[i]) for i in range(in_count)],
+                    [_view(outs[i]) for i in range(out_count)],
                 )
             except BaseException as error:  # noqa: BLE001 - as above
                 failures.append(error)
@@ -303,8 +313,8 @@ class NativePlan:
             raise failures[0]
         native.check(status, error)
 
-    def __del__(self) -> None:
-        for context in getattr(self, "_made", ()):
-            _library().voxelrt_context_release(context)
-        if getattr(self, "_handle", None):
-            _library().voxelrt_plan_release(self._handle)
+
+def _release(plan: ctypes.c_void_p, contexts: list[ctypes.c_void_p]) -> None:
+    for context in contexts:
+        _library().voxelrt_context_release(context)
+    _library().voxelrt_plan_release(plan)

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydicom.config import IGNORE
 from pydicom.filereader import read_partial
 from pydicom.pixels import get_decoder
 from pydicom.uid import UID
@@ -21,14 +23,14 @@ from pydicom.uid import UID
 from voxelrt.errors import GeometryError, InputError, MissingExtraError
 from voxelrt.io.dicom_files import DAMAGE, SliceHeader, find_series
 from voxelrt.io.dicom_geometry import place_slices
-from voxelrt.io.image import DicomSource, Image
+from voxelrt.io.dicom_quiet import quiet_pydicom
+from voxelrt.io.image import MAX_VOLUME_BYTES, DicomSource, Image
 from voxelrt.volume import Volume
 
 # Slices of one volume must agree in these; orientation and spacing up to rounding.
 SAME_ORIENTATION = 1e-4
 SAME_SPACING = 1e-4
 
-MAX_VOLUME_BYTES = 16 * 2**30
 INT16 = np.iinfo(np.int16)
 PIXEL_DATA = 0x7FE00010
 
@@ -72,7 +74,7 @@ def read_dicom_series(
     headers = [headers[i] for i in order]
     array, notes = _read_pixels(headers)
     first = headers[0]
-    volume = Volume(array, affine, modality=first.text("Modality"))
+    volume = Volume(array, affine, modality=first.code("Modality"))
     source = DicomSource(
         files=tuple(header.path for header in headers),
         sop_instance_uids=tuple(header.text("SOPInstanceUID") for header in headers),
@@ -95,10 +97,12 @@ def _refuse_other_kinds(header: SliceHeader) -> None:
         raise InputError(f"{header.number} is a multi-frame object; only series of single frames are read")
     if "MOSAIC" in header.text("ImageType").upper().split("\\"):
         raise InputError(f"{header.number} is a mosaic of slices in one picture; convert it with a tool of its maker")
-    colour = header.numbers.get("SamplesPerPixel", 1) != 1
     photometric = header.text("PhotometricInterpretation").upper()
-    if colour or not photometric.startswith("MONOCHROME"):
-        raise InputError(f"{header.number} is not a grey image (PhotometricInterpretation {photometric or 'missing'})")
+    if not photometric:
+        raise InputError(f"{header.number} holds no image or is truncated: no PhotometricInterpretation")
+    if header.numbers.get("SamplesPerPixel", 1) != 1 or not photometric.startswith("MONOCHROME"):
+        kind = header.code("PhotometricInterpretation") or "unusual"
+        raise InputError(f"{header.number} is not a grey image (PhotometricInterpretation {kind})")
     if header.text("ModalityLUTSequence"):
         raise InputError(
             f"{header.number} has a modality look-up table, which is not read; only slope and intercept are"
@@ -121,20 +125,29 @@ def _common_geometry(
     spacings = np.array([_vector(h, "PixelSpacing", 2) for h in headers])
     sizes = np.array([(h.numbers["Rows"], h.numbers["Columns"]) for h in headers])
     frames = np.array([h.text("FrameOfReferenceUID") for h in headers])
+    # The stray slices are to be named, not the rest that differ from a stray one that happened to come first.
+    usual = _commonest(
+        list(zip(map(tuple, orientations), map(tuple, sizes), map(tuple, spacings), frames, strict=True))
+    )
     checks = (
-        ("orientation", np.abs(orientations - orientations[0]).max(axis=1) > SAME_ORIENTATION),
-        ("size in rows and columns", (sizes != sizes[0]).any(axis=1)),
-        ("pixel spacing", np.abs(spacings - spacings[0]).max(axis=1) > SAME_SPACING),
-        ("frame of reference", frames != frames[0]),
+        ("orientation", np.abs(orientations - orientations[usual]).max(axis=1) > SAME_ORIENTATION),
+        ("size in rows and columns", (sizes != sizes[usual]).any(axis=1)),
+        ("pixel spacing", np.abs(spacings - spacings[usual]).max(axis=1) > SAME_SPACING),
+        ("frame of reference", frames != frames[usual]),
     )
     for what, differs in checks:
         if differs.any():
             x, y, z = positions[int(np.flatnonzero(differs)[0])]
             raise GeometryError(
                 f"the series mixes slices of different {what}: {int(differs.sum())} of {len(headers)} differ from the "
-                f"first, one at ({x:.2f}, {y:.2f}, {z:.2f}) mm; split the series first"
+                f"others, one at ({x:.2f}, {y:.2f}, {z:.2f}) mm; split the series first"
             )
-    return positions, orientations[0], (float(spacings[0][0]), float(spacings[0][1]))
+    return positions, orientations[usual], (float(spacings[usual][0]), float(spacings[usual][1]))
+
+
+def _commonest(keys: list[Any]) -> int:
+    """The index of the first of the most frequent keys."""
+    return keys.index(Counter(keys).most_common(1)[0][0])
 
 
 def _vector(header: SliceHeader, name: str, count: int) -> tuple[float, ...]:
@@ -188,11 +201,11 @@ def _fits_int16(values: NDArray[Any]) -> bool:
 
 def _refuse_short(header: SliceHeader) -> None:
     """Refuse a file that cannot hold its own pixels, before anything is allocated by its word."""
-    syntax = UID(header.transfer_syntax)
+    syntax = _syntax(header)
     if not syntax.is_transfer_syntax or syntax.is_private:
         raise InputError(f"{header.number}: its transfer syntax is not known; the file is damaged or private")
     if syntax.is_compressed:
-        if not get_decoder_or_refuse(syntax, header).is_available:
+        if not _decoder(syntax, header).is_available:
             raise MissingExtraError("pylibjpeg", "dicom-codecs", f"reading {syntax.name} pixel data")
         return
     needed = header.numbers["Rows"] * header.numbers["Columns"] * header.numbers["BitsAllocated"] // 8
@@ -201,32 +214,38 @@ def _refuse_short(header: SliceHeader) -> None:
         raise InputError(f"{header.number} is truncated: {size} bytes, and its pixels alone need {needed}")
 
 
-def get_decoder_or_refuse(syntax: UID, header: SliceHeader) -> Any:
+def _decoder(syntax: UID, header: SliceHeader) -> Any:
     """pydicom's decoder of a transfer syntax. Raises InputError if it knows none."""
     try:
         return get_decoder(syntax)
-    except NotImplementedError as error:
-        raise InputError(f"{header.number}: pixel data in {syntax.name} is not read") from error
+    except NotImplementedError:
+        raise InputError(f"{header.number}: pixel data in {syntax.name} is not read") from None
+
+
+def _syntax(header: SliceHeader) -> UID:
+    """The transfer syntax, without pydicom's remark where it is none."""
+    return UID(header.transfer_syntax, validation_mode=IGNORE)
 
 
 def _stored(header: SliceHeader) -> NDArray[Any]:
     """The stored values of one slice (rows, columns), unused high bits cleared, sign extended."""
     try:
-        # From memory: pydicom's remarks name the file they are about, and names of files may name patients.
-        # Nothing after the pixels is read: some files end in thousands of empty elements.
-        dataset = read_partial(io.BytesIO(header.path.read_bytes()), stop_when=_is_after_pixels, force=True)
-        if "TransferSyntaxUID" not in dataset.file_meta:
-            dataset.file_meta.TransferSyntaxUID = UID(header.transfer_syntax)
-        values: NDArray[Any] = dataset.pixel_array
-    except RuntimeError as error:
-        syntax = UID(header.transfer_syntax)
-        if syntax.is_compressed and get_decoder_or_refuse(syntax, header).missing_dependencies:
-            raise MissingExtraError("pylibjpeg", "dicom-codecs", f"reading {syntax.name} pixel data") from error
-        raise InputError(f"{header.number} is damaged: its pixels cannot be decoded") from error
+        content = io.BytesIO(header.path.read_bytes())
+        with quiet_pydicom():
+            # Nothing after the pixels is read: some files end in thousands of empty elements.
+            dataset = read_partial(content, stop_when=_after_pixels(), force=True)
+            if "TransferSyntaxUID" not in dataset.file_meta:
+                dataset.file_meta.TransferSyntaxUID = _syntax(header)
+            values: NDArray[Any] = dataset.pixel_array
+    except RuntimeError:
+        syntax = _syntax(header)
+        if syntax.is_compressed and _decoder(syntax, header).missing_dependencies:
+            raise MissingExtraError("pylibjpeg", "dicom-codecs", f"reading {syntax.name} pixel data") from None
+        raise InputError(f"{header.number} is damaged: its pixels cannot be decoded") from None
     except OSError as error:
-        raise InputError(f"cannot read {header.number}: {error.strerror or type(error).__name__}") from error
-    except DAMAGE as error:
-        raise InputError(f"{header.number} is damaged or truncated: no whole pixel data") from error
+        raise InputError(f"cannot read {header.number}: {error.strerror or type(error).__name__}") from None
+    except DAMAGE:
+        raise InputError(f"{header.number} is damaged or truncated: no whole pixel data") from None
     expected = (header.numbers["Rows"], header.numbers["Columns"])
     if values.shape != expected:
         raise InputError(f"{header.number} is damaged: its pixels are {values.shape}, its header says {expected}")
@@ -235,6 +254,15 @@ def _stored(header: SliceHeader) -> NDArray[Any]:
     return (values << unused) >> unused if unused > 0 else values
 
 
-def _is_after_pixels(tag: int, vr: str | None, length: int) -> bool:
-    """Whether reading can stop at this element."""
-    return tag > PIXEL_DATA
+def _after_pixels() -> Callable[[Any, str | None, int], bool]:
+    """A condition for one read: true from the element after the pixel data on, whatever its tag."""
+    seen = False
+
+    def stop(tag: Any, vr: str | None, length: int) -> bool:
+        nonlocal seen
+        if seen:
+            return True
+        seen = tag == PIXEL_DATA
+        return False
+
+    return stop

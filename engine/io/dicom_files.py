@@ -1,14 +1,15 @@
 """Find the DICOM images of one series in a folder: look at every file's content, skip what is no image, and say so.
 
-Elements are read by tag and as raw text: names and identifiers of the patient are never parsed, and pydicom's own
-remarks about badly written values (which quote the value) are never provoked. Messages count files and give numbers of
-series; they hold no names of files, no UIDs and no descriptions, because any of these may name a patient.
+Elements are read by tag and as raw text: names and identifiers of the patient are never parsed. Messages count files
+and give numbers of series; they hold no names of files, no UIDs and no descriptions, because any of these may name a
+patient.
 """
 
 from __future__ import annotations
 
 import io
 import os
+import re
 import struct
 import zlib
 from collections.abc import Iterable, Sequence
@@ -17,14 +18,16 @@ from pathlib import Path
 from typing import Any
 
 import pydicom
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 
 from voxelrt.errors import InputError, UsageError
+from voxelrt.io.dicom_quiet import quiet_pydicom
 
-# What pydicom raises on damaged files (it has no single class for it).
+# What pydicom raises on damaged files (it has no single class for it). Its messages quote bytes of the file, so these
+# are never chained to ours: a printed traceback would show them.
 DAMAGE = (
-    InvalidDicomError, EOFError, ValueError, KeyError, TypeError, AttributeError, IndexError, NotImplementedError,
-    OverflowError, RecursionError, struct.error, zlib.error,
+    InvalidDicomError, BytesLengthException, EOFError, ValueError, KeyError, TypeError, AttributeError, IndexError,
+    NotImplementedError, OverflowError, RecursionError, struct.error, zlib.error,
 )  # fmt: skip
 
 TAGS = (
@@ -45,6 +48,8 @@ NO_SLICES = (
     ("1.2.840.10008.5.1.4.1.1.104", "encapsulated document"),
     ("1.2.840.10008.5.1.4.1.1.481", "radiotherapy object"),
 )
+# PS3.5 6.2: what a code string (CS) or an integer string (IS) may hold, short enough to hold no name.
+CODE = re.compile(r"[A-Z0-9_]{1,12}")
 LOCALISER = "localiser"
 EXPLICIT_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
 
@@ -57,11 +62,17 @@ class SliceHeader:
     number: str
     texts: dict[str, str] = field(repr=False)
     numbers: dict[str, int] = field(repr=False)
-    transfer_syntax: str
+    transfer_syntax: str = field(repr=False)
 
     def text(self, name: str) -> str:
         """The element's value, "" where the file does not have it."""
         return self.texts.get(name, "")
+
+    def code(self, name: str) -> str:
+        """The element's value if it is a short code, else "": text for a message must not be whatever a damaged file
+        holds at that place."""
+        text = self.text(name)
+        return text if CODE.fullmatch(text) else ""
 
     def floats(self, name: str) -> tuple[float, ...] | None:
         """A decimal string's values, None where the file does not have it. Raises InputError if they are no numbers."""
@@ -70,8 +81,8 @@ class SliceHeader:
             return None
         try:
             return tuple(float(part) for part in text.split("\\"))
-        except ValueError as error:
-            raise InputError(f"{self.number}: {name} is not made of numbers; the file is damaged") from error
+        except ValueError:
+            raise InputError(f"{self.number}: {name} is not made of numbers; the file is damaged") from None
 
 
 def find_series(
@@ -104,7 +115,7 @@ def find_series(
         try:
             header = read_header(path, number)
         except OSError as error:
-            raise InputError(f"cannot read {number}: {error.strerror or type(error).__name__}") from error
+            raise InputError(f"cannot read {number}: {error.strerror or type(error).__name__}") from None
         reason = _no_slice(header) if header else "not DICOM"
         if header is None or reason:
             skipped[reason] = skipped.get(reason, 0) + 1
@@ -124,13 +135,13 @@ def read_header(path: Path, number: str) -> SliceHeader | None:
     if not looks_like_dicom(start):
         return None
     try:
-        dataset = pydicom.dcmread(
-            io.BytesIO(path.read_bytes()), stop_before_pixels=True, force=True, specific_tags=list(TAGS)
-        )
-        texts, numbers = _values(dataset)
-        syntax = str(dataset.file_meta.get("TransferSyntaxUID", "") or EXPLICIT_LITTLE_ENDIAN)
+        content = io.BytesIO(path.read_bytes())
+        with quiet_pydicom():
+            dataset = pydicom.dcmread(content, stop_before_pixels=True, force=True, specific_tags=list(TAGS))
+            texts, numbers = _values(dataset)
+            syntax = str(dataset.file_meta.get("TransferSyntaxUID", "") or EXPLICIT_LITTLE_ENDIAN)
     except DAMAGE as error:
-        raise InputError(f"{number} is damaged: its header cannot be read ({type(error).__name__})") from error
+        raise InputError(f"{number} is damaged: its header cannot be read ({type(error).__name__})") from None
     return SliceHeader(path, number, texts, numbers, syntax)
 
 
@@ -217,9 +228,9 @@ def _one_series(found: list[SliceHeader], wanted: int | None) -> list[SliceHeade
 def _list_series(series: Iterable[list[SliceHeader]]) -> str:
     lines = []
     for headers in series:
-        modality = headers[0].text("Modality") or "unknown modality"
+        modality = headers[0].code("Modality") or "unknown modality"
         count = f"{len(headers)} {'image' if len(headers) == 1 else 'images'}"
-        lines.append(f"{modality} series {headers[0].text('SeriesNumber') or 'without number'} ({count})")
+        lines.append(f"{modality} series {headers[0].code('SeriesNumber') or 'without number'} ({count})")
     return ", ".join(sorted(lines))
 
 

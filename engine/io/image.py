@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 from voxelrt.volume import Volume
 
+# No volume of medicine is larger; a file that asks for more is refused rather than tried.
+MAX_VOLUME_BYTES = 16 * 2**30
+
 
 @dataclass(frozen=True, eq=False)
 class NiftiSource:

@@ -18,15 +18,12 @@ from numpy.typing import NDArray
 from voxelrt.errors import InputError, UsageError
 from voxelrt.io import nifti_header
 from voxelrt.io.atomic import atomic_path
-from voxelrt.io.image import Image, NiftiSource
+from voxelrt.io.image import MAX_VOLUME_BYTES, Image, NiftiSource
 from voxelrt.io.nifti_header import HeaderFacts
 from voxelrt.volume import Volume
 
 # Deflate packs at most 1032 bytes into one (258 bytes in 2 bits); a header that claims more is lying.
 DEFLATE_RATIO = 1032
-
-# No volume of medicine is larger; a header that asks for more is refused rather than tried.
-MAX_VOLUME_BYTES = 16 * 2**30
 
 CHUNK_BYTES = 4 * 2**20
 

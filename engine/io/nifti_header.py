@@ -103,7 +103,8 @@ def without_text(header: Any) -> bytes:
     """The bytes of a header with the free-text fields blanked."""
     clean = header.copy()
     for name in TEXT_FIELDS:
-        clean[name] = b""
+        if name in clean:  # NIfTI-2 has no db_name
+            clean[name] = b""
     return bytes(clean.binaryblock)
 
 

@@ -73,7 +73,7 @@ def _sample(dims: Sequence[int], dtype: int, kind: str, rng: np.random.Generator
 
 
 def measure_plan(plan: Plan, model: ir.Model, inputs: Sequence[Arrays], precision: str) -> ParityLine:
-    """The *plan* line. Raises ParityError past the tolerance of the asked precision, naming the first node that departs."""
+    """The *plan* line. Raises ParityError past the tolerance of the precision, naming the first node that departs."""
     tolerance = TOLERANCES[precision]
     runner = ReferenceRunner(model)
     line = ParityLine("plan", f"measured on {len(inputs)} inputs", runner.name, 0.0, 0.0, tolerance)
@@ -126,13 +126,11 @@ def label_agreement(a: Array, b: Array) -> dict[str, Any]:
 def labels_of(output: Array, threshold: float | None) -> NDArray[np.int32]:
     """Labels of a network's output (N, C, …): over a threshold for one channel, else the largest channel."""
     if output.shape[1] == 1:
-        return (output[:, 0] > (0.5 if threshold is None else threshold)).astype(np.int32)
-    return np.argmax(output, axis=1).astype(np.int32)
+        return np.asarray(output[:, 0] > (0.5 if threshold is None else threshold), np.int32)
+    return np.asarray(np.argmax(output, axis=1), np.int32)
 
 
-def measure_labels(
-    plan: Plan, model: ir.Model, inputs: Sequence[Arrays], threshold: float | None
-) -> ParityLine:
+def measure_labels(plan: Plan, model: ir.Model, inputs: Sequence[Arrays], threshold: float | None) -> ParityLine:
     """The *labels* line: label agreement with the reference executor on real input."""
     runner = ReferenceRunner(model)
     line = ParityLine("labels", f"measured on {len(inputs)} inputs", runner.name, tolerance=LABEL_AGREEMENT)

@@ -314,11 +314,16 @@ class Plan:
             fits = (
                 asked is not None
                 and len(asked) == len(shape)
-                and all((a[0] <= d <= a[2]) if isinstance(a, list) else a == d for a, d in zip(asked, shape, strict=True))
+                and all(
+                    (a[0] <= d <= a[2]) if isinstance(a, list) else a == d for a, d in zip(asked, shape, strict=True)
+                )
             )
             if not fits:
                 known = "; ".join(
-                    ", ".join(f"{io.name} {io.dims}{' (any batch to ' + str(v[2][1]) + ')' if io.batched else ''}" for io in v[0])
+                    ", ".join(
+                        f"{io.name} {io.dims}{' (any batch to ' + str(v[2][1]) + ')' if io.batched else ''}"
+                        for io in v[0]
+                    )
                     for v in self._native.variants
                 )
                 raise ShapeError(f"the input {name} has the shape {shape}; the plan was compiled for {known}")

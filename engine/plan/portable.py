@@ -1,4 +1,4 @@
-"""The portable part of a plan: the graph as ONNX with its large tensors outside, so that they are mapped, not parsed."""
+"""The portable part of a plan: the graph as ONNX, its large tensors outside so that they are mapped, not parsed."""
 
 from __future__ import annotations
 
@@ -84,10 +84,9 @@ def read_graph(data: bytes, weights: NDArray[np.uint8]) -> ir.Model:
             raise PlanError(f"the plan is damaged: size of the tensor {tensor.name!r}")
     model = ir.serde.deserialize_model(proto)
     for name, value in model.graph.initializers.items():
-        tensor = value.const_value
-        if isinstance(tensor, ir.ExternalTensor):
-            start, size = tensor.offset or 0, tensor.length or 0
-            shape = [int(d) for d in tensor.shape]  # type: ignore[arg-type]
-            array = weights[start : start + size].view(tensor.dtype.numpy()).reshape(shape)
-            value.const_value = ir.Tensor(array, dtype=tensor.dtype, name=name)
+        outside = value.const_value
+        if isinstance(outside, ir.ExternalTensor):
+            start, size = outside.offset or 0, outside.length or 0
+            array = weights[start : start + size].view(outside.dtype.numpy()).reshape(outside.shape.numpy())
+            value.const_value = ir.Tensor(array, dtype=outside.dtype, name=name)
     return model

@@ -7,6 +7,7 @@ import ctypes
 import functools
 import re
 import struct
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -201,10 +202,10 @@ def library() -> ctypes.CDLL:
     version = loaded.voxelrt_version().decode()
     if version != VERSION:
         raise NativeLibraryError(f"the native library is version {version}, the package {VERSION}: build it again")
-    error = ctypes.c_void_p()
-    if loaded.voxelrt_isa(ctypes.byref(error)) is None:
-        message = loaded.voxelrt_error_message(error).decode()
-        loaded.voxelrt_error_release(error)
+    refusal = ctypes.c_void_p()
+    if loaded.voxelrt_isa(ctypes.byref(refusal)) is None:
+        message = loaded.voxelrt_error_message(refusal).decode()
+        loaded.voxelrt_error_release(refusal)
         raise NativeLibraryError(message)
     return loaded
 
@@ -244,10 +245,7 @@ class Pool:
         self.handle = ctypes.c_void_p()
         error = ctypes.c_void_p()
         check(library().voxelrt_pool_create(self.threads, ctypes.byref(self.handle), ctypes.byref(error)), error)
-
-    def __del__(self) -> None:
-        if getattr(self, "handle", None):
-            library().voxelrt_pool_release(self.handle)
+        weakref.finalize(self, library().voxelrt_pool_release, self.handle)
 
 
 @functools.cache
@@ -444,7 +442,11 @@ def packed_bytes(name: str, raw: Array, packed_params: bytes) -> int:
     """The size of a raw weight packed for a kernel. Raises ShapeError where the kernel cannot pack it."""
     description, size, error = _tensor(np.ascontiguousarray(raw)), ctypes.c_uint64(), ctypes.c_void_p()
     status = library().voxelrt_pack_bytes(
-        name.encode(), packed_params, len(packed_params), ctypes.byref(description), ctypes.byref(size),
+        name.encode(),
+        packed_params,
+        len(packed_params),
+        ctypes.byref(description),
+        ctypes.byref(size),
         ctypes.byref(error),
     )
     check(status, error)
@@ -463,7 +465,12 @@ def pack_weight_bytes(name: str, raw: Array, packed_params: bytes) -> NDArray[np
     result = aligned_empty((size // 4,), np.float32)
     error = ctypes.c_void_p()
     status = library().voxelrt_pack(
-        name.encode(), packed_params, len(packed_params), ctypes.byref(_tensor(raw)), result.ctypes.data, size,
+        name.encode(),
+        packed_params,
+        len(packed_params),
+        ctypes.byref(_tensor(raw)),
+        result.ctypes.data,
+        size,
         ctypes.byref(error),
     )
     check(status, error)
@@ -476,7 +483,8 @@ def aligned_empty(shape: Sequence[int], dtype: Any) -> Array:
     count = int(np.prod(shape, dtype=np.int64)) * kind.itemsize
     memory = np.empty(count + 64, np.uint8)
     start = -memory.ctypes.data % 64
-    return memory[start : start + count].view(kind).reshape(shape)
+    result: Array = memory[start : start + count].view(kind).reshape(shape)
+    return result
 
 
 def to_blocked(array: Array) -> Array:

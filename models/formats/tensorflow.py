@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import onnx
 import onnx_ir as ir
+
 from voxelrt.errors import ModelError, UsageError
 from voxelrt.models.formats.tensorflow_graph import NodeTable, split
 from voxelrt.models.formats.tensorflow_schema import DTYPES, dimensions, parse_graph, tensor_array

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
+
 from voxelrt.errors import ModelError
 from voxelrt.models.formats.tensorflow_node import Axes, Node, axes_of, importer
 from voxelrt.models.formats.tensorflow_values import (

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
+
 from voxelrt.errors import ModelError
 from voxelrt.models.formats.tensorflow_schema import DTYPES
 from voxelrt.models.formats.tensorflow_values import Array, Builder, Cannot, Order, Value

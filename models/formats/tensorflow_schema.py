@@ -14,6 +14,7 @@ import ml_dtypes
 import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError, Message
+
 from voxelrt.errors import ModelError
 
 PACKAGE = "voxelrt.tensorflow"

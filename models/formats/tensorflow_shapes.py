@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+
 from voxelrt.errors import ModelError
 from voxelrt.models.formats.tensorflow_node import Node, importer
 from voxelrt.models.formats.tensorflow_values import (

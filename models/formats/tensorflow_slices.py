@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+
 from voxelrt.errors import ModelError
 from voxelrt.models.formats.tensorflow_node import Node, importer
 from voxelrt.models.formats.tensorflow_shapes import relabelled

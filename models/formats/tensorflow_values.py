@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import onnx_ir as ir
+
 from voxelrt.errors import ModelError
 
 # A constant that folding makes may take this much; past it a few bytes of file could ask for any amount of memory.

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
+
 from voxelrt.errors import ModelError, UnsupportedError
 from voxelrt.models.formats import tensorflow_arithmetic, tensorflow_convolutions, tensorflow_shapes, tensorflow_slices
 from voxelrt.models.formats.tensorflow_graph import NodeTable, split

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import pytest
-from make_deepbrain_noise import noise
+
+from tests.models.make_deepbrain_noise import noise
 from voxelrt.errors import FetchError
 from voxelrt.models.fetch import fetch
 from voxelrt.models.formats.tensorflow import load_tensorflow

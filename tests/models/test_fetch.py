@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from voxelrt.errors import FetchError, UsageError
 from voxelrt.models.fetch import PackagedFile, fetch, fetch_demo
 from voxelrt.models.recipe import parse_recipe

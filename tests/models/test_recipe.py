@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from voxelrt.errors import ModelError, UsageError
 from voxelrt.models.recipe import load_recipe, parse_recipe, shipped_recipes, source_path
 

@@ -8,7 +8,8 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 from onnx.reference import ReferenceEvaluator
-from tensorflow_cases import cases
+
+from tests.models.tensorflow_cases import cases
 from voxelrt.errors import UnsupportedError, UsageError
 from voxelrt.models.formats.tensorflow import import_graph
 

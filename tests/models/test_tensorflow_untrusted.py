@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tensorflow_cases import cases
+
+from tests.models.tensorflow_cases import cases
 from voxelrt.errors import ModelError, UnsupportedError, VoxelRTError
 from voxelrt.models.formats.tensorflow import import_graph, load_tensorflow
 from voxelrt.models.formats.tensorflow_schema import parse_graph

@@ -24,9 +24,14 @@ def test_the_file_appears_whole_and_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError, SystemExit])
 def test_an_interrupted_write_leaves_nothing_and_keeps_the_old_file(tmp_path: Path, error: type[BaseException]) -> None:
     (tmp_path / "a").write_text("old")
-    with pytest.raises(error), atomic_path(tmp_path / "a") as temporary:
-        temporary.write_text("half")
-        raise error
+
+    def write() -> None:
+        with atomic_path(tmp_path / "a") as temporary:
+            temporary.write_text("half")
+            raise error
+
+    with pytest.raises(error):
+        write()
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
     assert (tmp_path / "a").read_text() == "old"
 

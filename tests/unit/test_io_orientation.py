@@ -6,8 +6,8 @@ import nibabel
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from phantoms import forty_eight, octants, rotation
 
+from tests.phantoms import forty_eight, octants, rotation
 from voxelrt.errors import GeometryError, UsageError
 from voxelrt.io.orientation import LPS_FROM_RAS, axis_codes, reorient
 from voxelrt.volume import Volume

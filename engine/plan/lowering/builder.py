@@ -251,7 +251,9 @@ class Builder:
             raise Unsupported(str(error)) from error
         self.steps.append(Step(kernel, packed, list(inputs), list(outputs), self._nodes, note, int(flops)))
 
-    def island(self, number: int, nodes: Sequence[str], inputs: Sequence[ir.Value], outputs: Sequence[ir.Value]) -> None:
+    def island(
+        self, number: int, nodes: Sequence[str], inputs: Sequence[ir.Value], outputs: Sequence[ir.Value]
+    ) -> None:
         """Add a step that the host executes."""
         sources: list[Operand | None] = [self.linear(v) for v in inputs]
         targets: list[Operand | None] = [self.result(v) for v in outputs]

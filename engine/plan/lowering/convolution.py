@@ -140,7 +140,7 @@ def conv_transpose(b: Builder, node: ir.Node) -> None:
     extra = integers(node, "output_padding") or (0,) * rank
     begin, end = _transposed_pads(node, dims_of(x)[2:], dims_of(node.outputs[0])[2:], weights.shape[2:])
     groups = integer(node, "group", 1)
-    params = {
+    params: dict[str, Any] = {
         "kernel": three(weights.shape[2:], 1),
         "stride": three(stride, 1),
         "dilation": three(dilation, 1),
@@ -155,7 +155,13 @@ def conv_transpose(b: Builder, node: ir.Node) -> None:
         return
     source = b.blocked(x)
     activation, out = fused_activation(b, node.outputs[0])
-    full = {**params, "groups": 1, "activation": activation.kind, "alpha": activation.alpha, "beta": activation.beta}
+    full: dict[str, Any] = {
+        **params,
+        "groups": 1,
+        "activation": activation.kind,
+        "alpha": activation.alpha,
+        "beta": activation.beta,
+    }
     packed = b.weight(raw, "conv_transpose3d.direct", **full)
     target = b.result(out, BLOCKED16)
     b.step(

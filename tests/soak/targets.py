@@ -1,0 +1,110 @@
+"""The fuzz targets: for each reader a function on a path, and sound seeds."""
+
+from __future__ import annotations
+
+import gzip
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pydicom
+from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+
+Target = tuple[Callable[[Path], None], list[bytes]]
+
+
+def _nifti() -> Target:
+    from voxelrt.io import read_nifti
+
+    image = nib.Nifti1Image(np.arange(60, dtype=np.int16).reshape(3, 4, 5), np.diag([1.0, 2.0, 3.0, 1.0]))
+    plain = image.to_bytes()
+    return lambda path: _ignore(read_nifti(path)), [
+        plain,
+        gzip.compress(plain),
+        nib.Nifti2Image.from_image(image).to_bytes(),
+    ]
+
+
+def _dicom() -> Target:
+    from voxelrt.io import read_image
+
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID = CTImageStorage, ExplicitVRLittleEndian
+    meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=["seed"])
+    data = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
+    data.SOPClassUID, data.SOPInstanceUID = CTImageStorage, meta.MediaStorageSOPInstanceUID
+    data.Modality, data.SeriesInstanceUID, data.FrameOfReferenceUID = "CT", "1.2.3", "1.2.4"
+    data.Rows, data.Columns, data.BitsAllocated, data.BitsStored, data.HighBit = 4, 5, 16, 12, 11
+    data.PixelRepresentation, data.SamplesPerPixel, data.PhotometricInterpretation = 0, 1, "MONOCHROME2"
+    data.PixelSpacing, data.ImagePositionPatient = [1.0, 2.0], [0.0, 0.0, 0.0]
+    data.ImageOrientationPatient = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0]
+    data.PixelData = np.arange(20, dtype=np.uint16).tobytes()
+    stream = io.BytesIO()
+    pydicom.dcmwrite(stream, data, enforce_file_format=True)
+    return lambda path: _ignore(read_image(path)), [stream.getvalue()]
+
+
+def _onnx() -> Target:
+    from voxelrt.models.formats.onnx import load_onnx
+
+    return lambda path: _ignore(load_onnx(path)), [_network().SerializeToString()]
+
+
+def _tensorflow() -> Target:
+    from tests.models.tensorflow_cases import cases
+    from voxelrt.models.formats.tensorflow import import_graph
+
+    seeds = [case["graph"].tobytes() for case in list(cases().values())[:20]]
+    return lambda path: _ignore(import_graph(path.read_bytes())), seeds
+
+
+def _recipe() -> Target:
+    from voxelrt.models.recipe import SHIPPED, load_recipe
+
+    def run(path: Path) -> None:
+        load_recipe(path.rename(path.with_suffix(".toml")))
+
+    return run, [path.read_bytes() for path in SHIPPED.glob("*.toml")]
+
+
+def _plan() -> Target:
+    import voxelrt as vx
+    from voxelrt.plan.plan import Plan
+
+    plan = vx.compile(ir.from_proto(_network()), fallback="error", verify=False)
+    seeds = [np.asarray(plan._file).tobytes()]
+
+    def run(path: Path) -> None:
+        # Checksums off: a fuzzer cannot forge them, an attacker can.
+        opened = Plan.open(path, checksums=False)
+        shapes = [io.dims for variant in opened.variants for io in (*variant[0], *variant[1])]
+        if all(np.prod(shape, dtype=np.float64) < 1e6 for shape in shapes):
+            opened.run({io.name: np.zeros(io.dims, np.float32) for io in opened.inputs})
+
+    return run, seeds
+
+
+def _network() -> onnx.ModelProto:
+    from voxelrt.models.architectures.unet3d import build_unet3d
+
+    model = build_unet3d(features=(4, 8), patch=(8, 8, 8), classes=2, channels=1, seed=0)
+    return ir.to_proto(model)
+
+
+def _ignore(value: object) -> None:
+    del value
+
+
+TARGETS: dict[str, Callable[[], Target]] = {
+    "dicom": _dicom,
+    "nifti": _nifti,
+    "onnx": _onnx,
+    "plan": _plan,
+    "recipe": _recipe,
+    "tensorflow": _tensorflow,
+}
