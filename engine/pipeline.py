@@ -1,6 +1,6 @@
 """predict: a study in, a result out. The stages, top to bottom:
 
-    io (read, check) → preprocess (grid, intensity, layout) → run → postprocess (labels on the study's grid) → io (write)
+    io (read, check) → preprocess (grid, intensity, layout) → run → postprocess (labels, study's grid) → io (write)
 
 What happens in each is said by the recipe, which travels inside the plan.
 """
@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxelrt.backends.native import CancelFlag
-from voxelrt.errors import CancelledError, OutputError, UsageError
+from voxelrt.errors import OutputError, UsageError
 from voxelrt.io import write_image
 from voxelrt.kernels.common.native import numpy_dtype
 from voxelrt.models.recipe_schema import Recipe
@@ -140,13 +141,8 @@ def run(plan: Plan, ready: Ready, tell: Progress, cancel: CancelFlag | None = No
     answers = []
     with _stage("run", ready.timings, tell):
         for index, sample in enumerate(samples):
-            answers.append(
-                plan.run(
-                    {name: sample},
-                    cancel=cancel,
-                    progress=lambda step, steps, at=index: tell("run", at * steps + step, len(samples) * steps),
-                )[output.name]
-            )
+            step = partial(_step, tell, index, len(samples))
+            answers.append(plan.run({name: sample}, cancel=cancel, progress=step)[output.name])
     joined: Array = answers[0] if len(answers) == 1 else np.concatenate(answers, axis=output.layout.index("N"))
     return joined if output.kind == "classes" else from_layout(joined, output.layout)
 
@@ -159,11 +155,12 @@ def finish(ready: Ready, answer: Array, tell: Progress) -> Result:
         scores = _scores(answer, recipe) if recipe.output.kind == "classes" else {}
         volume = None if scores else _volume(answer, ready)
         measured = volumes_ml(volume) if volume is not None and recipe.output.kind != "image" else {}
+    if (request.out or request.picture) and volume is None:
+        raise UsageError(f"{recipe.name} gives scores, not a volume: there is nothing to write or draw")
     with _stage("write", timings, tell):
-        if (request.out or request.picture) and volume is None:
-            raise UsageError(f"{recipe.name} gives scores, not a volume: there is nothing to write or draw")
         if request.out is not None and volume is not None:
             write_image(volume, request.out, source=ready.opened.source)
+    with _stage("draw", timings, tell):
         if request.picture is not None and volume is not None:
             caption = ", ".join(f"{name} {millilitres:.1f} mL" for name, millilitres in measured.items())
             overlay_picture(study, volume, request.picture, title=recipe.title or recipe.name, caption=caption)
@@ -196,6 +193,10 @@ def _volume(answer: Array, ready: Ready) -> Volume:
     for planes, slab in ready.way.backward(answer):
         made[:, planes] = slab
     return ready.opened.volume.with_array(np.ascontiguousarray(ready.way.turn_back(made)))
+
+
+def _step(tell: Progress, sample: int, samples: int, step: int, steps: int) -> None:
+    tell("run", sample * steps + step, samples * steps)
 
 
 def _scores(answer: Array, recipe: Recipe) -> dict[str, float]:

@@ -60,7 +60,9 @@ def _roots(row: Ints, start: Ints, end: Ints, height: int, width: int) -> Ints:
             parent = jumped
 
 
-def _touching(row: Ints, start: Ints, end: Ints, step: int, width: int, has_next: NDArray[np.bool_]) -> tuple[Ints, Ints]:
+def _touching(
+    row: Ints, start: Ints, end: Ints, step: int, width: int, has_next: NDArray[np.bool_]
+) -> tuple[Ints, Ints]:
     """All pairs (run, run in the row ``step`` further) that share a face. A run is [start, end)."""
     stride = width + 2
     begins, ends = row * stride + start, row * stride + end

@@ -69,7 +69,8 @@ def volumes_ml(labels: Volume) -> dict[str, float]:
     names |= {int(v): f"label {v}" for v in np.flatnonzero(counts) if v != 0 and int(v) not in labels.labels}
     millilitres = labels.voxel_volume_mm3 / 1000
     return {
-        name: float(counts[value] * millilitres) if value < counts.size else 0.0 for value, name in sorted(names.items())
+        name: float(counts[value] * millilitres) if value < counts.size else 0.0
+        for value, name in sorted(names.items())
     }
 
 

@@ -63,7 +63,7 @@ def _modality(volume: Volume, recipe: Recipe) -> list[str]:
         return [f"the study is {found} and {recipe.name} is for {wanted}"] if found != wanted else []
     if volume.array.dtype.kind == "u":
         return [] if wanted != "CT" else _no_air(recipe)
-    low = float(np.mean(volume.array < CT_AIR_BELOW))
+    low = float(np.mean(np.less(volume.array, CT_AIR_BELOW)))
     if wanted != "CT" and low > CT_AIR_FRACTION:
         return [
             f"{low:.0%} of the voxels are below {CT_AIR_BELOW}, so this looks like CT in Hounsfield units, and "

@@ -84,7 +84,9 @@ def recipe_shapes(recipe: Recipe) -> dict[str, tuple[int, ...]] | None:
 def no_recipe(inputs: Sequence[str], outputs: Sequence[str], why: str) -> UsageError:
     """The error for a network that says too little, with a recipe to start from."""
     example = EXAMPLE.format(input=inputs[0] if inputs else "input", output=outputs[0] if outputs else "output")
-    return UsageError(f"{why}. Write a recipe beside the network, with its name and the suffix .toml, such as:\n{example}")
+    return UsageError(
+        f"{why}. Write a recipe beside the network, with its name and the suffix .toml, such as:\n{example}"
+    )
 
 
 def _plain(plan: Plan) -> Recipe:

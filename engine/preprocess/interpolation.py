@@ -76,6 +76,8 @@ def _spline_weights(t: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _spline_values(size: int) -> Matrix:
     """The spline's values at the voxels as a function of its coefficients, mirrored at both ends."""
-    matrix = np.diag(np.full(size, 4 / 6)) + np.diag(np.full(size - 1, 1 / 6), 1) + np.diag(np.full(size - 1, 1 / 6), -1)
+    matrix = (
+        np.diag(np.full(size, 4 / 6)) + np.diag(np.full(size - 1, 1 / 6), 1) + np.diag(np.full(size - 1, 1 / 6), -1)
+    )
     matrix[0, 1] = matrix[-1, -2] = 2 / 6
     return matrix

@@ -29,7 +29,9 @@ def from_layout(tensor: Array, layout: str) -> Array:
     ShapeError : the tensor has another number of axes, or a 3-D network gave several samples.
     """
     if tensor.ndim != len(layout):
-        raise ShapeError(f"the network's output has {tensor.ndim} axes, and the recipe's layout {layout} has {len(layout)}")
+        raise ShapeError(
+            f"the network's output has {tensor.ndim} axes, and the recipe's layout {layout} has {len(layout)}"
+        )
     wanted = "NCZYX" if "Z" in layout else "CNYX"
     turned = tensor.transpose([layout.index(letter) for letter in wanted])
     if "Z" not in layout:
@@ -48,5 +50,7 @@ def layout_shape(layout: str, channels: int, zyx: tuple[int | None, int | None, 
 
 def zyx_of(dims: tuple[int | None, ...], layout: str) -> tuple[int | None, int | None, int | None]:
     """The sizes (z, y, x) of a tensor's shape; None where the layout has no such axis."""
-    z, y, x = (dims[layout.index(letter)] if letter in layout and len(dims) == len(layout) else None for letter in "ZYX")
+    z, y, x = (
+        dims[layout.index(letter)] if letter in layout and len(dims) == len(layout) else None for letter in "ZYX"
+    )
     return (z, y, x)

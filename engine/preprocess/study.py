@@ -79,7 +79,9 @@ def _by_channel(study: Study, channels: tuple[Channel, ...]) -> dict[str, Place 
     if not isinstance(study, Mapping):
         if len(names) > 1:
             example = ", ".join(f'"{name}": "{name}.nii.gz"' for name in names)
-            raise UsageError(f"the model needs {len(names)} images, {', '.join(names)}: give them by name, {{{example}}}")
+            raise UsageError(
+                f"the model needs {len(names)} images, {', '.join(names)}: give them by name, {{{example}}}"
+            )
         return {names[0]: study}
     unknown, missing = sorted(set(study) - set(names)), [name for name in names if name not in study]
     if unknown or missing:

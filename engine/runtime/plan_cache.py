@@ -132,5 +132,5 @@ def _key(identity: Identity, shapes: Shapes | None, precision: str, fallback: st
     asked = {name: [list(d) if isinstance(d, tuple) else d for d in dims] for name, dims in (shapes or {}).items()}
     # The library's own bytes stand for its version: a library that was rebuilt may pack weights otherwise.
     parts = [identity.digest, asked, precision, fallback, version("voxelrt"), version("numpy"), version("onnx")]
-    parts += [native.target(), file_digest(native.library_file())]
+    parts += [native.target(), file_digest(Path(native.library()._name))]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:40]
