@@ -215,7 +215,10 @@ class Demo:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A whole recipe. ``folder`` is where the file stands; the reader sets it, it is no key."""
+    """A whole recipe. ``body_parts`` are the values of DICOM's BodyPartExamined that it accepts; none accepts all.
+
+    ``folder`` is where the file stands; the reader sets it, it is no key.
+    """
 
     name: str
     task: Task
@@ -226,6 +229,7 @@ class Recipe:
     licence: str = ""
     citation: str = ""
     modality: str = ""
+    body_parts: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     demo: Demo | None = None
     folder: str = field(default="", metadata={"key": False})
@@ -236,3 +240,5 @@ class Recipe:
         _require(
             re.fullmatch(r"[A-Z]{0,16}", self.modality) is not None, f"modality {self.modality!r}, such as MR or CT"
         )
+        for part in self.body_parts:
+            _require(re.fullmatch(r"[A-Z]{1,16}", part) is not None, f"body part {part!r}, such as HEAD or CHEST")

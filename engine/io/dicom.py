@@ -84,6 +84,8 @@ def read_dicom_series(
         frame_of_reference_uid=first.text("FrameOfReferenceUID"),
         affine=volume.affine,
         shape_zyx=volume.shape_zyx,
+        body_part=first.text("BodyPartExamined"),
+        series_description=first.text("SeriesDescription"),
     )
     return Image(volume, tuple(warnings + odd + notes), source)
 

@@ -32,7 +32,8 @@ DAMAGE = (
 
 TAGS = (
     "ImageType", "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID",
-    "Modality", "SeriesNumber", "SliceThickness", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing",
+    "Modality", "BodyPartExamined", "SeriesDescription",
+    "SeriesNumber", "SliceThickness", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing",
     "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "Rows", "Columns", "BitsAllocated", "BitsStored",
     "HighBit", "PixelRepresentation", "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence",
 )  # fmt: skip

@@ -52,6 +52,10 @@ class DicomSource:
         (4, 4) voxel (x, y, z) -> LPS mm, as in the volume.
     shape_zyx
         The size of its grid.
+    body_part
+        DICOM's BodyPartExamined, "" where the files do not say.
+    series_description
+        Free text that may name anybody: only for comparing with a recipe's patterns, never to be shown.
     """
 
     files: tuple[Path, ...] = field(repr=False)
@@ -62,6 +66,8 @@ class DicomSource:
     frame_of_reference_uid: str = field(repr=False)
     affine: NDArray[np.float64]
     shape_zyx: tuple[int, int, int]
+    body_part: str = ""
+    series_description: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, eq=False)

@@ -127,6 +127,10 @@ class Plan:
         meta = Section(SectionKind.META, np.frombuffer(info.to_json(), np.uint8))
         return Plan(assemble([*sections, meta]), threads=threads, checksums=False)
 
+    def with_threads(self, threads: int) -> Plan:
+        """The same plan, on its own compute threads; the file in memory is shared."""
+        return Plan(self._file, threads=threads, checksums=False)
+
     def section(self, kind: SectionKind, target: str = "") -> Bytes:
         """The bytes of a section. Raises PlanError where there is none."""
         for section in self._sections:

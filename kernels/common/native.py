@@ -333,8 +333,10 @@ def _tensor(array: Array, layout: int = LINEAR, channels: int = 0) -> CTensor:
     if layout == BLOCKED16:
         if array.ndim != 6 or array.shape[5] != BLOCK or not array.flags.c_contiguous:
             raise ShapeError(f"a blocked array has the shape (N, C/16, Z, Y, X, 16), not {array.shape}")
-        dims = (dims[0], channels, *dims[2:5])
-        strides = strides[:5]
+        z, y, x = dims[2:5]
+        row = x * BLOCK
+        strides = (dims[1] * z * y * row, z * y * row, y * row, row, BLOCK)
+        dims = (dims[0], channels, z, y, x)
     if len(dims) > MAX_RANK:
         raise ShapeError(f"an array of {len(dims)} axes; at most {MAX_RANK} are supported")
     made.rank = len(dims)

@@ -129,6 +129,8 @@ class Builder:
 
     def value(self, value: ir.Value) -> Operand:
         """The value as it is: any layout, perhaps with a norm pending. Volumes (blocked or pending) are 5-D."""
+        if value not in self._values and value in self._deferred:
+            raise Unsupported("a concat that was left to its consumer is read by another")
         if value not in self._values:
             array = self.constant(value)
             if array is None:
@@ -218,7 +220,7 @@ class Builder:
         """Say that a value is ``leaky(source·scale + shift, slope)``, still to be computed by who loads it."""
         self._values[value] = replace(self.volume(source), pending=Pending(scale, shift, slope))
 
-    def weight(self, array: NDArray[Any], kernel: str = "", **params: Any) -> Operand:
+    def weight(self, array: NDArray[Any], kernel: str = "", /, **params: Any) -> Operand:
         """A constant as an operand, packed for a kernel where one is named (then a flat float32 operand)."""
         if not kernel:
             slot = self.weights.add(array, "", b"")
@@ -238,6 +240,7 @@ class Builder:
         kernel: str,
         inputs: Sequence[Operand | None],
         outputs: Sequence[Operand | None],
+        /,
         *,
         flops: int = 0,
         note: str = "",

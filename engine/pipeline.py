@@ -1,0 +1,218 @@
+"""predict: a study in, a result out. The stages, top to bottom:
+
+    io (read, check) → preprocess (grid, intensity, layout) → run → postprocess (labels, study's grid) → io (write)
+
+What happens in each is said by the recipe, which travels inside the plan.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from voxelrt.backends.native import CancelFlag
+from voxelrt.errors import OutputError, UsageError
+from voxelrt.io import write_image
+from voxelrt.kernels.common.native import numpy_dtype
+from voxelrt.models.recipe_schema import Recipe
+from voxelrt.plan.plan import Plan
+from voxelrt.postprocess.labels import to_labels, volumes_ml
+from voxelrt.postprocess.overlay import overlay_picture
+from voxelrt.preprocess.contract import PLAIN, no_recipe, recipe_of
+from voxelrt.preprocess.grid import GridMap, map_grid
+from voxelrt.preprocess.intensity import scale
+from voxelrt.preprocess.layout import from_layout, to_layout, zyx_of
+from voxelrt.preprocess.study import Opened, Place, Study, open_study
+from voxelrt.result import Result
+from voxelrt.runtime.model_plan import plan_for_study
+from voxelrt.runtime.process import peak_memory_bytes
+from voxelrt.volume import Volume
+
+Array = NDArray[Any]
+Progress = Callable[[str, int, int], None]
+
+
+def predict(
+    model: Any,
+    study: Study,
+    out: Place | None = None,
+    *,
+    picture: Place | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+    cancel: CancelFlag | None = None,
+) -> Result:
+    """Run a model on one study.
+
+    Parameters
+    ----------
+    model
+        A Plan, or what ``voxelrt.load`` takes; the compiled plan of a file or recipe is kept in the cache folder.
+    study
+        A NIfTI file, a folder with a DICOM series, a Volume, or a mapping of the recipe's channel names to these.
+    out
+        The NIfTI file to write (.nii or .nii.gz), on the study's own grid; whole or not at all.
+    picture
+        A PNG to write: three views with the outlines of the labels.
+    force
+        Run on a study that the model was not made for, with a warning instead of an error.
+    progress
+        Called with (stage, step, steps).
+    cancel
+        A flag that stops the run between two steps.
+
+    Raises
+    ------
+    UsageError : wrong arguments; a network that needs a recipe and has none.
+    InputError : a study that cannot be read, or is of another modality or body part.
+    GeometryError : images on different grids.
+    OutputError : a result that cannot be written.
+    VoxelRTError : as ``voxelrt.compile``, where `model` is not a plan yet.
+    """
+    tell = progress or (lambda stage, step, steps: None)
+    given = Request(study, _path(out), _path(picture), force)
+    refuse_unwritable(given)
+    plan = model if isinstance(model, Plan) else plan_for_study(model, study, force=force, tell=tell)
+    ready = prepare(plan, given, tell)
+    answer = run(plan, ready, tell, cancel)
+    return finish(ready, answer, tell)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for one study."""
+
+    study: Study
+    out: Path | None = None
+    picture: Path | None = None
+    force: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Ready:
+    """A study that was read and brought to the network's input."""
+
+    request: Request
+    recipe: Recipe
+    opened: Opened
+    way: GridMap
+    tensor: Array
+    timings: dict[str, float] = field(default_factory=dict)
+
+
+def prepare(plan: Plan, request: Request, tell: Progress) -> Ready:
+    """Read and check the study, and make the network's input of it."""
+    timings: dict[str, float] = {}
+    recipe = recipe_of(plan)
+    wanted = next(io for io in plan.inputs if io.name == recipe.input.name)
+    with _stage("read", timings, tell):
+        opened = open_study(request.study, recipe, force=request.force)
+    with _stage("preprocess", timings, tell):
+        first = recipe.input.intensity.after == "reading"
+        array: Array = opened.volume.array
+        if first:
+            array = scale(array, recipe.input.intensity)
+        way = map_grid(opened.volume, recipe.input.grid, zyx_of(wanted.dims, recipe.input.layout))
+        array = way.forward(array)
+        if not first:
+            array = scale(array, recipe.input.intensity)
+        tensor = to_layout(array, recipe.input.layout).astype(numpy_dtype(wanted.dtype), copy=False)
+    if recipe.name == PLAIN and tensor.shape != wanted.dims:
+        raise no_recipe(
+            [wanted.name],
+            [io.name for io in plan.outputs],
+            f"{plan.info.name} has no recipe and takes {wanted.dims}; the study is {tensor.shape}",
+        )
+    return Ready(request, recipe, opened, way, tensor, timings)
+
+
+def run(plan: Plan, ready: Ready, tell: Progress, cancel: CancelFlag | None = None) -> Array:
+    """The network's answer as a volume (C, Z, Y, X) on its own grid; for classes (N, classes)."""
+    name, output = ready.recipe.input.name, ready.recipe.output
+    samples = np.split(ready.tensor, len(ready.tensor)) if "Z" not in ready.recipe.input.layout else [ready.tensor]
+    answers = []
+    with _stage("run", ready.timings, tell):
+        for index, sample in enumerate(samples):
+            step = partial(_step, tell, index, len(samples))
+            answers.append(plan.run({name: sample}, cancel=cancel, progress=step)[output.name])
+    joined: Array = answers[0] if len(answers) == 1 else np.concatenate(answers, axis=output.layout.index("N"))
+    return joined if output.kind == "classes" else from_layout(joined, output.layout)
+
+
+def finish(ready: Ready, answer: Array, tell: Progress) -> Result:
+    """Bring the answer to the study's grid and write it."""
+    recipe, request, study = ready.recipe, ready.request, ready.opened.volume
+    timings = ready.timings
+    with _stage("postprocess", timings, tell):
+        scores = _scores(answer, recipe) if recipe.output.kind == "classes" else {}
+        volume = None if scores else _volume(answer, ready)
+        measured = volumes_ml(volume) if volume is not None and recipe.output.kind != "image" else {}
+    if (request.out or request.picture) and volume is None:
+        raise UsageError(f"{recipe.name} gives scores, not a volume: there is nothing to write or draw")
+    with _stage("write", timings, tell):
+        if request.out is not None and volume is not None:
+            write_image(volume, request.out, source=ready.opened.source)
+    with _stage("draw", timings, tell):
+        if request.picture is not None and volume is not None:
+            caption = ", ".join(f"{name} {millilitres:.1f} mL" for name, millilitres in measured.items())
+            overlay_picture(study, volume, request.picture, title=recipe.title or recipe.name, caption=caption)
+    return Result(
+        volume=volume,
+        volumes_ml=measured,
+        scores=scores,
+        timings=timings,
+        warnings=ready.opened.warnings,
+        peak_memory_bytes=peak_memory_bytes(),
+        out=request.out,
+    )
+
+
+def refuse_unwritable(request: Request) -> None:
+    """Say at once what would otherwise fail after minutes of work."""
+    for path, suffixes in ((request.out, (".nii", ".nii.gz")), (request.picture, (".png",))):
+        if path is None:
+            continue
+        if not path.name.endswith(suffixes):
+            raise UsageError(f"{path.name!r}: the name must end in {' or '.join(suffixes)}")
+        if not path.parent.is_dir():
+            raise OutputError(f"cannot write {path.name!r}: there is no folder {str(path.parent)!r}; make it first")
+
+
+def _volume(answer: Array, ready: Ready) -> Volume:
+    if ready.recipe.output.kind != "image":
+        return to_labels(answer, ready.recipe.output, ready.way, ready.opened.volume)
+    made = np.empty((answer.shape[0], *ready.way.turned_zyx), answer.dtype)
+    for planes, slab in ready.way.backward(answer):
+        made[:, planes] = slab
+    return ready.opened.volume.with_array(np.ascontiguousarray(ready.way.turn_back(made)))
+
+
+def _step(tell: Progress, sample: int, samples: int, step: int, steps: int) -> None:
+    tell("run", sample * steps + step, samples * steps)
+
+
+def _scores(answer: Array, recipe: Recipe) -> dict[str, float]:
+    mean = answer.reshape(answer.shape[0], -1).mean(axis=0)
+    names = {label.value: label.name for label in recipe.output.labels}
+    return {names.get(k, f"class {k}"): float(score) for k, score in enumerate(mean)}
+
+
+@contextmanager
+def _stage(name: str, timings: dict[str, float], tell: Progress) -> Iterator[None]:
+    tell(name, 0, 1)
+    start = time.perf_counter()
+    yield
+    timings[name] = time.perf_counter() - start
+    tell(name, 1, 1)
+
+
+def _path(place: Place | None) -> Path | None:
+    return None if place is None else Path(place)

@@ -1,0 +1,55 @@
+"""Operators that only look at memory in another way, and Concat."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from voxelrt.kernels.common import native
+from voxelrt.plan.lowering.attributes import integer
+from voxelrt.plan.lowering.builder import Builder, Unsupported, dims_of, lowers
+from voxelrt.plan.lowering.fusion import concat_is_deferrable
+from voxelrt.plan.schedule import BLOCKED16, LINEAR, Operand
+
+
+@lowers("Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Dropout")
+def reshape(b: Builder, node: ir.Node) -> None:
+    """The same numbers with other dims. A volume that keeps its dims keeps its layout too."""
+    x = node.inputs[0]
+    assert x is not None
+    if len(node.outputs) > 1 and any(o.uses() or b.is_output(o) for o in node.outputs[1:]):
+        raise Unsupported("the second output (a mask) is not made")
+    out = node.outputs[0]
+    if dims_of(x) == dims_of(out):
+        b.alias(out, b.value(x))
+    else:
+        b.alias(out, b.linear(x).view(dims_of(out)))
+
+
+@lowers("Concat")
+def concat(b: Builder, node: ir.Node) -> None:
+    """Copies into slices of the result; or nothing, where one convolution reads both halves."""
+    inputs = [v for v in node.inputs if v is not None]
+    out = node.outputs[0]
+    if concat_is_deferrable(b, node):
+        b.defer_concat(out, inputs[0], inputs[1])
+        return
+    axis = integer(node, "axis", 0) % max(1, len(dims_of(out)))
+    layout = BLOCKED16 if axis == 1 and _whole_blocks(b, inputs) else LINEAR
+    target = b.result(out, layout)
+    start = 0
+    for value in inputs:
+        source = b.blocked(value) if layout == BLOCKED16 else b.linear(value)
+        if source.count:
+            b.step("copy", [source], [_slice(target, axis, start, source)], reserved=0)
+        start += dims_of(value)[axis]
+
+
+def _whole_blocks(b: Builder, values: list[ir.Value]) -> bool:
+    """Whether all values are blocked already and all but the last end with a block."""
+    return all(b.is_blocked(v) for v in values) and all(dims_of(v)[1] % native.BLOCK == 0 for v in values[:-1])
+
+
+def _slice(target: Operand, axis: int, start: int, like: Operand) -> Operand:
+    step = target.strides[axis]
+    offset = start // native.BLOCK * step if target.layout == BLOCKED16 else start * step
+    return target.view(like.dims, target.strides, offset)

@@ -1,0 +1,114 @@
+"""What a network wants, in the words of its recipe: which recipe, which input and output, which shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from voxelrt.errors import ModelError, UnsupportedError, UsageError
+from voxelrt.models.recipe import parse_recipe
+from voxelrt.models.recipe_schema import Channel, Grid, Input, Output, Recipe, Source
+from voxelrt.plan.plan import Plan
+from voxelrt.plan.schedule import Io
+from voxelrt.preprocess.layout import layout_shape
+
+PLAIN = "plain"
+
+EXAMPLE = """
+  name = "my-network"
+  task = "segmentation"
+  [source]
+  path = "my-network.onnx"
+  [input]
+  name = "{input}"
+  [[input.channels]]
+  name = "t1"
+  [input.grid]
+  spacing_mm_xyz = [1.0, 1.0, 1.0]
+  fit = "crop-or-pad"
+  [input.intensity]
+  scaling = "z-score"
+  [output]
+  name = "{output}"
+  kind = "logits"
+  [[output.labels]]
+  value = 1
+  name = "lesion"
+"""
+
+
+def recipe_of(plan: Plan) -> Recipe:
+    """The recipe inside a plan; without one, a plain one for a network that takes an image as it is.
+
+    Raises
+    ------
+    UsageError : there is no recipe, and the network does not take and give one image.
+    ModelError : the recipe names inputs or outputs that the network does not have.
+    UnsupportedError : the recipe asks for what this version does not do.
+    """
+    recipe = parse_recipe(plan.info.recipe, where=f"the recipe of {plan.info.name}") if plan.info.recipe else None
+    if recipe is None:
+        return _plain(plan)
+    check_supported(recipe)
+    if recipe.input.name not in {io.name for io in plan.inputs} or len(plan.inputs) != 1:
+        raise ModelError(
+            f"recipe {recipe.name} feeds the input {recipe.input.name!r}; the network's inputs are "
+            f"{', '.join(io.name for io in plan.inputs)}"
+        )
+    if recipe.output.name not in {io.name for io in plan.outputs}:
+        raise ModelError(
+            f"recipe {recipe.name} reads the output {recipe.output.name!r}; the network's outputs are "
+            f"{', '.join(io.name for io in plan.outputs)}"
+        )
+    return recipe
+
+
+def check_supported(recipe: Recipe) -> None:
+    """Refuse what a recipe may say and this version does not do. Raises UnsupportedError."""
+    missing = []
+    if recipe.input.window == "sliding":
+        missing.append('input.window = "sliding": only whole volumes are run')
+    if recipe.output.kind in ("boxes", "field"):
+        missing.append(f'output.kind = "{recipe.output.kind}"')
+    if missing:
+        raise UnsupportedError(f"recipe {recipe.name} needs what this version does not have:", missing)
+
+
+def recipe_shapes(recipe: Recipe) -> dict[str, tuple[int, ...]] | None:
+    """The input's shape as far as the recipe fixes it; None where the network or the study decides."""
+    x, y, z = (*recipe.input.grid.shape_xyz, None, None, None)[:3]
+    shape = layout_shape(recipe.input.layout, len(recipe.input.channels), (z, y, x))
+    static = tuple(size for size in shape if size is not None)
+    return {recipe.input.name: static} if len(static) == len(shape) else None
+
+
+def no_recipe(inputs: Sequence[str], outputs: Sequence[str], why: str) -> UsageError:
+    """The error for a network that says too little, with a recipe to start from."""
+    example = EXAMPLE.format(input=inputs[0] if inputs else "input", output=outputs[0] if outputs else "output")
+    return UsageError(
+        f"{why}. Write a recipe beside the network, with its name and the suffix .toml, such as:\n{example}"
+    )
+
+
+def _plain(plan: Plan) -> Recipe:
+    """An image as it is in, an image out."""
+    inputs, outputs = plan.inputs, plan.outputs
+    if len(inputs) != 1 or len(outputs) != 1 or not (_is_image(inputs[0]) and _is_image(outputs[0])):
+        shapes = ", ".join(f"{io.name} {io.dims}" for io in (*inputs, *outputs))
+        raise no_recipe(
+            [io.name for io in inputs],
+            [io.name for io in outputs],
+            f"{plan.info.name} has no recipe, and does not take and give one image (N, C, Z, Y, X): {shapes}",
+        )
+    count = inputs[0].dims[1]
+    channels = tuple(Channel(f"channel-{k + 1}" if count > 1 else "image") for k in range(count))
+    return Recipe(
+        name=PLAIN,
+        task="regression",
+        source=Source(path=PLAIN),
+        input=Input(inputs[0].name, channels, grid=Grid()),
+        output=Output(outputs[0].name, "image"),
+    )
+
+
+def _is_image(io: Io) -> bool:
+    return len(io.dims) == 5

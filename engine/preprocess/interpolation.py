@@ -1,0 +1,83 @@
+"""Interpolation of one axis as a matrix: nearest, linear, and cubic B-spline. ``values_out = matrix @ values_in``.
+
+Positions are in source voxels, 0 being the centre of the first. What lies outside the axis is decided by a boundary:
+``constant`` counts as zeros, ``edge`` repeats the last voxel.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Interpolation = Literal["nearest", "linear", "cubic"]
+Matrix = NDArray[np.float64]
+
+INTERPOLATIONS: tuple[Interpolation, ...] = ("nearest", "linear", "cubic")
+
+# The B-spline's influence falls by 0.27 a voxel: 12 repeated voxels leave less than float32 can see.
+SPLINE_MARGIN = 12
+
+
+def interpolation_matrix(
+    positions: NDArray[np.float64], source: int, interpolation: Interpolation, *, zeros_outside: bool
+) -> Matrix:
+    """The matrix that reads ``source`` values at ``positions``.
+
+    Parameters
+    ----------
+    positions
+        (target,), in source voxels; may lie outside.
+    source
+        How many values there are.
+    interpolation
+        ``nearest`` (a position half-way between two voxels takes the later), ``linear``, or ``cubic``: the cubic
+        B-spline that passes through the values, as order 3 of scipy and scikit-image.
+    zeros_outside
+        Values outside are zero; otherwise the first and last value go on for ever.
+
+    Returns
+    -------
+    matrix : (target, source) float64.
+    """
+    if interpolation == "nearest":
+        return _spread(np.floor(positions + 0.5).astype(np.int64)[:, None], np.ones((1, 1)), source, zeros_outside)
+    below = np.floor(positions).astype(np.int64)
+    fraction = (positions - below)[:, None]
+    if interpolation == "linear":
+        taps, weights = below[:, None] + np.arange(2), np.concatenate([1 - fraction, fraction], axis=1)
+        return _spread(taps, weights, source, zeros_outside)
+    size = source + 2 * SPLINE_MARGIN
+    extended = _spread(np.arange(size)[:, None] - SPLINE_MARGIN, np.ones((1, 1)), source, zeros_outside)
+    coefficients = np.linalg.solve(_spline_values(size), extended)
+    inside = np.clip(positions, -SPLINE_MARGIN + 2, source + SPLINE_MARGIN - 3) + SPLINE_MARGIN
+    below = np.floor(inside).astype(np.int64)
+    taps = below[:, None] + np.arange(-1, 3)
+    basis = _spread(taps, _spline_weights(inside - below), size, False)
+    return np.asarray(basis @ coefficients, dtype=np.float64)
+
+
+def _spread(taps: NDArray[np.int64], weights: NDArray[np.float64], size: int, zeros_outside: bool) -> Matrix:
+    """Weights at their taps, (rows, size); taps outside are dropped or folded onto the ends."""
+    weights = np.broadcast_to(weights, taps.shape)
+    if zeros_outside:
+        weights = np.where((taps >= 0) & (taps < size), weights, 0.0)
+    matrix = np.zeros((taps.shape[0], size))
+    rows = np.broadcast_to(np.arange(taps.shape[0])[:, None], taps.shape)
+    np.add.at(matrix, (rows, np.clip(taps, 0, size - 1)), weights)
+    return matrix
+
+
+def _spline_weights(t: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The four cubic B-spline weights at a fraction t of a voxel (Unser 1999, equation 7)."""
+    return np.stack([(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3], axis=1) / 6
+
+
+def _spline_values(size: int) -> Matrix:
+    """The spline's values at the voxels as a function of its coefficients, mirrored at both ends."""
+    matrix = (
+        np.diag(np.full(size, 4 / 6)) + np.diag(np.full(size - 1, 1 / 6), 1) + np.diag(np.full(size - 1, 1 / 6), -1)
+    )
+    matrix[0, 1] = matrix[-1, -2] = 2 / 6
+    return matrix

@@ -1,0 +1,64 @@
+"""Result: what a study gave."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from voxelrt.errors import UsageError, VoxelRTError
+from voxelrt.io import read_image
+from voxelrt.volume import Volume
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What a study gave.
+
+    Parameters
+    ----------
+    volume
+        The labels, or the image that the network made, on the study's grid; None for a study that failed.
+    volumes_ml
+        Label name -> mL.
+    scores
+        Class name -> score, for networks that classify.
+    timings
+        Stage -> seconds.
+    warnings
+        Sentences for the user; no patient identifiers.
+    peak_memory_bytes
+        The most memory that this process has held so far.
+    out
+        The file that was written.
+    skipped
+        A session resumed, and the file was there already.
+    error
+        Why the study failed, in a session; ``predict`` raises it instead.
+    """
+
+    volume: Volume | None = field(default=None, repr=False)
+    volumes_ml: dict[str, float] = field(default_factory=dict)
+    scores: dict[str, float] = field(default_factory=dict)
+    timings: dict[str, float] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    peak_memory_bytes: int = 0
+    out: Path | None = None
+    skipped: bool = False
+    error: VoxelRTError | None = None
+
+    @property
+    def labels(self) -> Volume:
+        """The label volume with its names.
+
+        Raises
+        ------
+        VoxelRTError : the study's own error, if it failed.
+        UsageError : the network makes no volume.
+        """
+        if self.error is not None:
+            raise self.error
+        if self.volume is not None:
+            return self.volume
+        if self.skipped and self.out is not None:
+            return read_image(self.out).volume
+        raise UsageError("this network gives scores, not a volume: see result.scores")

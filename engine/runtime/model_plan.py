@@ -1,0 +1,76 @@
+"""The plan for a model and a study: the shape comes from the recipe, else the network, else the study."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from voxelrt.models.recipe_schema import Recipe
+from voxelrt.plan.plan import Plan
+from voxelrt.preprocess.contract import check_supported, recipe_shapes
+from voxelrt.preprocess.grid import map_grid
+from voxelrt.preprocess.layout import layout_shape, zyx_of
+from voxelrt.preprocess.study import Study, open_study
+from voxelrt.runtime.plan_cache import cached_plan, identify
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+Progress = Callable[[str, int, int], None]
+
+
+def plan_for_study(
+    model: Any, study: Study, *, force: bool = False, tell: Progress, threads: int | None = None
+) -> Plan:
+    """The compiled plan, from the cache folder where it is there.
+
+    Parameters
+    ----------
+    model
+        What ``voxelrt.load`` takes.
+    study
+        Is only read where neither the recipe nor the network fixes the shape.
+    force
+        As for ``voxelrt.predict``.
+    tell
+        Called with ("compile", step, steps).
+    threads
+        Compute threads.
+
+    Raises
+    ------
+    VoxelRTError : as ``voxelrt.load``, ``voxelrt.compile`` and the readers.
+    """
+    tell("compile", 0, 1)
+    identity = identify(model)
+    shapes = recipe_shapes(identity.recipe) if identity is not None and identity.recipe is not None else None
+    if shapes is None:
+        from voxelrt.models.load import load  # what the recipe leaves open, only the network itself can say
+
+        model = load(model) if identity is None else model
+        loaded = load(model)
+        if loaded.recipe is not None:
+            check_supported(loaded.recipe)
+            shapes = recipe_shapes(loaded.recipe) or _shape_of_study(loaded.graph, loaded.recipe, study, force)
+    plan = cached_plan(model, shapes=shapes, threads=threads)
+    tell("compile", 1, 1)
+    return plan
+
+
+def input_dims(graph: ir.Model, name: str) -> tuple[int | None, ...]:
+    """The shape of a graph's input; None where it is open."""
+    for value in graph.graph.inputs:
+        if value.name == name and value.shape is not None:
+            return tuple(d if isinstance(d, int) else None for d in value.shape)
+    return ()
+
+
+def _shape_of_study(graph: ir.Model, recipe: Recipe, study: Study, force: bool) -> dict[str, tuple[int, ...]] | None:
+    dims = input_dims(graph, recipe.input.name)
+    if dims and None not in dims:
+        return None
+    layout = recipe.input.layout
+    volume = open_study(study, recipe, force=force).volume
+    way = map_grid(volume, recipe.input.grid, zyx_of(dims, layout))
+    shape = layout_shape(layout, len(recipe.input.channels), way.network_zyx)
+    return {recipe.input.name: tuple(size for size in shape if size is not None)}

@@ -1,0 +1,238 @@
+"""Session: many studies through one plan; reading, running and writing overlap.
+
+Three threads, one a stage: a study is read while the one before it runs and the one before that is written. At most
+``IN_FLIGHT`` studies are held at any time, whatever the number given, so memory is bounded.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import BoundedSemaphore
+from types import TracebackType
+from typing import Any
+
+from voxelrt.backends.native import CancelFlag
+from voxelrt.errors import CancelledError, InputError, UsageError, VoxelRTError
+from voxelrt.pipeline import Progress, Ready, Request, finish, prepare, refuse_unwritable, run
+from voxelrt.plan.plan import Plan
+from voxelrt.preprocess.contract import recipe_of
+from voxelrt.preprocess.study import Place, Study
+from voxelrt.result import Result
+from voxelrt.runtime.shelf import Names, Shelf
+
+IN_FLIGHT = 4
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A study on its way; ``note`` records its file in the folder's manifest."""
+
+    request: Request
+    note: Callable[[], None] | None
+    future: Future[Result] = field(default_factory=Future)
+
+    def noted(self) -> None:
+        if self.note is not None:
+            self.note()
+
+
+class Session:
+    """Runs many studies through one plan. Use it as a context manager.
+
+    Parameters
+    ----------
+    plan
+        A compiled plan.
+    threads
+        Compute threads; default the plan's own. The three threads that read, run and write are beside them.
+    force
+        Run on studies that the model was not made for, with a warning.
+    progress
+        Called with (stage, step, steps), from the threads of the stages.
+
+    Raises
+    ------
+    UsageError : the plan needs a recipe and has none.
+    """
+
+    def __init__(
+        self, plan: Plan, threads: int | None = None, *, force: bool = False, progress: Progress | None = None
+    ) -> None:
+        self.plan = plan.with_threads(threads) if threads else plan
+        recipe_of(self.plan)
+        self._force = force
+        self._tell = progress or (lambda stage, step, steps: None)
+        self._cancel = CancelFlag()
+        self._room = BoundedSemaphore(IN_FLIGHT)
+        self._reader, self._runner, self._writer = (
+            ThreadPoolExecutor(1, f"voxelrt-{name}") for name in ("read", "run", "write")
+        )
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close(cancel=kind is not None)
+
+    def close(self, *, cancel: bool = False) -> None:
+        """Wait for the studies on their way; with ``cancel`` stop them between two steps. Files are whole or absent."""
+        if cancel:
+            self._cancel.set()
+        for pool in (self._reader, self._runner, self._writer):
+            pool.shutdown(wait=True)
+
+    # ---- one study ----
+
+    def submit(self, study: Study, out: Place | None = None, *, picture: Place | None = None) -> Future[Result]:
+        """Put a study in the queue.
+
+        Returns
+        -------
+        future : its result is the Result; the study's own error is raised by ``future.result()``.
+
+        Raises
+        ------
+        UsageError, OutputError : ``out`` or ``picture`` cannot be written.
+        """
+        return self._submit(study, out, picture, None)
+
+    def _submit(
+        self, study: Study, out: Place | None, picture: Place | None, note: Callable[[], None] | None
+    ) -> Future[Result]:
+        request = Request(
+            study, None if out is None else Path(out), None if picture is None else Path(picture), self._force
+        )
+        refuse_unwritable(request)
+        job = _Job(request, note)
+        self._reader.submit(self._read, job)
+        return job.future
+
+    def _read(self, job: _Job) -> None:
+        if not job.future.set_running_or_notify_cancel():
+            return
+        self._room.acquire()
+        self._next(job, lambda: prepare(self.plan, job.request, self._tell), self._runner, self._run)
+
+    def _run(self, job: _Job, ready: Ready) -> None:
+        def work() -> tuple[Ready, Any]:
+            return ready, run(self.plan, ready, self._tell, self._cancel)
+
+        self._next(job, work, self._writer, self._write)
+
+    def _write(self, job: _Job, done: tuple[Ready, Any]) -> None:
+        try:
+            self._refuse_cancelled()
+            # Noted before a new file appears, so that a session killed in between finds its own files again.
+            if job.request.out is not None and not job.request.out.exists():
+                job.noted()
+            result = finish(*done, self._tell)
+            job.noted()
+        except BaseException as error:  # noqa: BLE001 - a future carries every failure to whoever waits for it
+            self._fail(job, error)
+        else:
+            self._room.release()
+            job.future.set_result(result)
+
+    def _next(self, job: _Job, work: Callable[[], Any], pool: ThreadPoolExecutor, then: Callable[..., None]) -> None:
+        """Do this stage and hand on to the next; a failure ends the study here."""
+        try:
+            self._refuse_cancelled()
+            pool.submit(then, job, work())
+        except BaseException as error:  # noqa: BLE001 - as above
+            self._fail(job, error)
+
+    def _fail(self, job: _Job, error: BaseException) -> None:
+        self._room.release()
+        job.future.set_exception(error)
+
+    def _refuse_cancelled(self) -> None:
+        if self._cancel.is_set:
+            raise CancelledError("the session was stopped")
+
+    # ---- many studies ----
+
+    def map(
+        self,
+        studies: Iterable[Study],
+        out_dir: Place | None = None,
+        *,
+        names: Names = "number",
+        resume: bool = False,
+        overwrite: bool = False,
+        pictures: bool = False,
+    ) -> Iterator[Result]:
+        """Run all studies; yield one Result for each, in their order.
+
+        A study that fails does not stop the others: its Result has ``error`` set, and ``labels`` raises it. The
+        iterator takes studies only as fast as results are taken from it.
+
+        Parameters
+        ----------
+        studies
+            Anything ``voxelrt.predict`` takes; may be a generator.
+        out_dir
+            Where to write; made if it does not exist. Without it nothing is written.
+        names
+            "number" gives study-0001.nii.gz and so on, in the order of `studies`; names of input files can hold names
+            of patients. "input" uses them all the same.
+        resume
+            Keep what an earlier session of the same plan wrote for the same studies, and only do the rest. It is the
+            study's content that is compared, not its name.
+        overwrite
+            Replace what is there. Without this and without `resume`, a file that is there is an error of its study.
+        pictures
+            Write a PNG beside each mask.
+
+        Raises
+        ------
+        UsageError : `resume` and `overwrite` together. OutputError : `out_dir` cannot be made.
+        """
+        if resume and overwrite:
+            raise UsageError("resume keeps what is there and overwrite replaces it; choose one")
+        shelf = Shelf(out_dir, self.plan, names, resume, overwrite) if out_dir is not None else None
+        return self._map(studies, shelf, pictures)
+
+    def _map(self, studies: Iterable[Study], shelf: Shelf | None, pictures: bool) -> Iterator[Result]:
+        waiting: deque[Future[Result]] = deque()
+        for number, study in enumerate(studies, start=1):
+            waiting.append(self._start(number, study, shelf, pictures))
+            if len(waiting) >= IN_FLIGHT:
+                yield _taken(waiting.popleft())
+        while waiting:
+            yield _taken(waiting.popleft())
+
+    def _start(self, number: int, study: Study, shelf: Shelf | None, pictures: bool) -> Future[Result]:
+        try:
+            if shelf is None:
+                return self.submit(study)
+            place = shelf.place(number, study)
+            if place.kept:
+                return _ready(Result(out=place.out, skipped=True))
+            picture = place.out.with_name(place.out.name.removesuffix(".nii.gz") + ".png") if pictures else None
+            return self._submit(study, place.out, picture, place.note)
+        except VoxelRTError as error:
+            return _ready(Result(error=error))
+
+
+def _ready(result: Result) -> Future[Result]:
+    future: Future[Result] = Future()
+    future.set_result(result)
+    return future
+
+
+def _taken(future: Future[Result]) -> Result:
+    """The result of a study, a failed one included; Ctrl-C and errors of the program itself go on."""
+    try:
+        return future.result()
+    except CancelledError:
+        raise
+    except VoxelRTError as error:
+        return Result(error=error)
+    except MemoryError:
+        return Result(error=InputError("the study needs more memory than there is"))
