@@ -82,11 +82,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=600.0, help="fuzzing time for each reader")
     options = parser.parse_args()
-    lines = [
-        "# Long checks",
-        "",
-        f"Written by `make soak` on {platform.machine()}, Python {platform.python_version()}.",
-    ]
+    lines = ["# Long checks", "", f"Written by `make soak` on {platform.machine()}."]
     lines += ["", "## Fuzzing (ASan and UBSan)", "", *fuzz(options.seconds), "", "## Native suites", ""]
     thread = {
         "VOXELRT_LIBRARY": str(build("tsan", "thread")),
