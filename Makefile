@@ -6,7 +6,7 @@ NATIVE_SOURCES := $(shell find kernels -name '*.cpp' -o -name '*.h') CMakeLists.
 SANITIZED := build/sanitized
 
 .PHONY: demo test test-emulation test-native-matrix soak native types lint format bench bench-quick gpu-acceptance \
-	conformance clean
+	conformance clean test-packaging
 
 # ---- set-up: done once, again only when what it depends on has changed ----
 
@@ -57,6 +57,13 @@ test-native-matrix: $(SANITIZED)/libvoxelrt.so
 		$(BIN)/python -m pytest -n 2 -q -p no:cacheprovider tests/kernels tests/unit/test_plan_file.py || exit 1; \
 	done
 	$(BIN)/python -m pytest -q tests/native
+
+# The sdist, the wheel made from it, and a clean venv that uses it.
+test-packaging: $(VENV)/.developer
+	$(BIN)/python -m tests.packaging.check
+
+soak: $(VENV)/.developer
+	$(BIN)/python -m tests.soak.run
 
 lint: $(VENV)/.developer
 	$(BIN)/ruff check .

@@ -239,6 +239,8 @@ struct Loop {
 // Calls body(offset, at, length) for the straight pieces of operand k in the loop's elements [start, start + count):
 // `offset` in elements from its data, `at` from `start`; within a piece the stride is that of the last axis.
 template <class F> static inline void for_pieces(const Loop &loop, int k, int64_t start, int64_t count, F &&body) {
+    if (count <= 0)
+        return;
     int64_t index[kMaxAxes], offset = 0, rest = start;
     const int last = loop.rank - 1;
     for (int i = last; i >= 0; --i) {

@@ -8,35 +8,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.kernels.blocked import answer, blocked, output
 from voxelrt import kernels
 from voxelrt.errors import ShapeError
 from voxelrt.kernels.common import native
-from voxelrt.kernels.common.native import BLOCKED16, Operand
+from voxelrt.kernels.common.kernel import Array
+from voxelrt.kernels.common.native import Operand
 from voxelrt.kernels.elementwise import elementwise
 from voxelrt.kernels.elementwise.codes import BINARY, UNARY
 
 FOLDER = Path(kernels.__file__).parent / "elementwise"
 
 
-def _blocked(array: np.ndarray, pending: tuple[np.ndarray, np.ndarray, float] | None = None) -> Operand:
-    return Operand(native.to_blocked(array), BLOCKED16, array.shape[1], pending)
-
-
-def _output(shape: tuple[int, ...]) -> Operand:
-    n, c, *space = shape
-    return Operand(native.aligned_empty((n, -(-c // 16), *space, 16), np.float32), BLOCKED16, c)
-
-
-def _answer(out: Operand) -> np.ndarray:
-    tail = out.array.shape[1] * 16 - out.channels
-    if tail:
-        assert not out.array[:, -1, ..., 16 - tail :].any(), "channels past the last hold zeros"
-    return native.from_blocked(out.array, out.channels)
-
-
-def _binary(op: str, x: object, y: object, out: Operand) -> np.ndarray:
-    native.run_kernel("elementwise.binary", [x, y], [out], op=BINARY.index(op), post=0, alpha=0, beta=0)  # type: ignore[list-item]
-    return _answer(out)
+def _binary(op: str, x: Operand, y: Array | Operand, out: Operand) -> Array:
+    native.run_kernel("elementwise.binary", [x, y], [out], op=BINARY.index(op), post=0, alpha=0, beta=0)
+    return answer(out)
 
 
 @pytest.mark.parametrize(("header", "names"), [("unary.h", UNARY), ("binary.h", BINARY)])
@@ -49,9 +35,9 @@ def test_codes_are_the_places_in_the_headers_list(header: str, names: tuple[str,
 def test_blocked_unary(shape: tuple[int, ...]) -> None:
     x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     for op in ("Sigmoid", "Relu", "Exp"):
-        out = _output(shape)
-        native.run_kernel("elementwise.unary", [_blocked(x)], [out], op=UNARY.index(op), alpha=0, beta=0)
-        np.testing.assert_allclose(_answer(out), elementwise(op, x), rtol=1e-6)
+        out = output(shape)
+        native.run_kernel("elementwise.unary", [blocked(x)], [out], op=UNARY.index(op), alpha=0, beta=0)
+        np.testing.assert_allclose(answer(out), elementwise(op, x), rtol=1e-6)
 
 
 @pytest.mark.parametrize("channels", [16, 19, 5])
@@ -61,9 +47,9 @@ def test_blocked_binary_with_every_kind_of_second_operand(channels: int) -> None
     x = rng.normal(size=shape).astype(np.float32)
     for other in (shape, (1, 1, 1, 1, 1), (), (1, channels, 1, 1, 1), (2, channels, 1, 1, 1), (2, 1, 3, 4, 7), (4, 7)):
         y = rng.normal(size=other).astype(np.float32)
-        np.testing.assert_array_equal(_binary("Add", _blocked(x), y, _output(shape)), x + y)
+        np.testing.assert_array_equal(_binary("Add", blocked(x), y, output(shape)), x + y)
         if len(other) == 5:
-            np.testing.assert_array_equal(_binary("Sub", _blocked(x), _blocked(y), _output(shape)), x - y)
+            np.testing.assert_array_equal(_binary("Sub", blocked(x), blocked(y), output(shape)), x - y)
 
 
 @pytest.mark.parametrize("channels", [16, 19])
@@ -75,10 +61,10 @@ def test_what_is_pending_is_applied(channels: int) -> None:
     wide = (slice(None), slice(None), None, None, None)
     applied = x * scale[wide] + shift[wide]
     applied = np.where(applied >= 0, applied, applied * np.float32(0.1))
-    out = _output(shape)
+    out = output(shape)
     native.run_kernel(
         "elementwise.binary",
-        [_blocked(x, (scale, shift, 0.1)), _blocked(y, (shift, scale, 1.0))],
+        [blocked(x, (scale, shift, 0.1)), blocked(y, (shift, scale, 1.0))],
         [out],
         op=BINARY.index("Add"),
         post=UNARY.index("Relu"),
@@ -86,7 +72,7 @@ def test_what_is_pending_is_applied(channels: int) -> None:
         beta=0,
     )
     expected = np.maximum(applied + (y * shift[wide] + scale[wide]), 0)
-    np.testing.assert_allclose(_answer(out), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(answer(out), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_in_place() -> None:
@@ -98,7 +84,7 @@ def test_in_place() -> None:
     np.testing.assert_array_equal(y, expected)
 
 
-def test_gaps_in_the_output() -> None:
+def test_gaps_in_theoutput() -> None:
     whole = np.full((3, 8, 50), -1.0, np.float32)
     x = np.arange(3 * 4 * 50, dtype=np.float32).reshape(3, 4, 50)
     native.run_kernel("elementwise.unary", [x], [whole[:, 2:6]], op=UNARY.index("Neg"), alpha=0, beta=0)
@@ -134,7 +120,7 @@ def test_powers_of_mixed_dtypes() -> None:
         ("Where", (np.ones(3, np.int8), np.ones(3, np.float32), np.ones(3, np.float32))),
     ],
 )
-def test_refusals(op: str, arrays: tuple[np.ndarray, ...]) -> None:
+def test_refusals(op: str, arrays: tuple[Array, ...]) -> None:
     with pytest.raises(ShapeError):
         elementwise(op, *arrays)
 

@@ -66,6 +66,12 @@ def _sources(b: Builder, x: ir.Value) -> tuple[Operand, Operand | None]:
     return b.blocked(x), None
 
 
+def _read_by_volumes(value: ir.Value) -> bool:
+    """Whether a consumer would want the value blocked."""
+    wanting = ("Conv", "ConvTranspose", "MaxPool", "AveragePool", "InstanceNormalization", "Concat")
+    return any(use.node.op_type in wanting for use in value.uses())
+
+
 def _direct(
     b: Builder, node: ir.Node, raw: np.ndarray[Any, Any], bias: np.ndarray[Any, Any] | None, shape: Window, groups: int
 ) -> None:
@@ -73,7 +79,7 @@ def _direct(
     assert x is not None
     first, second = _sources(b, x)
     activation, out = fused_activation(b, node.outputs[0])
-    head = raw.shape[0] <= FEW and b.is_output(out)
+    head = raw.shape[0] <= FEW and not _read_by_volumes(out)
     params = {
         "algorithm": 0,
         **_window_params(shape),
