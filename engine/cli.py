@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Annotated
 
@@ -19,7 +20,14 @@ EPILOGUE = (
     "library; 9 download; 130 stopped. --debug shows where an error came from."
 )
 
-COMMANDS = ("run", "compile", "info", "bench", "fetch", "doctor")
+COMMANDS = {
+    "run": ("run", "run"),
+    "compile": ("compile", "compile_command"),
+    "info": ("info", "info"),
+    "bench": ("bench", "bench"),
+    "fetch": ("fetch", "fetch_command"),
+    "doctor": ("doctor", "doctor"),
+}
 
 
 def application(wanted: str | None = None) -> typer.Typer:
@@ -33,8 +41,8 @@ def application(wanted: str | None = None) -> typer.Typer:
         help="Inference engine for medical volumes. Research software, not a medical device.",
     )
     app.callback()(_options)
-    for name in (wanted,) if wanted in COMMANDS else COMMANDS:
-        app.command(name, epilog=EPILOGUE)(_function(str(name)))
+    for name in (wanted,) if wanted is not None and wanted in COMMANDS else COMMANDS:
+        app.command(name, epilog=EPILOGUE)(_function(name))
     return app
 
 
@@ -69,32 +77,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _options(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.", is_eager=True)] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show where an error came from.")] = False,
-) -> None:
-    del debug  # taken out of the arguments by main, wherever it stands
-    if version:
-        from importlib.metadata import version as version_of
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
 
-        print(f"voxelrt {version_of('voxelrt')}")
+        print(f"voxelrt {version('voxelrt')}")
         raise typer.Exit
 
 
-def _function(name: str) -> object:
-    if name == "run":
-        from voxelrt.commands.run import run as function
-    elif name == "compile":
-        from voxelrt.commands.compile import compile_command as function
-    elif name == "info":
-        from voxelrt.commands.info import info as function
-    elif name == "bench":
-        from voxelrt.commands.bench import bench as function
-    elif name == "fetch":
-        from voxelrt.commands.fetch import fetch_command as function
-    else:
-        from voxelrt.commands.doctor import doctor as function
-    return function
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and leave.", is_eager=True, callback=_version)
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show where an error came from.")] = False,
+) -> None:
+    del version, debug  # the first has its callback; the second main takes out, wherever it stands
+
+
+def _function(name: str) -> Callable[..., None]:
+    module, function = COMMANDS[name]
+    found: Callable[..., None] = getattr(importlib.import_module(f"voxelrt.commands.{module}"), function)
+    return found
 
 
 def _say(text: str, code: int) -> int:

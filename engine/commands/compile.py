@@ -38,7 +38,8 @@ def compile_command(
     precision: PrecisionOption = Precision.FP32,
     fallback: FallbackOption = Fallback.ONNXRUNTIME,
     verify: Annotated[
-        bool, typer.Option("--verify/--no-verify", help="Measure the plan against another executor; fail if it departs.")
+        bool,
+        typer.Option("--verify/--no-verify", help="Measure the plan against another executor; fail if it departs."),
     ] = True,
     describe: Annotated[bool, typer.Option("--describe", help="Say where every node runs and why.")] = False,
     threads: ThreadsOption = None,

@@ -92,7 +92,9 @@ def _environment() -> Finding:
         count = environment.threads()
     except VoxelRTError as error:
         return Finding("environment", "broken", str(error))
-    return Finding("threads", "ok", f"{count} compute threads (what affinity and cgroup quota, or VOXELRT_THREADS, allow)")
+    return Finding(
+        "threads", "ok", f"{count} compute threads (what affinity and cgroup quota, or VOXELRT_THREADS, allow)"
+    )
 
 
 def _native() -> list[Finding]:
@@ -134,4 +136,6 @@ def _cache() -> Finding:
     used = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) if folder.is_dir() else 0
     there = next(p for p in (folder, *folder.parents) if p.exists())
     free = shutil.disk_usage(there).free
-    return Finding("cache folder", "ok", f"{folder}: {used / 2**20:.1f} MiB used, {free / 2**30:.1f} GiB free on its disk")
+    return Finding(
+        "cache folder", "ok", f"{folder}: {used / 2**20:.1f} MiB used, {free / 2**30:.1f} GiB free on its disk"
+    )

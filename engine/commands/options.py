@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -15,20 +15,20 @@ Dim = int | tuple[int, int, int]
 Shapes = dict[str, tuple[Dim, ...]]
 
 
-class Device(str, Enum):
+class Device(StrEnum):
     """Where to run."""
 
     AUTO = "auto"
     CPU = "cpu"
 
 
-class Precision(str, Enum):
+class Precision(StrEnum):
     """In what arithmetic."""
 
     FP32 = "fp32"
 
 
-class Fallback(str, Enum):
+class Fallback(StrEnum):
     """What becomes of nodes without a kernel of ours."""
 
     ONNXRUNTIME = "onnxruntime"
@@ -39,7 +39,9 @@ DeviceOption = Annotated[Device, typer.Option("--device", help="Where to run.")]
 PrecisionOption = Annotated[Precision, typer.Option("--precision", help="In what arithmetic.")]
 FallbackOption = Annotated[
     Fallback,
-    typer.Option("--fallback", help="Nodes without a kernel of ours: run them in ONNX Runtime, or refuse, naming them."),
+    typer.Option(
+        "--fallback", help="Nodes without a kernel of ours: run them in ONNX Runtime, or refuse, naming them."
+    ),
 ]
 ShapeOption = Annotated[
     list[str] | None,
@@ -53,9 +55,12 @@ ThreadsOption = Annotated[
     int | None, typer.Option("--threads", min=1, max=1024, help="Compute threads; default all that are allowed.")
 ]
 JsonOption = Annotated[
-    str | None, typer.Option("--json", metavar="FILE|-", help="Write the answer as JSON; - prints it, and nothing else.")
+    str | None,
+    typer.Option("--json", metavar="FILE|-", help="Write the answer as JSON; - prints it, and nothing else."),
 ]
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no tables; warnings and errors only.")]
+QuietOption = Annotated[
+    bool, typer.Option("--quiet", "-q", help="No progress and no tables; warnings and errors only.")
+]
 ForceOption = Annotated[
     bool, typer.Option("--force", help="Run on a study that the model was not made for, with a warning.")
 ]

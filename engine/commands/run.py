@@ -51,7 +51,8 @@ class Target:
 def run(
     model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)],
     studies: Annotated[
-        list[Path] | None, typer.Argument(metavar="STUDY...", help="NIfTI files, or folders with one DICOM series each.")
+        list[Path] | None,
+        typer.Argument(metavar="STUDY...", help="NIfTI files, or folders with one DICOM series each."),
     ] = None,
     out: Annotated[
         Path | None,

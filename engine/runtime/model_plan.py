@@ -64,9 +64,7 @@ def plan_for_study(
         if loaded.recipe is not None:
             check_supported(loaded.recipe)
             shapes = recipe_shapes(loaded.recipe) or _shape_of_study(loaded.graph, loaded.recipe, study, force)
-    plan = cached_plan(
-        model, shapes=shapes, precision=precision, fallback=fallback, threads=threads, progress=say
-    )
+    plan = cached_plan(model, shapes=shapes, precision=precision, fallback=fallback, threads=threads, progress=say)
     tell("compile", 1, 1)
     return plan
 

@@ -1,0 +1,1 @@
+"""Benchmarks: kernels and networks against named peers, measured in one run."""
