@@ -58,9 +58,8 @@ def main() -> None:
         dist, env = work / "dist", work / "venv"
         run(sys.executable, "-m", "build", "--outdir", dist, ROOT, cwd=work)  # sdist, then the wheel from the sdist
         wheel, sdist = next(dist.glob("*.whl")), next(dist.glob("*.tar.gz"))
-        print(
-            f"built {sdist.name} ({sdist.stat().st_size / 1e6:.1f} MB), {wheel.name} ({wheel.stat().st_size / 1e6:.1f} MB)"
-        )
+        for file in (sdist, wheel):
+            print(f"built {file.name}: {file.stat().st_size / 1e6:.1f} MB")
         audit = run(Path(sys.executable).parent / "auditwheel", "show", wheel, cwd=work)
         tag = next((word for word in audit.replace('"', " ").split() if word.startswith("manylinux_")), "")
         if not tag or "libstdc++" in audit:

@@ -1,0 +1,110 @@
+"""The networks that rows are about, as ONNX files with fixed shapes, and their seeded inputs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import onnx_ir.passes.common as passes
+from numpy.typing import NDArray
+
+from voxelrt.models.architectures import unet3d
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A network ready for a contest."""
+
+    title: str
+    model: Path
+    x: Path
+    voxels: int
+    flops: float
+
+
+@dataclass(frozen=True)
+class Network:
+    """One row: ``make(seed, size)`` gives the graph and its input; ``size`` is the edge of a window in voxels."""
+
+    name: str
+    title: str
+    make: Callable[[int, int], tuple[ir.Model, Array]]
+
+    def prepare(self, folder: Path, seed: int, size: int) -> Prepared:
+        """Write the ONNX file and the input into ``folder``."""
+        model, x = self.make(seed, size)
+        _fix_shapes(model, x.shape)
+        path = folder / "model.onnx"
+        ir.save(model, path)
+        np.save(folder / "x.npy", x)
+        title = self.title.format(size=size)
+        return Prepared(title, path, folder / "x.npy", math.prod(x.shape), count_flops(model))
+
+
+def demo(seed: int, size: int) -> tuple[ir.Model, Array]:
+    """deepbrain's trained network; its weights are its own, the seed draws the head-like volume it is fed.
+
+    Raises
+    ------
+    ValueError
+        The network takes 128³ and nothing else.
+    """
+    from voxelrt.models.load import load
+
+    if size != 128:
+        raise ValueError("models/demo is a trained network of 128³: it has no other size")
+    volume = unet3d.draw_volume((1, 1, size, size, size), seed)
+    axis = np.linspace(-1.0, 1.0, size, dtype=np.float32) ** 2
+    radius = axis[:, None, None] + axis[None, :, None] + axis[None, None, :]
+    head = np.where(radius < 0.6, 2.0 + 0.5 * volume, np.where(radius < 0.75, 0.5, 3.0)) * (radius < 0.85)
+    head = np.clip(head, 0.0, None)
+    x = (head / head.max()).astype(np.float32).reshape(1, size, size, size, 1)
+    return load("brain-extraction").graph, x
+
+
+def unet(seed: int, size: int) -> tuple[ir.Model, Array]:
+    """The nnU-Net-class network; the seed draws weights and input."""
+    patch = (size, size, size)
+    return unet3d.build_unet3d(patch=patch, seed=seed), unet3d.draw_volume((1, 1, *patch), seed + 1)
+
+
+NETWORKS = {
+    network.name: network
+    for network in (
+        Network("models/demo", "deepbrain's 3-D U-Net, {size}³", demo),
+        Network("models/unet3d", "nnU-Net-class 3-D U-Net 32…320, {size}³, 5 classes", unet),
+    )
+}
+
+
+def _fix_shapes(model: ir.Model, shape: tuple[int, ...]) -> None:
+    """Give the input its shape and let it follow through the graph: peers are at their best with fixed shapes."""
+    (start,) = model.graph.inputs
+    start.shape = ir.Shape(shape)
+    for node in model.graph:
+        for value in node.outputs:
+            value.shape = None
+    passes.ShapeInferencePass()(model)
+
+
+def count_flops(model: ir.Model) -> float:
+    """Multiplications and additions of the convolutions; what a direct algorithm has to do."""
+    total = 0.0
+    for node in model.graph:
+        if node.op_type not in ("Conv", "ConvTranspose"):
+            continue
+        weight = node.inputs[1]
+        grid = node.outputs[0] if node.op_type == "Conv" else node.inputs[0]
+        if weight is None or weight.shape is None or grid is None or grid.shape is None:
+            return 0.0
+        dims = [d for d in grid.shape if isinstance(d, int)]
+        windows = math.prod(dims) / dims[1]  # batch times voxels; of the input where the convolution is transposed
+        total += 2.0 * math.prod(int(d) for d in weight.shape if isinstance(d, int)) * windows
+    return total

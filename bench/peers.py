@@ -1,0 +1,86 @@
+"""The peers of ``peers.toml``, and VoxelRT itself, as contestants of a row."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+PEERS = Path(__file__).with_name("peers.toml")
+SUBJECT = "voxelrt"
+# What the libraries below a peer read their number of threads from.
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One program that computes a row's answer, in a process of its own.
+
+    Parameters are those of ``peers.toml``, where each is described.
+    """
+
+    name: str
+    title: str
+    runner: str
+    precision: str = "fp32"
+    tolerance: float = 5e-5
+    quick: bool = True
+    default: bool = True
+    mode: str = ""
+    requirements: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    def variables(self, threads: int) -> dict[str, str]:
+        """The environment variables that its process gets on top of the caller's."""
+        number = str(threads)
+        own = {name: value.format(threads=number) for name, value in self.environment.items()}
+        return {**dict.fromkeys(_THREADS, number), **own}
+
+
+def subject() -> Contestant:
+    """VoxelRT, held to the tolerance of its fp32 precision."""
+    return Contestant(SUBJECT, "VoxelRT fp32", "voxelrt", mode="voxelrt.compile(model, fallback='error')")
+
+
+def read_peers(path: Path = PEERS) -> dict[str, Contestant]:
+    """All peers by name, in the file's order.
+
+    Raises
+    ------
+    ValueError
+        A key that no peer has: a typing error would silently change what is measured.
+    """
+    tables = tomllib.loads(path.read_text(encoding="utf-8"))["peers"]
+    known = set(Contestant.__dataclass_fields__) - {"name"}
+    found: dict[str, Contestant] = {}
+    for name, table in tables.items():
+        if unknown := set(table) - known:
+            raise ValueError(f"{path.name}: peer {name} has unknown keys: {', '.join(sorted(unknown))}")
+        found[name] = Contestant(name, **{**table, "requirements": tuple(table["requirements"])})
+    return found
+
+
+def choose_peers(names: Sequence[str] | None, quick: bool) -> list[Contestant]:
+    """The peers asked for by name, else those of the quick or of the full run.
+
+    Raises
+    ------
+    ValueError
+        A name that is not in the file.
+    """
+    peers = read_peers()
+    if names is not None:
+        if unknown := [name for name in names if name not in peers]:
+            raise ValueError(f"no peer is named {', '.join(unknown)}; peers.toml has {', '.join(peers)}")
+        return [peers[name] for name in names]
+    return [peer for peer in peers.values() if peer.default and (peer.quick or not quick)]
+
+
+def requirements(path: Path = PEERS) -> list[str]:
+    """What pip installs into the bench's environment: the tools and every peer's pins."""
+    tools = tomllib.loads(path.read_text(encoding="utf-8"))["tools"]
+    pins = (pin for peer in read_peers(path).values() for pin in peer.requirements)
+    return list(dict.fromkeys([*tools, *pins]))

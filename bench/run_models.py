@@ -1,0 +1,65 @@
+"""The model rows: each network, VoxelRT and the peers, in one contest."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench import machine
+from bench.contest import Contest, Entry, hold
+from bench.networks import NETWORKS, Prepared
+from bench.peers import SUBJECT, Contestant, subject
+from bench.ratios import ratio_of
+
+REFERENCE = "onnxruntime"  # an executor that shares no code with ours, and that every environment here has
+
+
+def run_model(
+    name: str,
+    peers: Sequence[Contestant],
+    *,
+    size: int,
+    seed: int,
+    rounds: int,
+    threads: int,
+    budget_s: float,
+    tell: Callable[[str], None],
+) -> dict[str, Any]:
+    """Measure one network; a row that cannot be made at all holds the error and nothing else."""
+    tell(f"{name} at {size}³")
+    before = machine.load()
+    try:
+        with tempfile.TemporaryDirectory(prefix="voxelrt-bench-") as temporary:
+            folder = Path(temporary)
+            prepared = NETWORKS[name].prepare(folder, seed, size)
+            contest = Contest(prepared.model, prepared.x, REFERENCE, folder, threads, rounds, seed, budget_s, tell)
+            entries = hold(contest, [subject(), *peers])
+    except Exception as error:  # noqa: BLE001 - a row that fails must not take the others with it
+        tell(f"    failed: {error}")
+        return {"row": name, "size": size, "error": f"{type(error).__name__}: {error}", "contestants": {}}
+    return _record(name, size, prepared, entries, {"load_before": before, "load_after": machine.load()})
+
+
+def _record(
+    name: str, size: int, prepared: Prepared, entries: Sequence[Entry], load: dict[str, float]
+) -> dict[str, Any]:
+    ours = next(e for e in entries if e.contestant.name == SUBJECT)
+    ratios = {
+        e.contestant.name: ratio_of(e.times_s, ours.times_s).record()
+        for e in entries
+        if e is not ours and e.times_s and len(e.times_s) == len(ours.times_s)
+    }
+    return {
+        "row": name,
+        "title": prepared.title,
+        "size": size,
+        "error": "",
+        "reference": REFERENCE,
+        "voxels": prepared.voxels,
+        "flops": prepared.flops,
+        **load,
+        "contestants": {e.contestant.name: e.record() for e in entries},
+        "ratios": ratios,
+    }

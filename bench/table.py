@@ -1,0 +1,109 @@
+"""A run's JSON as Markdown: what README's table of speed is printed with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from bench.peers import SUBJECT
+
+Record = Mapping[str, Any]
+
+
+def markdown(run: Record) -> str:
+    """The whole run: where it was made, the networks, the kernels."""
+    parts = [_heading(run)]
+    for row in run["models"]:
+        parts.append("\n".join(_model(row, run.get("ceilings"))))
+    if run["kernels"]:
+        parts.append("\n".join(_kernels(run["kernels"], run.get("ceilings"))))
+    return "\n\n".join(parts) + "\n"
+
+
+def _heading(run: Record) -> str:
+    machine, revision = run["machine"], run["revision"]
+    text = (
+        f"{machine['processor']}, {machine['threads']} threads, {machine['memory_gib']} GiB; "
+        f"commit {revision['commit'][:10]}{' with changes' if revision['dirty'] else ''}; "
+        f"{run['created']}; `{run['command']}`."
+    )
+    if ceilings := run.get("ceilings"):
+        text += (
+            f"\nMeasured ceilings of the machine in this run: fp32 {ceilings['fma_gflops_one']:.0f} GFLOP/s on one thread,"
+            f" {ceilings['fma_gflops']:.0f} on all; copy {ceilings['copy_gbps']:.1f} GB/s,"
+            f" {ceilings['copy_streaming_gbps']:.1f} with streaming stores (read + written)."
+        )
+    if run.get("warnings"):
+        text += "".join(f"\n**Warning**: {line}." for line in run["warnings"])
+    return text
+
+
+def _model(row: Record, ceilings: Record | None) -> Iterator[str]:
+    yield f"### {row['row']}: {row.get('title', '')}"
+    yield ""
+    if row["error"]:
+        yield f"Not measured: {row['error']}"
+        return
+    yield f"{row['flops'] / 1e9:.0f} GFLOP a window in direct form."
+    yield ""
+    columns = ("", "s per window", "Mvoxel/s", "of peak", "peak RSS", "‖e‖/‖ref‖", "VoxelRT is faster by (95 %)")
+    yield _line(columns)
+    yield _line(["---"] + ["---:"] * (len(columns) - 1))
+    for name, entry in row["contestants"].items():
+        yield _line(_contestant(name, entry, row, ceilings))
+
+
+def _contestant(name: str, entry: Record, row: Record, ceilings: Record | None) -> list[str]:
+    title = f"**{entry['title']}**" if name == SUBJECT else entry["title"]
+    error = "reference" if name == row["reference"] else _number(entry["difference"], "{:.1e}")
+    if entry["error"]:
+        return [title, f"no time: {entry['error']}", "", "", "", error, ""]
+    median = entry["median_s"]
+    share = f"{row['flops'] / median * 1e-9 / ceilings['fma_gflops']:.0%}" if ceilings else ""
+    memory = f"{entry['peak_run_bytes'] / 2**30:.2f} GiB"
+    return [title, _seconds(median), f"{row['voxels'] / median / 1e6:.3g}", share, memory, error, _ratio(row, name)]
+
+
+def _ratio(row: Record, name: str) -> str:
+    ratio = row["ratios"].get(name)
+    if ratio is None:
+        return ""
+    interval = f"{ratio['median']:.2f}× ({ratio['low']:.2f}–{ratio['high']:.2f})"
+    return interval if ratio["claim"] is not None else f"{interval}, only {ratio['coverage']:.0%} sure"
+
+
+def _kernels(rows: Sequence[Record], ceilings: Record | None) -> Iterator[str]:
+    yield "### kernels"
+    yield ""
+    yield _line(("case", "median", "quartiles", "GFLOP/s", "of peak", "GB/s", "of copy", "‖e‖/‖oracle‖"))
+    yield _line(["---"] + ["---:"] * 7)
+    for row in rows:
+        name = row["row"].removeprefix("kernels/")
+        if row["error"]:
+            yield _line([name, f"no time: {row['error']}", *[""] * 6])
+            continue
+        quartiles = f"{_seconds(row['q1_s'])}–{_seconds(row['q3_s'])}"
+        flops, of_peak = _rate(row["gflops"], ceilings and ceilings["fma_gflops"])
+        moved, of_copy = _rate(row["gbps"], ceilings and ceilings["copy_streaming_gbps"])
+        difference = _number(row["difference"], "{:.1e}")
+        yield _line([name, _seconds(row["median_s"]), quartiles, flops, of_peak, moved, of_copy, difference])
+
+
+def _rate(value: float, ceiling: float | None) -> tuple[str, str]:
+    if not value:
+        return "", ""
+    return f"{value:.3g}", f"{value / ceiling:.0%}" if ceiling else ""
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else form.format(value)
+
+
+def _seconds(value: float) -> str:
+    if value >= 1.0:
+        return f"{value:.2f} s"
+    return f"{value * 1e3:.3g} ms" if value >= 1e-3 else f"{value * 1e6:.3g} µs"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"

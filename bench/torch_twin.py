@@ -1,0 +1,160 @@
+"""The same network with the same weights as torch modules: what a torch user would run.
+
+The ONNX graph becomes a ``torch.fx`` module of ``nn.Conv3d``, ``nn.ConvTranspose3d``, ``nn.InstanceNorm3d`` and so on,
+called in order by generated straight-line code, so that eager torch and torch.compile meet nothing unusual.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import torch
+from torch import fx, nn
+
+
+def build_twin(path: Path) -> fx.GraphModule:
+    """Read an ONNX file of one input and one output and build its twin.
+
+    Parameters
+    ----------
+    path
+        A network of the ops in ``MODULES`` and ``CALLS``, in three dimensions, with fixed shapes.
+
+    Raises
+    ------
+    NotImplementedError
+        An op, or a setting of one, that has no twin here; names the node.
+    """
+    model = ir.load(path)
+    root = nn.Module()
+    graph = fx.Graph()
+    (start,) = model.graph.inputs
+    values = {start.name: graph.placeholder("x")}
+    for index, node in enumerate(model.graph):
+        attributes = {name: attribute.value for name, attribute in node.attributes.items()}
+        constants = [_constant(value) for value in node.inputs]
+        arguments = [
+            values[value.name]
+            for value, c in zip(node.inputs, constants, strict=True)
+            if value is not None and c is None
+        ]
+        weights = [c for c in constants if c is not None]
+        if node.op_type in MODULES:
+            name = f"step{index}_{node.op_type.lower()}"
+            root.add_module(name, MODULES[node.op_type](node, attributes, weights))
+            result = graph.call_module(name, tuple(arguments))
+            result = _trimmed(graph, result, node.op_type, attributes)
+        elif node.op_type in CALLS:
+            result = CALLS[node.op_type](graph, arguments, attributes, weights)
+        else:
+            raise NotImplementedError(f"{node.name}: {node.op_type} has no torch twin in this bench")
+        values[node.outputs[0].name] = result
+    graph.output(values[model.graph.outputs[0].name])
+    graph.lint()
+    return fx.GraphModule(root, graph)
+
+
+def _constant(value: ir.Value | None) -> np.ndarray[Any, Any] | None:
+    if value is None or value.const_value is None:
+        return None
+    return np.array(value.const_value.numpy())
+
+
+def _fill(module: nn.Module, **arrays: np.ndarray[Any, Any]) -> nn.Module:
+    module.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
+    return module
+
+
+def _symmetric(node: ir.Node, attributes: Mapping[str, Any]) -> tuple[int, ...]:
+    pads = tuple(attributes.get("pads", (0,) * 6))
+    if pads[:3] != pads[3:] or attributes.get("auto_pad", "NOTSET") != "NOTSET":
+        raise NotImplementedError(f"{node.name}: pads {pads} differ between the ends")
+    return pads[:3]
+
+
+def _convolution(node: ir.Node, attributes: Mapping[str, Any], weights: list[Any]) -> nn.Module:
+    weight, *bias = weights
+    group = attributes.get("group", 1)
+    module = nn.Conv3d(
+        weight.shape[1] * group,
+        weight.shape[0],
+        weight.shape[2:],
+        stride=tuple(attributes.get("strides", (1, 1, 1))),
+        padding=_symmetric(node, attributes),
+        dilation=tuple(attributes.get("dilations", (1, 1, 1))),
+        groups=group,
+        bias=bool(bias),
+    )
+    return _fill(module, weight=weight, **({"bias": bias[0]} if bias else {}))
+
+
+def _transposed(node: ir.Node, attributes: Mapping[str, Any], weights: list[Any]) -> nn.Module:
+    weight, *bias = weights
+    if (
+        any(tuple(attributes.get("pads", (0,) * 6))[:3])
+        or "output_padding" in attributes
+        or "output_shape" in attributes
+    ):
+        raise NotImplementedError(f"{node.name}: only a transposed convolution trimmed at its end has a twin here")
+    module = nn.ConvTranspose3d(
+        weight.shape[0],
+        weight.shape[1],
+        weight.shape[2:],
+        stride=tuple(attributes.get("strides", (1, 1, 1))),
+        bias=bool(bias),
+    )
+    return _fill(module, weight=weight, **({"bias": bias[0]} if bias else {}))
+
+
+def _trimmed(graph: fx.Graph, result: fx.Node, op: str, attributes: Mapping[str, Any]) -> fx.Node:
+    """Cut what ONNX's end pads of a transposed convolution take away; torch has no name for it."""
+    ends = tuple(attributes.get("pads", (0,) * 6))[3:]
+    if op != "ConvTranspose" or not any(ends):
+        return result
+    keep = (slice(None), slice(None), *(slice(0, -end if end else None) for end in ends))
+    return graph.call_function(_cut, (result, keep))
+
+
+def _cut(x: Any, keep: tuple[slice, ...]) -> Any:
+    return x[keep]
+
+
+def _norm(node: ir.Node, attributes: Mapping[str, Any], weights: list[Any]) -> nn.Module:
+    gamma, beta = weights
+    module = nn.InstanceNorm3d(len(gamma), eps=attributes.get("epsilon", 1e-5), affine=True)
+    return _fill(module, weight=gamma, bias=beta)
+
+
+def _max_pool(node: ir.Node, attributes: Mapping[str, Any], weights: list[Any]) -> nn.Module:
+    return nn.MaxPool3d(
+        tuple(attributes["kernel_shape"]),
+        stride=tuple(attributes.get("strides", (1, 1, 1))),
+        padding=_symmetric(node, attributes),
+    )
+
+
+MODULES: dict[str, Callable[[ir.Node, Mapping[str, Any], list[Any]], nn.Module]] = {
+    "Conv": _convolution,
+    "ConvTranspose": _transposed,
+    "InstanceNormalization": _norm,
+    "MaxPool": _max_pool,
+    "LeakyRelu": lambda node, attributes, weights: nn.LeakyReLU(attributes.get("alpha", 0.01), inplace=True),
+    "Relu": lambda node, attributes, weights: nn.ReLU(inplace=True),
+    "Sigmoid": lambda node, attributes, weights: nn.Sigmoid(),
+}
+
+CALLS: dict[str, Callable[[fx.Graph, list[Any], Mapping[str, Any], list[Any]], fx.Node]] = {
+    "Concat": lambda graph, arguments, attributes, weights: graph.call_function(
+        torch.cat, (arguments, attributes["axis"])
+    ),
+    "Reshape": lambda graph, arguments, attributes, weights: graph.call_method(
+        "reshape", (arguments[0], tuple(int(d) for d in weights[0]))
+    ),
+    "Transpose": lambda graph, arguments, attributes, weights: graph.call_method(
+        "permute", (arguments[0], tuple(attributes["perm"]))
+    ),
+}
