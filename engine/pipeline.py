@@ -8,7 +8,7 @@ What happens in each is said by the recipe, which travels inside the plan.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -182,8 +182,18 @@ def refuse_unwritable(request: Request) -> None:
             continue
         if not path.name.endswith(suffixes):
             raise UsageError(f"{path.name!r}: the name must end in {' or '.join(suffixes)}")
+        if any(_same_file(path, place) for place in _places(request.study)):
+            raise UsageError(f"{path.name!r} is the study itself; it is never overwritten")
         if not path.parent.is_dir():
             raise OutputError(f"cannot write {path.name!r}: there is no folder {str(path.parent)!r}; make it first")
+
+
+def _places(study: Study) -> list[Place | Volume]:
+    return list(study.values()) if isinstance(study, Mapping) else [study]
+
+
+def _same_file(path: Path, place: Place | Volume) -> bool:
+    return not isinstance(place, Volume) and path.exists() and Path(place).exists() and path.samefile(place)
 
 
 def _volume(answer: Array, ready: Ready) -> Volume:

@@ -127,6 +127,11 @@ class Plan:
         meta = Section(SectionKind.META, np.frombuffer(info.to_json(), np.uint8))
         return Plan(assemble([*sections, meta]), threads=threads, checksums=False)
 
+    @property
+    def threads(self) -> int:
+        """How many compute threads it runs on."""
+        return self._pool.threads
+
     def with_threads(self, threads: int) -> Plan:
         """The same plan, on its own compute threads; the file in memory is shared."""
         return Plan(self._file, threads=threads, checksums=False)

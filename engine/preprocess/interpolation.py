@@ -18,6 +18,7 @@ INTERPOLATIONS: tuple[Interpolation, ...] = ("nearest", "linear", "cubic")
 
 # The B-spline's influence falls by 0.27 a voxel: 12 repeated voxels leave less than float32 can see.
 SPLINE_MARGIN = 12
+NEGLIGIBLE = 1e-8
 
 
 def interpolation_matrix(
@@ -54,8 +55,9 @@ def interpolation_matrix(
     inside = np.clip(positions, -SPLINE_MARGIN + 2, source + SPLINE_MARGIN - 3) + SPLINE_MARGIN
     below = np.floor(inside).astype(np.int64)
     taps = below[:, None] + np.arange(-1, 3)
-    basis = _spread(taps, _spline_weights(inside - below), size, False)
-    return np.asarray(basis @ coefficients, dtype=np.float64)
+    matrix = _spread(taps, _spline_weights(inside - below), size, False) @ coefficients
+    matrix[np.abs(matrix) < NEGLIGIBLE] = 0
+    return np.asarray(matrix, dtype=np.float64)
 
 
 def _spread(taps: NDArray[np.int64], weights: NDArray[np.float64], size: int, zeros_outside: bool) -> Matrix:

@@ -11,7 +11,7 @@ from voxelrt.preprocess.contract import check_supported, recipe_shapes
 from voxelrt.preprocess.grid import map_grid
 from voxelrt.preprocess.layout import layout_shape, zyx_of
 from voxelrt.preprocess.study import Study, open_study
-from voxelrt.runtime.plan_cache import cached_plan, identify
+from voxelrt.runtime.plan_cache import Shapes, cached_plan, identify
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -20,7 +20,16 @@ Progress = Callable[[str, int, int], None]
 
 
 def plan_for_study(
-    model: Any, study: Study, *, force: bool = False, tell: Progress, threads: int | None = None
+    model: Any,
+    study: Study,
+    *,
+    force: bool = False,
+    shapes: Shapes | None = None,
+    precision: str = "fp32",
+    fallback: str = "onnxruntime",
+    threads: int | None = None,
+    tell: Progress,
+    say: Callable[[str], None] | None = None,
 ) -> Plan:
     """The compiled plan, from the cache folder where it is there.
 
@@ -32,10 +41,12 @@ def plan_for_study(
         Is only read where neither the recipe nor the network fixes the shape.
     force
         As for ``voxelrt.predict``.
+    shapes, precision, fallback, threads
+        As for ``voxelrt.compile``.
     tell
         Called with ("compile", step, steps).
-    threads
-        Compute threads.
+    say
+        Called with a line of text before each long step.
 
     Raises
     ------
@@ -43,16 +54,17 @@ def plan_for_study(
     """
     tell("compile", 0, 1)
     identity = identify(model)
-    shapes = recipe_shapes(identity.recipe) if identity is not None and identity.recipe is not None else None
+    if shapes is None and identity is not None and identity.recipe is not None:
+        shapes = recipe_shapes(identity.recipe)
     if shapes is None:
         from voxelrt.models.load import load  # what the recipe leaves open, only the network itself can say
 
-        model = load(model) if identity is None else model
-        loaded = load(model)
+        loaded = load(model, progress=say)
+        model = loaded if identity is None else model
         if loaded.recipe is not None:
             check_supported(loaded.recipe)
             shapes = recipe_shapes(loaded.recipe) or _shape_of_study(loaded.graph, loaded.recipe, study, force)
-    plan = cached_plan(model, shapes=shapes, threads=threads)
+    plan = cached_plan(model, shapes=shapes, precision=precision, fallback=fallback, threads=threads, progress=say)
     tell("compile", 1, 1)
     return plan
 

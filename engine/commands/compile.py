@@ -1,0 +1,119 @@
+"""voxelrt compile: a model in, a .vxp plan out."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from voxelrt.commands.console import Screen
+from voxelrt.commands.options import (
+    MODEL_HELP,
+    Device,
+    DeviceOption,
+    Fallback,
+    FallbackOption,
+    JsonOption,
+    Precision,
+    PrecisionOption,
+    QuietOption,
+    ShapeOption,
+    ThreadsOption,
+    parse_shapes,
+)
+from voxelrt.compile import compile as compile_model
+from voxelrt.errors import OutputError, UsageError
+from voxelrt.models.load import load
+from voxelrt.plan.plan import ParityLine, Plan
+from voxelrt.preprocess.contract import recipe_shapes
+
+
+def compile_command(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)],
+    out: Annotated[Path, typer.Option("-o", "--output", metavar="PLAN", help="The plan to write, .vxp.")],
+    shape: ShapeOption = None,
+    device: DeviceOption = Device.AUTO,
+    precision: PrecisionOption = Precision.FP32,
+    fallback: FallbackOption = Fallback.ONNXRUNTIME,
+    verify: Annotated[
+        bool,
+        typer.Option("--verify/--no-verify", help="Measure the plan against another executor; fail if it departs."),
+    ] = True,
+    describe: Annotated[bool, typer.Option("--describe", help="Say where every node runs and why.")] = False,
+    threads: ThreadsOption = None,
+    json: JsonOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Compile a model for this machine into a plan (.vxp), and measure that it gives the network's own answer.
+
+    [bold]Examples[/]
+
+      voxelrt compile brain-extraction -o brain.vxp
+
+      voxelrt compile net.onnx -o net.vxp --shape input=1,1,128,128,128
+
+      voxelrt compile net.onnx -o net.vxp --shape input=1:4:8,1,96,96,96 --fallback error
+    """
+    screen = Screen(quiet=quiet, json_to=json)
+    if out.suffix != ".vxp":
+        raise UsageError(f"{out.name!r}: the name of a plan ends in .vxp")
+    if not out.parent.is_dir():
+        raise OutputError(f"cannot write {out.name!r}: there is no such folder; make it first")
+    started = time.perf_counter()
+    with screen.progress() as (_, say):
+        loaded = load(model, progress=say)
+        say(f"compiling {loaded.name}")
+        shapes: Any = parse_shapes(shape) or (recipe_shapes(loaded.recipe) if loaded.recipe is not None else None)
+        plan = compile_model(
+            loaded,
+            device=device.value,
+            precision=precision.value,
+            shapes=shapes,
+            verify=verify,
+            fallback=fallback.value,
+            threads=threads,
+        )
+        say("writing")
+        plan.save(out)
+    for note in loaded.source.get("notes", ()):
+        screen.line(f"note: {note}")
+    if describe:
+        screen.line(plan.describe())
+    else:
+        _show(plan, screen)
+    seconds, size = time.perf_counter() - started, out.stat().st_size
+    screen.line(f"wrote {out}, {size / 2**20:.1f} MiB, in {seconds:.1f} s")
+    screen.json(
+        {
+            "out": str(out),
+            "bytes": size,
+            "seconds": seconds,
+            "name": plan.info.name,
+            "targets": plan.targets,
+            "placements": counts(plan),
+            "parity": [vars(line) for line in plan.parity],
+        }
+    )
+
+
+def counts(plan: Plan) -> dict[str, int]:
+    """How many nodes run in which backend."""
+    found: dict[str, int] = {}
+    for placement in plan.info.placements:
+        found[placement.backend] = found.get(placement.backend, 0) + 1
+    return found
+
+
+def parity_text(line: ParityLine) -> str:
+    """One line of the parity report in words."""
+    against = f" against {line.against}" if line.against else ""
+    figure = f", relative {line.relative:.1e}, maximum {line.maximum:.1e}" if line.relative is not None else ""
+    return f"{line.status}{against}{figure}"
+
+
+def _show(plan: Plan, screen: Screen) -> None:
+    screen.line("nodes: " + ", ".join(f"{count} in {backend}" for backend, count in counts(plan).items()))
+    for line in plan.parity:
+        screen.line(f"parity, {line.name}: {parity_text(line)}")

@@ -1,0 +1,187 @@
+"""voxelrt info: what a model, a plan or a study is."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from voxelrt.commands.compile import counts, parity_text
+from voxelrt.commands.console import Screen
+from voxelrt.commands.models import is_plan, open_plan
+from voxelrt.commands.options import (
+    Fallback,
+    FallbackOption,
+    JsonOption,
+    QuietOption,
+    ShapeOption,
+    parse_shapes,
+)
+from voxelrt.errors import UsageError
+from voxelrt.kernels.common.native import numpy_dtype
+from voxelrt.models.recipe import shipped_recipes
+from voxelrt.plan.description import step_rows
+from voxelrt.plan.plan import Plan
+
+MODEL_SUFFIXES = (".onnx", ".pb", ".toml")
+
+
+def info(
+    what: Annotated[
+        str, typer.Argument(metavar="MODEL|PLAN|STUDY", help="A model, a recipe's name, a .vxp plan, or an image.")
+    ],
+    shape: ShapeOption = None,
+    fallback: FallbackOption = Fallback.ONNXRUNTIME,
+    describe: Annotated[bool, typer.Option("--describe", help="Every node and every step.")] = False,
+    json: JsonOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Say what a model, a plan or a study is. Never shows who a study is of.
+
+    Of a model: inputs, outputs, parameters, operations; at a shape also FLOPs and where the nodes run.
+
+    [bold]Examples[/]
+
+      voxelrt info brain-extraction
+
+      voxelrt info net.onnx --shape input=1,1,96,96,96 --describe
+
+      voxelrt info head.nii.gz --json -
+    """
+    screen = Screen(quiet=quiet, json_to=json)
+    if is_plan(what):
+        screen.json(_plan(open_plan(what, threads=None, shapes=parse_shapes(shape)), screen, describe))
+    elif what in shipped_recipes() or Path(what).suffix in MODEL_SUFFIXES:
+        screen.json(_model(what, shape, fallback.value, screen, describe))
+    else:
+        if shape:
+            raise UsageError("--shape is for models")
+        screen.json(_study(what, screen))
+
+
+def _model(what: str, shape: list[str] | None, fallback: str, screen: Screen, describe: bool) -> dict[str, Any]:
+    from voxelrt.compile import compile as compile_model
+    from voxelrt.models.load import load
+    from voxelrt.preprocess.contract import recipe_shapes
+
+    with screen.progress() as (_, say):
+        loaded = load(what, progress=say)
+        graph = loaded.graph.graph
+        ops = Counter(node.op_type for node in graph)
+        known = [v.const_value for v in graph.initializers.values() if v.const_value is not None]
+        data: dict[str, Any] = {
+            "kind": "model",
+            "name": loaded.name,
+            "format": loaded.source.get("format"),
+            "inputs": [_value(v) for v in graph.inputs if v.name not in graph.initializers],
+            "outputs": [_value(v) for v in graph.outputs],
+            "parameters": sum(int(w.size) for w in known if w.dtype is not None and w.dtype.is_floating_point()),
+            "ops": dict(ops.most_common()),
+            "notes": list(loaded.source.get("notes", ())),
+        }
+        if loaded.recipe is not None:
+            data |= {"title": loaded.recipe.title, "licence": loaded.recipe.licence, "citation": loaded.recipe.citation}
+        say("lowering")
+        shapes: Any = parse_shapes(shape) or (recipe_shapes(loaded.recipe) if loaded.recipe else None)
+        is_open = any(d is None or isinstance(d, str) for value in data["inputs"] for d in value["shape"])
+        plan = None
+        if shapes is not None or not is_open:
+            plan = compile_model(loaded, shapes=shapes, verify=False, fallback=fallback)
+    _lines(data, screen)
+    if plan is None:
+        screen.line("shapes are open: --shape NAME=1,1,128,128,128 shows FLOPs and where the nodes run")
+        return data
+    return data | {"at_shape": _work(plan, screen, describe)}
+
+
+def _plan(plan: Plan, screen: Screen, describe: bool) -> dict[str, Any]:
+    data: dict[str, Any] = {
+        "kind": "plan",
+        "name": plan.info.name,
+        "precision": plan.info.precision,
+        "targets": plan.targets,
+        "inputs": [
+            {"name": io.name, "shape": list(io.dims), "dtype": str(numpy_dtype(io.dtype))} for io in plan.inputs
+        ],
+        "outputs": [
+            {"name": io.name, "shape": list(io.dims), "dtype": str(numpy_dtype(io.dtype))} for io in plan.outputs
+        ],
+        "variants": len(plan.variants),
+        "has_recipe": bool(plan.info.recipe),
+        "parity": [vars(line) for line in plan.parity],
+    }
+    _lines(data, screen)
+    for line in plan.parity:
+        screen.line(f"parity, {line.name}: {parity_text(line)}")
+    return data | {"at_shape": _work(plan, screen, describe)}
+
+
+def _work(plan: Plan, screen: Screen, describe: bool) -> dict[str, Any]:
+    """FLOPs, steps and placement of the first variant."""
+    rows = step_rows(plan)
+    flops, placed = sum(row["flops"] for row in rows), counts(plan)
+    where = ", ".join(f"{count} in {backend}" for backend, count in placed.items())
+    screen.line(f"one run: {flops / 1e9:.2f} GFLOP in {len(rows)} steps; nodes: {where}")
+    for placement in plan.info.placements:
+        if placement.backend != "native":
+            screen.line(f"  {placement.node} ({placement.op}) runs in {placement.backend}: {placement.why}")
+    if describe:
+        screen.line(plan.describe())
+    return {"flops": flops, "steps": len(rows), "placements": placed}
+
+
+def _value(value: Any) -> dict[str, Any]:
+    shape = [d if isinstance(d, int) else getattr(d, "value", None) for d in value.shape or ()]
+    return {"name": str(value.name), "shape": shape, "dtype": str(value.dtype).lower() if value.dtype else "unknown"}
+
+
+def _lines(data: dict[str, Any], screen: Screen) -> None:
+    screen.line(f"{data['name']}: {data.get('title') or data['kind']}")
+    for side in ("inputs", "outputs"):
+        for value in data[side]:
+            sizes = " × ".join("?" if d is None else str(d) for d in value["shape"])
+            screen.line(f"{side[:-1]} {value['name']}: {sizes}, {value['dtype']}")
+    if "parameters" in data:
+        ops = ", ".join(f"{count} {op}" for op, count in data["ops"].items())
+        screen.line(f"{data['parameters']:,} parameters; {ops}")
+    for name in ("licence", "citation"):
+        if data.get(name):
+            screen.line(f"{name}: {data[name]}")
+    for note in data.get("notes", ()):
+        screen.line(f"note: {note}")
+
+
+def _study(what: str, screen: Screen) -> dict[str, Any]:
+    from voxelrt.io import read_image
+    from voxelrt.io.orientation import axis_codes
+
+    if not Path(what).exists():
+        raise UsageError(
+            f"{Path(what).name!r} is no file, folder or recipe; recipes are {', '.join(shipped_recipes())}"
+        )
+    image = read_image(what)
+    volume, values = image.volume, image.volume.array
+    finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values
+    data: dict[str, Any] = {
+        "kind": "image",
+        "shape_zyx": list(volume.shape_zyx),
+        "channels": int(values.shape[0]),
+        "spacing_mm_zyx": list(volume.spacing_mm),
+        "orientation_xyz": axis_codes(volume.affine),
+        "dtype": str(values.dtype),
+        "range": [float(finite.min()), float(finite.max())] if finite.size else None,
+        "modality": volume.modality or None,
+        "voxel_volume_mm3": volume.voxel_volume_mm3,
+        "warnings": list(image.warnings),
+    }
+    screen.line(f"image: {' × '.join(map(str, volume.shape_zyx))} voxels (z, y, x), {values.shape[0]} channel(s)")
+    screen.line(f"spacing: {' × '.join(f'{mm:.4g}' for mm in volume.spacing_mm)} mm (z, y, x)")
+    screen.line(f"orientation: x, y, z point to {', '.join(data['orientation_xyz'])}")
+    span = "no finite values" if data["range"] is None else f"{data['range'][0]:g} to {data['range'][1]:g}"
+    screen.line(f"values: {values.dtype}, {span}; modality {volume.modality or 'not stated'}")
+    for warning in image.warnings:
+        screen.warn(warning)
+    return data

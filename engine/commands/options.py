@@ -1,0 +1,106 @@
+"""The options that commands share, and what their values mean."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from voxelrt.errors import UsageError
+
+Dim = int | tuple[int, int, int]
+Shapes = dict[str, tuple[Dim, ...]]
+
+
+class Device(StrEnum):
+    """Where to run."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+
+
+class Precision(StrEnum):
+    """In what arithmetic."""
+
+    FP32 = "fp32"
+
+
+class Fallback(StrEnum):
+    """What becomes of nodes without a kernel of ours."""
+
+    ONNXRUNTIME = "onnxruntime"
+    ERROR = "error"
+
+
+DeviceOption = Annotated[Device, typer.Option("--device", help="Where to run.")]
+PrecisionOption = Annotated[Precision, typer.Option("--precision", help="In what arithmetic.")]
+FallbackOption = Annotated[
+    Fallback,
+    typer.Option(
+        "--fallback", help="Nodes without a kernel of ours: run them in ONNX Runtime, or refuse, naming them."
+    ),
+]
+ShapeOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--shape",
+        metavar="NAME=DIMS",
+        help="Shape of an input, such as input=1,1,128,128,128; a dimension may be a range min:opt:max. Repeatable.",
+    ),
+]
+ThreadsOption = Annotated[
+    int | None, typer.Option("--threads", min=1, max=1024, help="Compute threads; default all that are allowed.")
+]
+JsonOption = Annotated[
+    str | None,
+    typer.Option("--json", metavar="FILE|-", help="Write the answer as JSON; - prints it, and nothing else."),
+]
+QuietOption = Annotated[
+    bool, typer.Option("--quiet", "-q", help="No progress and no tables; warnings and errors only.")
+]
+ForceOption = Annotated[
+    bool, typer.Option("--force", help="Run on a study that the model was not made for, with a warning.")
+]
+
+MODEL_HELP = "A recipe's name, or a path: .onnx, frozen TensorFlow .pb, recipe .toml, compiled .vxp."
+
+
+def parse_shapes(given: Sequence[str] | None) -> Shapes | None:
+    """``NAME=1,1,64:128:256`` as {name: (1, 1, (64, 128, 256))}; None without any. Raises UsageError."""
+    shapes: Shapes = {}
+    for text in given or ():
+        name, equals, dims = text.rpartition("=")
+        if not equals or not name:
+            raise UsageError(f"--shape {text!r}: write NAME=1,1,128,128,128")
+        if name in shapes:
+            raise UsageError(f"--shape is given twice for {name!r}")
+        shapes[name] = tuple(_dim(part, text) for part in dims.split(","))
+    return shapes or None
+
+
+def parse_inputs(given: Sequence[str] | None) -> dict[str, Path]:
+    """``NAME=PATH`` as {name: path}. Raises UsageError."""
+    inputs: dict[str, Path] = {}
+    for text in given or ():
+        name, equals, path = text.partition("=")
+        if not (name and equals and path):
+            raise UsageError("--input: write NAME=PATH, such as t1=t1.nii.gz")
+        if name in inputs:
+            raise UsageError(f"--input is given twice for {name!r}")
+        inputs[name] = Path(path)
+    return inputs
+
+
+def _dim(text: str, whole: str) -> Dim:
+    parts = text.split(":")
+    if len(parts) not in (1, 3) or not all(part.strip().isdigit() and int(part) > 0 for part in parts):
+        raise UsageError(f"--shape {whole!r}: {text!r} is neither a whole number nor a range min:opt:max")
+    if len(parts) == 1:
+        return int(parts[0])
+    low, best, high = (int(part) for part in parts)
+    if not low <= best <= high:
+        raise UsageError(f"--shape {whole!r}: in {text!r} the numbers must rise, min:opt:max")
+    return (low, best, high)

@@ -1,0 +1,212 @@
+"""voxelrt run: a study in, a mask out; or many."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from voxelrt.commands.console import Screen
+from voxelrt.commands.models import is_plan, open_plan
+from voxelrt.commands.options import (
+    MODEL_HELP,
+    Device,
+    DeviceOption,
+    Fallback,
+    FallbackOption,
+    ForceOption,
+    JsonOption,
+    Precision,
+    PrecisionOption,
+    QuietOption,
+    ShapeOption,
+    ThreadsOption,
+    parse_inputs,
+    parse_shapes,
+)
+from voxelrt.errors import UsageError
+from voxelrt.pipeline import predict
+from voxelrt.plan.plan import Plan
+from voxelrt.preprocess.study import Study
+from voxelrt.result import Result
+from voxelrt.runtime.model_plan import plan_for_study
+from voxelrt.runtime.session import Session
+from voxelrt.runtime.shelf import Names
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where results go."""
+
+    out: Path | None
+    picture: Path | None
+    names: Names
+    resume: bool
+    overwrite: bool
+    force: bool
+
+
+def run(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)],
+    studies: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="STUDY...", help="NIfTI files, or folders with one DICOM series each."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="OUT", help="The mask, .nii or .nii.gz; for several studies a folder."),
+    ] = None,
+    picture: Annotated[
+        Path | None, typer.Option("--picture", metavar="FILE", help="A PNG: three views with the mask's outline.")
+    ] = None,
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option("--input", metavar="NAME=PATH", help="One of several images that the model needs. Repeatable."),
+    ] = None,
+    names: Annotated[
+        str,
+        typer.Option("--names", help="Of several results: number (study-0001), or input (can name a patient)."),
+    ] = "number",
+    resume: Annotated[bool, typer.Option("--resume", help="Of several: keep what an earlier run wrote.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Of several: replace what is there.")] = False,
+    force: ForceOption = False,
+    device: DeviceOption = Device.AUTO,
+    precision: PrecisionOption = Precision.FP32,
+    shape: ShapeOption = None,
+    threads: ThreadsOption = None,
+    fallback: FallbackOption = Fallback.ONNXRUNTIME,
+    json: JsonOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Run a model on a study, or on many. Research software, not a medical device.
+
+    The mask lies on the study's own grid. The model is compiled on the first use and kept in the cache folder.
+
+    [bold]Examples[/]
+
+      voxelrt run brain-extraction head.nii.gz -o mask.nii.gz --picture mask.png
+
+      voxelrt run brain-extraction dicom-folder/ -o mask.nii.gz --json -
+
+      voxelrt run lesions.onnx --input t1=t1.nii.gz --input flair=flair.nii.gz -o lesions.nii.gz
+
+      voxelrt run brain-extraction studies/*.nii.gz -o masks/ --resume
+    """
+    del device  # one device in this version
+    screen = Screen(quiet=quiet, json_to=json)
+    target = Target(out, picture, _names(names), resume, overwrite, force)
+    chosen = _studies(studies, inputs)
+    with screen.progress() as (tell, say):
+        if is_plan(model):
+            plan = open_plan(model, threads=threads, shapes=parse_shapes(shape))
+        else:
+            plan = plan_for_study(
+                model,
+                chosen[0],
+                force=force,
+                shapes=parse_shapes(shape),
+                precision=precision.value,
+                fallback=fallback.value,
+                threads=threads,
+                tell=tell,
+                say=say,
+            )
+    if len(chosen) > 1 or (out is not None and (out.is_dir() or str(out).endswith("/"))):
+        _run_many(plan, chosen, target, screen)
+    else:
+        _run_one(plan, chosen[0], target, screen)
+
+
+def _run_one(plan: Plan, study: Study, target: Target, screen: Screen) -> None:
+    if target.resume or target.overwrite or target.names != "number":
+        raise UsageError("--resume, --overwrite and --names are for several studies and a folder")
+    with screen.progress() as (tell, _):
+        result = predict(plan, study, target.out, picture=target.picture, force=target.force, progress=tell)
+    for warning in result.warnings:
+        screen.warn(warning)
+    _show(result, screen)
+    screen.json(_as_json(result))
+
+
+def _run_many(plan: Plan, studies: list[Study], target: Target, screen: Screen) -> None:
+    if target.out is None:
+        raise UsageError("several studies need -o FOLDER")
+    rows: list[dict[str, Any]] = []
+    failed: Result | None = None
+    with Session(plan, force=target.force) as session, screen.progress() as (_, say):
+        results = session.map(
+            studies,
+            target.out,
+            names=target.names,
+            resume=target.resume,
+            overwrite=target.overwrite,
+            pictures=target.picture is not None,
+        )
+        for number, result in enumerate(results, start=1):
+            say(f"study {number} of {len(studies)} is done")
+            rows.append({"study": number, **_as_json(result)})
+            for warning in result.warnings:
+                screen.warn(f"study {number}: {warning}")
+            if result.error is not None:
+                screen.warn(f"study {number} failed: {result.error}")
+                failed = failed or result
+    screen.table(
+        ("study", "output", "result"),
+        ((row["study"], Path(row["out"]).name if row["out"] else "", _in_words(row)) for row in rows),
+    )
+    screen.json({"studies": rows})
+    if failed is not None and failed.error is not None:
+        raise typer.Exit(failed.error.exit_code)
+
+
+def _show(result: Result, screen: Screen) -> None:
+    for name, millilitres in result.volumes_ml.items():
+        screen.line(f"{name}: {millilitres:.1f} mL")
+    for name, score in result.scores.items():
+        screen.line(f"{name}: {score:.4f}")
+    stages = ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in result.timings.items() if seconds >= 0.005)
+    screen.line(f"{stages}; peak memory {result.peak_memory_bytes / 2**20:.0f} MiB")
+    if result.out is not None:
+        screen.line(f"wrote {result.out}")
+
+
+def _as_json(result: Result) -> dict[str, Any]:
+    return {
+        "out": str(result.out) if result.out is not None else None,
+        "volumes_ml": result.volumes_ml,
+        "scores": result.scores,
+        "timings_s": result.timings,
+        "warnings": list(result.warnings),
+        "peak_memory_bytes": result.peak_memory_bytes,
+        "skipped": result.skipped,
+        "error": None if result.error is None else str(result.error),
+    }
+
+
+def _in_words(row: dict[str, Any]) -> str:
+    if row["error"]:
+        return "failed"
+    if row["skipped"]:
+        return "kept"
+    return ", ".join(f"{name} {millilitres:.1f} mL" for name, millilitres in row["volumes_ml"].items()) or "done"
+
+
+def _studies(studies: list[Path] | None, inputs: list[str] | None) -> list[Study]:
+    named = parse_inputs(inputs)
+    if named and studies:
+        raise UsageError("give studies, or --input NAME=PATH, not both")
+    if named:
+        return [dict(named)]
+    if not studies:
+        raise UsageError("there is no study: give a NIfTI file, a DICOM folder, or --input NAME=PATH")
+    return list(studies)
+
+
+def _names(text: str) -> Names:
+    if text == "input":
+        return "input"
+    if text == "number":
+        return "number"
+    raise UsageError(f"--names {text!r}: choose number or input")
