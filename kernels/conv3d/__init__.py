@@ -1,0 +1,134 @@
+"""conv3d: convolution (as networks call the correlation) of volumes, with what usually follows it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from voxelrt.kernels.common.kernel import Array, Case, Kernel
+from voxelrt.kernels.common.windows import Padding, Triple, triple
+from voxelrt.kernels.conv3d.oracle import conv3d as oracle
+
+
+def _case(
+    name: str,
+    source: tuple[int, ...],
+    outputs: int,
+    kernel: Triple,
+    *,
+    second: int = 0,
+    residual: bool = False,
+    dtype: str = "float32",
+    tolerance: float = 2e-6,
+    strided: bool = False,
+    bench: bool = False,
+    **options: Any,
+) -> Case:
+    taps, step = triple(kernel), triple(options.get("stride", 1))
+    channels = (source[1] + second) // options.get("groups", 1)
+    around = options.get("padding", 0)
+    size = [(source[2 + a] + 2 * around - taps[a]) // step[a] + 1 for a in range(3)]
+    positions = float(source[0] * np.prod(size))
+
+    def make(rng: np.random.Generator) -> tuple[Sequence[Any], Mapping[str, Any]]:
+        def array(*shape: int) -> Array:
+            return rng.standard_normal(shape).astype(dtype)
+
+        x = array(*source)
+        if strided:
+            x = np.asfortranarray(x)
+        given = dict(options)
+        if second:
+            given["second"] = array(source[0], second, *source[2:])
+        if residual:
+            given["residual"] = array(source[0], outputs, *size)
+        return (x, array(outputs, channels, *taps), array(outputs)), given
+
+    flops = 2.0 * positions * outputs * channels * float(np.prod(taps))
+    moved = 4.0 * (float(np.prod(source)) + positions * outputs)
+    return Case(name, make, tolerance, flops, moved, bench)
+
+
+KERNEL = Kernel(
+    name="conv3d",
+    oracle=oracle,
+    cases=(
+        _case("one", (1, 1, 1, 1, 1), 1, 1),
+        _case("odd", (2, 5, 5, 7, 9), 7, 3, padding=1, activation="leaky_relu", alpha=0.01),
+        _case("blocks", (1, 40, 4, 9, 31), 72, 3, padding=1, activation="relu"),
+        _case("strided-input", (1, 3, 6, 7, 8), 5, (1, 3, 5), strided=True),
+        _case("two-sources", (1, 32, 4, 6, 17), 33, 3, second=19, residual=True, padding=1, activation="silu"),
+        _case("stride-2", (1, 16, 9, 10, 33), 32, 3, stride=2, padding=1),
+        _case("planes-stride-2", (1, 3, 1, 65, 66), 64, (1, 7, 7), stride=(1, 2, 2), activation="relu"),
+        _case("groups-of-16", (1, 64, 3, 8, 9), 32, 3, groups=2, padding=1),
+        _case("depthwise", (1, 24, 6, 10, 70), 24, 3, groups=24, padding=1, activation="hard_swish"),
+        _case("float64", (1, 3, 4, 5, 6), 4, (2, 1, 3), dtype="float64", tolerance=1e-14),
+        _case("float16", (1, 3, 4, 5, 6), 4, (2, 1, 3), dtype="float16", tolerance=1e-3),
+        _case("flow-head", (1, 16, 16, 24, 32), 3, 3, padding=1, bench=True),
+        _case("first-layer", (1, 1, 32, 32, 64), 32, 3, padding=1, bench=True),
+        _case("volume-32", (1, 32, 16, 24, 64), 32, 3, padding=1, activation="leaky_relu", alpha=0.01, bench=True),
+        _case("down-64", (1, 32, 16, 32, 32), 64, 3, stride=2, padding=1, bench=True),
+        _case("bottleneck-320", (1, 320, 4, 6, 8), 320, 3, padding=1, bench=True),
+        _case("head-1x1x1", (1, 32, 16, 32, 64), 5, 1, bench=True),
+    ),
+)
+
+
+def conv3d(
+    x: Array,
+    weights: Array,
+    bias: Array | None = None,
+    *,
+    stride: Triple = 1,
+    padding: Padding = 0,
+    dilation: Triple = 1,
+    groups: int = 1,
+    activation: str = "none",
+    alpha: float = 0.0,
+    beta: float = 0.0,
+    second: Array | None = None,
+    residual: Array | None = None,
+    backend: str = "auto",
+) -> Array:
+    """Convolve a batch of volumes: activation(conv(x and second) + bias + residual).
+
+    Parameters
+    ----------
+    x : (N, C, Z, Y, X), float32; float64 and float16 are supported but slow. 1-D and 2-D have leading axes of size one.
+    weights : (O, I / groups, kz, ky, kx), where I counts the channels of ``x`` and ``second``.
+    bias : (O,)
+    stride, dilation : one number, or one for each of z, y, x.
+    padding : zeros around the volume: one number, three, or three pairs (before, after).
+    groups : both I and O divide into so many groups, each connected to its own.
+    activation : ``none``, ``relu``, ``leaky_relu`` (alpha), ``sigmoid``, ``tanh``, ``elu`` (alpha), ``clip`` (alpha to
+        beta), ``silu``, ``gelu``, ``gelu_tanh``, ``hard_sigmoid`` (alpha x + beta), ``hard_swish``, ``mish``.
+    second : (N, C', Z, Y, X), channels that follow those of ``x``, as if both were concatenated.
+    residual : (N, O, Z', Y', X'), added before the activation.
+
+    Returns
+    -------
+    (N, O, Z', Y', X') with Z' = (Z + padding - dilation (kz - 1) - 1) // stride + 1.
+
+    Raises
+    ------
+    ShapeError : shapes, dtypes or groups do not fit together.
+    UsageError : an unknown activation or backend.
+    """
+    result: Array = KERNEL(
+        x,
+        weights,
+        bias,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        groups=groups,
+        activation=activation,
+        alpha=alpha,
+        beta=beta,
+        second=second,
+        residual=residual,
+        backend=backend,
+    )
+    return result

@@ -1,0 +1,55 @@
+"""conv3d, obviously: in float64, one tap at a time.
+
+As in every network framework it is a correlation: out[o, p] = bias[o] + sum over i, k of w[o, i, k] x[i, p stride + k
+dilation - padding].
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+
+from voxelrt.kernels.common.activation import activate
+from voxelrt.kernels.common.kernel import Array
+from voxelrt.kernels.common.windows import Padding, Triple, pairs, triple
+
+
+def conv3d(
+    x: Array,
+    weights: Array,
+    bias: Array | None = None,
+    *,
+    stride: Triple = 1,
+    padding: Padding = 0,
+    dilation: Triple = 1,
+    groups: int = 1,
+    activation: str = "none",
+    alpha: float = 0.0,
+    beta: float = 0.0,
+    second: Array | None = None,
+    residual: Array | None = None,
+) -> Array:
+    source = x.astype(np.float64)
+    if second is not None:
+        source = np.concatenate([source, second.astype(np.float64)], axis=1)
+    step, spread = triple(stride), triple(dilation)
+    source = np.pad(source, [(0, 0), (0, 0), *pairs(padding)])
+    n, _, *space = source.shape
+    o, i_group, *kernel = weights.shape
+    size = [max(0, (space[a] - spread[a] * (kernel[a] - 1) - 1) // step[a] + 1) for a in range(3)]
+    out = np.zeros((n, groups, o // groups, *size))
+    w = weights.astype(np.float64).reshape(groups, o // groups, i_group, *kernel)
+    for tap in itertools.product(*(range(k) for k in kernel)):
+        window = tuple(
+            slice(tap[a] * spread[a], tap[a] * spread[a] + (size[a] - 1) * step[a] + 1 if size[a] else 0, step[a])
+            for a in range(3)
+        )
+        part = source[(slice(None), slice(None), *window)].reshape(n, groups, i_group, *size)
+        out += np.einsum("ngizyx,goi->ngozyx", part, w[(..., *tap)], optimize=True)
+    result = out.reshape(n, o, *size)
+    if bias is not None:
+        result += bias.astype(np.float64)[:, None, None, None]
+    if residual is not None:
+        result += residual
+    return activate(activation, result, alpha, beta)
