@@ -3,8 +3,7 @@
 // transposed convolution is an ordinary one for each phase of its stride.
 #pragma once
 
-#include "kernel.h"
-#include "vec.h"
+#include "activation.h"
 
 namespace voxelrt::VOXELRT_ISA {
 
@@ -46,5 +45,34 @@ constexpr int tile_rows(int64_t x) {
 // The tile of `blocks` (1 to kTileBlocks) blocks, `rows` (1, or tile_rows(x)) rows and x (1 to kTileX) positions;
 // planes: the source has one channel a plane, read along x, and rows is 1.
 TileFunction conv_tile(int blocks, int rows, int x, bool planes);
+
+// Activations that a tile applies to its sums; the others are applied to finished rows.
+static inline bool in_tile(int activation, float alpha, float beta) {
+    return activation == kNoActivation || activation == kRelu || activation == kLeakyRelu ||
+           (activation == kClip && alpha <= beta);
+}
+static inline void set_epilogue(int activation, float alpha, float beta, Tile &t) {
+    constexpr float infinity = __builtin_inff();
+    const bool clips = activation == kClip && alpha <= beta;
+    t.slope = activation == kLeakyRelu ? alpha : 1.0f;
+    t.lo = activation == kRelu ? 0.0f : clips ? alpha : -infinity;
+    t.hi = clips ? beta : infinity;
+}
+// `count` finished positions of a block, `step` floats apart, of whose channels `keep` are real.
+static inline void activate_positions(int activation, float alpha, float beta, float *first, int64_t count,
+                                      int64_t step, int64_t keep) {
+    if (in_tile(activation, alpha, beta))
+        return;
+    if (step == kBlock)
+        activate_row(activation, alpha, beta, first, count * kBlock);
+    else
+        for (int64_t x = 0; x < count; ++x)
+            activate_row(activation, alpha, beta, first + x * step, kBlock);
+    if (keep == kBlock)
+        return;
+    const vm16 real = first_lanes(static_cast<int>(keep));
+    for (int64_t x = 0; x < count; ++x)
+        store(first + x * step, select(real, load(first + x * step), zero()));
+}
 
 } // namespace voxelrt::VOXELRT_ISA

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "activation.h"
+#include "conv_shape.h"
 
 namespace voxelrt::VOXELRT_ISA {
 
@@ -23,12 +24,6 @@ VOXELRT_PARAMS(ConvParams, CONV_PARAMS)
 
 enum ConvInput { kSource0, kSource1, kWeights, kBias, kResidual };
 enum ConvOutput { kDestination, kStatistics };
-
-struct Axes {
-    int64_t z, y, x;
-    int64_t &operator[](int i) { return i == 0 ? z : i == 1 ? y : x; }
-    int64_t operator[](int i) const { return i == 0 ? z : i == 1 ? y : x; }
-};
 
 // The numbers of a step, read once.
 struct ConvShape {
@@ -60,22 +55,6 @@ static ConvShape conv_shape(const Step &step) {
     return s;
 }
 
-// Of positions x0 .. x0 + count - 1, those whose input x * stride + offset lies in [0, size): [begin, end), from x0.
-struct Span {
-    int64_t begin, end;
-};
-static inline Span inside(int64_t x0, int64_t count, int64_t stride, int64_t offset, int64_t size) {
-    const int64_t first = x0 * stride + offset;
-    int64_t begin = first < 0 ? (-first + stride - 1) / stride : 0;
-    int64_t end = size - first <= 0 ? 0 : (size - first + stride - 1) / stride;
-    begin = begin > count ? count : begin;
-    end = end > count ? count : end;
-    return {begin, end < begin ? begin : end};
-}
-
-constexpr int64_t kMostElements = int64_t(1) << 40; // of one axis: sums of products with parameters stay in 63 bits
-constexpr int32_t kMostParameter = 1 << 20;
-
 static Message check_conv_params(const ConvParams &p) {
     if (p.algorithm != 0)
         return fail("algorithm %d is unknown; 0 is the direct one", p.algorithm);
@@ -97,22 +76,6 @@ static Message check_conv_params(const ConvParams &p) {
         int64_t(p.kernel[0]) * p.kernel[1] * p.kernel[2] > kMostParameter)
         return fail("a kernel of %d x %d x %d taps", p.kernel[0], p.kernel[1], p.kernel[2]);
     return nullptr;
-}
-
-static bool empty(const Tensor &t) {
-    for (int i = 0; i < t.rank; ++i)
-        if (t.dims[i] == 0)
-            return true;
-    return false;
-}
-
-static bool same_dims(const Tensor &a, const Tensor &b) {
-    if (a.rank != b.rank)
-        return false;
-    for (int i = 0; i < a.rank; ++i)
-        if (a.dims[i] != b.dims[i])
-            return false;
-    return true;
 }
 
 // All that does not depend on the kernel: counts, ranks, and how the dims follow from each other.

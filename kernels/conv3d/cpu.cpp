@@ -4,8 +4,9 @@
 // the part of the source that its box reads: padding becomes zeros, a pending norm is applied, positions a stride apart
 // are put side by side. Then every tile of register sums runs without a bound to check. A convolution that needs none
 // of this (1 x 1 x 1) reads the source where it lies.
+#include "conv_stage.h"
 #include "grouped.h"
-#include "stage.h"
+#include "plan.h"
 #include "tiles.h"
 
 #include <cstring>
@@ -23,14 +24,12 @@ static Message check_direct(const Step &step) {
     const ConvShape s = conv_shape(step);
     if (src.layout == VOXELRT_LINEAR && (s.in_channels > 4 || s.in_channels < 1 || other.present() || s.groups != 1))
         return "takes a row-major source of 1 to 4 channels without groups; others are blocked";
-    if (src.layout == VOXELRT_BLOCKED16 &&
-        (src.strides[4] != kBlock || (other.present() && (other.layout != src.layout || other.strides[4] != kBlock))))
+    if (src.layout == VOXELRT_BLOCKED16 && (!blocked_rows(src) || (other.present() && !blocked_rows(other))))
         return "takes blocked sources without gaps along x";
     if (other.present() && s.channels0 % kBlock)
         return fail("the first of two sources has %lld channels, not a multiple of %d",
                     static_cast<long long>(s.channels0), kBlock);
-    if (dst.layout == VOXELRT_BLOCKED16 &&
-        (dst.strides[4] != kBlock || (residual.present() && residual.strides[4] != kBlock)))
+    if (dst.layout == VOXELRT_BLOCKED16 && (!blocked_rows(dst) || (residual.present() && !blocked_rows(residual))))
         return "takes a blocked destination without gaps along x";
     if (s.groups > 1 && (s.in_group() % kBlock || s.out_group() % kBlock))
         return "takes groups of a multiple of 16 channels";
@@ -160,19 +159,6 @@ static void fill_taps(Task &task, int64_t step_z, int64_t step_y) {
         task.taps.x[k] = {(p.staged_row[k] * p.length + k * s.dilation.x / s.stride.x) * (p.planes ? 1 : kBlock), k};
 }
 
-// Activations that a tile applies to its sums.
-static bool in_tile(const ConvParams &p) {
-    return p.activation == kNoActivation || p.activation == kRelu || p.activation == kLeakyRelu ||
-           (p.activation == kClip && p.alpha <= p.beta);
-}
-
-static void set_epilogue(const ConvParams &p, Tile &t) {
-    constexpr float infinity = __builtin_inff();
-    t.slope = p.activation == kLeakyRelu ? p.alpha : 1.0f;
-    t.lo = p.activation == kRelu ? 0.0f : p.activation == kClip ? p.alpha : -infinity;
-    t.hi = p.activation == kClip ? p.beta : infinity;
-}
-
 // One row of finished sums of `blocks` blocks: sums for the statistics.
 static void add_statistics(const Task &task, const float *row, int64_t block_step, int64_t count, int64_t o,
                            int64_t real) {
@@ -192,16 +178,6 @@ static void add_statistics(const Task &task, const float *row, int64_t block_ste
             to[2 * i] += static_cast<double>(a[i]);
             to[2 * i + 1] += static_cast<double>(q[i]);
         }
-    }
-}
-
-// The activations that are not a tile's, on a row of one block.
-static void activate_blocked_row(const ConvParams &p, float *row, int64_t count, int64_t keep) {
-    activate_row(p.activation, p.alpha, p.beta, row, count * kBlock);
-    if (keep < kBlock) {
-        const vm16 real = first_lanes(static_cast<int>(keep));
-        for (int64_t x = 0; x < count; ++x)
-            store(row + x * kBlock, select(real, load(row + x * kBlock), zero()));
     }
 }
 
@@ -304,9 +280,9 @@ static void run_rows(const Task &task, const Run &run, int64_t oz, int64_t oy, i
         }
         if (task.statistics)
             add_statistics(task, row, t.dst_block, count, run.o, run.real);
-        if (!in_tile(params))
-            for (int64_t b = 0; b < run.blocks; ++b)
-                activate_blocked_row(params, row + b * t.dst_block, count, least(kBlock, run.real - b * kBlock));
+        for (int64_t b = 0; b < run.blocks; ++b)
+            activate_positions(params.activation, params.alpha, params.beta, row + b * t.dst_block, count, kBlock,
+                               least(kBlock, run.real - b * kBlock));
     }
 }
 
@@ -355,7 +331,7 @@ static void run_channels(const Task &task, const Source &source, int64_t group, 
     t.dst_x = kBlock;
     t.finish = last && p.blocked;
     t.keep = static_cast<int>(run.real - (run.blocks - 1) * kBlock);
-    set_epilogue(params, t);
+    set_epilogue(params.activation, params.alpha, params.beta, t);
     for (int64_t oz = task.origin.z; oz < task.end.z; ++oz)
         for (int64_t oy = task.origin.y; oy < task.end.y;) {
             const int64_t rows = task.end.y - oy >= p.rows ? p.rows : 1;
@@ -377,10 +353,22 @@ static Source open_source(Task &task, int64_t block, int64_t count) {
                     s.pad.y * t.strides[3],
                 t.strides[1], t.strides[2], t.strides[3]};
     }
-    const int64_t floats = block_floats(p), row = floats / (p.rows_z * p.rows_y);
-    const int64_t planes = p.planes ? s.in_channels : count;
-    for (int64_t b = 0; b < planes; ++b)
-        stage(p, of(block + b), task.n, within(block + b), task.origin, task.stage + b * floats);
+    StageBox box{};
+    for (int i = 0; i < 3; ++i)
+        box.first[i] = task.origin[i] * s.stride[i] - s.pad[i];
+    box.z = p.rows_z;
+    box.y = p.rows_y;
+    box.length = p.length;
+    box.stride = s.stride.x;
+    box.residues = p.residues;
+    box.residue = p.residue;
+    box.in = s.in;
+    box.planes = p.planes;
+    box.zero_rows = p.rows > 1;
+    const int64_t floats = block_floats(p), row = staged_row_floats(box);
+    const int64_t channels = p.planes ? s.in_channels : count;
+    for (int64_t b = 0; b < channels; ++b)
+        stage(box, of(block + b), task.n, within(block + b), task.stage + b * floats);
     const int64_t from_origin = task.origin.z * s.stride.z * p.rows_y * row + task.origin.y * s.stride.y * row +
                                 task.origin.x * (p.planes ? 1 : kBlock);
     return {task.stage - from_origin, floats, p.rows_y * row, row};

@@ -6,22 +6,11 @@
 
 namespace voxelrt::VOXELRT_ISA {
 
-constexpr int kMostTaps = 128;                    // of one axis
 constexpr int64_t kStageBytes = 384 << 10;        // wanted at most for what a task stages,
 constexpr int64_t kWeightBytes = 256 << 10;       // and for the weights that a tile runs over: both lie in L2
 constexpr int64_t kMostStageBytes = 256ll << 20;  // refused beyond
 constexpr int64_t kTasks = 32;                    // wanted at least, for many cores
 constexpr int64_t kTaskMultiplications = 4 << 20; // but none smaller
-
-static int64_t ceil_div(int64_t a, int64_t b) {
-    return (a + b - 1) / b;
-}
-static int64_t least(int64_t a, int64_t b) {
-    return a < b ? a : b;
-}
-static int64_t most(int64_t a, int64_t b) {
-    return a > b ? a : b;
-}
 
 // How a step is cut. Depends on the step alone, never on the threads.
 struct ConvPlan {
@@ -126,7 +115,8 @@ static void choose_residues(ConvPlan &p) {
 }
 
 static bool rows_without_gaps(const Tensor &t) {
-    return t.strides[3] == t.dims[4] * t.strides[4] && t.strides[2] == t.dims[3] * t.strides[3];
+    return (t.layout == VOXELRT_LINEAR || t.strides[4] == kBlock) && t.strides[3] == t.dims[4] * t.strides[4] &&
+           t.strides[2] == t.dims[3] * t.strides[3];
 }
 
 // A 1 x 1 x 1 convolution does not care where rows end: one long row.

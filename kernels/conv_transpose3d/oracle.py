@@ -1,0 +1,45 @@
+"""conv_transpose3d, obviously: in float64, every input position scatters the kernel into the output."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+
+from voxelrt.kernels.common.activation import activate
+from voxelrt.kernels.common.kernel import Array
+from voxelrt.kernels.common.windows import Padding, Triple, pairs, triple
+
+
+def conv_transpose3d(
+    x: Array,
+    weights: Array,
+    bias: Array | None = None,
+    *,
+    stride: Triple = 1,
+    padding: Padding = 0,
+    output_padding: Triple = 0,
+    dilation: Triple = 1,
+    groups: int = 1,
+    activation: str = "none",
+    alpha: float = 0.0,
+    beta: float = 0.0,
+) -> Array:
+    n, c, *space = x.shape
+    _, o_group, *kernel = weights.shape
+    step, spread, extra, around = triple(stride), triple(dilation), triple(output_padding), pairs(padding)
+    full = [(space[a] - 1) * step[a] + spread[a] * (kernel[a] - 1) + 1 + extra[a] for a in range(3)]
+    out = np.zeros((n, groups, o_group, *full))
+    source = x.astype(np.float64).reshape(n, groups, c // groups, *space)
+    w = weights.astype(np.float64).reshape(groups, c // groups, o_group, *kernel)
+    for tap in itertools.product(*(range(k) for k in kernel)):
+        window = tuple(
+            slice(tap[a] * spread[a], tap[a] * spread[a] + (space[a] - 1) * step[a] + 1, step[a]) for a in range(3)
+        )
+        out[(..., *window)] += np.einsum("ngizyx,gio->ngozyx", source, w[(..., *tap)], optimize=True)
+    cut = tuple(slice(around[a][0], max(around[a][0], full[a] - around[a][1])) for a in range(3))
+    result = out[(..., *cut)]
+    result = result.reshape(n, groups * o_group, *result.shape[3:])
+    if bias is not None:
+        result = result + bias.astype(np.float64)[:, None, None, None]
+    return activate(activation, result, alpha, beta)
