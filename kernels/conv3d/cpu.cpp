@@ -21,14 +21,11 @@ static Message check_direct(const Step &step) {
     const ConvParams &params = step.as<ConvParams>();
     if (src.dtype != VOXELRT_F32 || weights.dtype != VOXELRT_F32)
         return "takes float32";
-    const ConvShape s = conv_shape(step);
+    const ConvShape s = blocked_shape(step);
     if (src.layout == VOXELRT_LINEAR && (s.in_channels > 4 || s.in_channels < 1 || other.present() || s.groups != 1))
         return "takes a row-major source of 1 to 4 channels without groups; others are blocked";
     if (src.layout == VOXELRT_BLOCKED16 && (!blocked_rows(src) || (other.present() && !blocked_rows(other))))
         return "takes blocked sources without gaps along x";
-    if (other.present() && s.channels0 % kBlock)
-        return fail("the first of two sources has %lld channels, not a multiple of %d",
-                    static_cast<long long>(s.channels0), kBlock);
     if (dst.layout == VOXELRT_BLOCKED16 && (!blocked_rows(dst) || (residual.present() && !blocked_rows(residual))))
         return "takes a blocked destination without gaps along x";
     if (s.groups > 1 && (s.in_group() % kBlock || s.out_group() % kBlock))
@@ -78,11 +75,29 @@ static bool packable(const ConvParams &p, const Tensor &raw) {
            raw.dims[0] % p.groups == 0 && (p.groups == 1 || (raw.dims[0] / p.groups) % kBlock == 0);
 }
 
+// The input channels of packed weights: with two sources the first one's are filled up to whole blocks.
+struct PackedChannels {
+    int64_t first, filled, all;
+    PackedChannels(const ConvParams &p, int64_t in) {
+        const bool two = p.groups == 1 && p.channels0 > 0 && p.channels0 < in;
+        first = two ? p.channels0 : in;
+        filled = two ? ceil_div(first, kBlock) * kBlock : in;
+        all = filled + in - first;
+    }
+    // The raw channel of a packed one, or -1 where there is none.
+    int64_t raw(int64_t packed) const {
+        return packed < first ? packed : packed < filled ? -1 : packed - filled + first;
+    }
+};
+
 static uint64_t pack_bytes(const void *params, const Tensor &raw) {
-    if (!packable(*static_cast<const ConvParams *>(params), raw))
+    const ConvParams &p = *static_cast<const ConvParams *>(params);
+    if (!packable(p, raw))
         return 0;
     int64_t bytes = ceil_div(raw.dims[0], kBlock) * kBlock * 4;
-    for (int i = 1; i < 5; ++i)
+    if (__builtin_mul_overflow(bytes, PackedChannels(p, raw.dims[1]).all, &bytes))
+        return 0;
+    for (int i = 2; i < 5; ++i)
         if (__builtin_mul_overflow(bytes, raw.dims[i], &bytes))
             return 0;
     return static_cast<uint64_t>(bytes);
@@ -90,7 +105,8 @@ static uint64_t pack_bytes(const void *params, const Tensor &raw) {
 
 static void pack(const void *params, const Tensor &raw, char *packed) {
     const int64_t groups = static_cast<const ConvParams *>(params)->groups;
-    const int64_t out_group = raw.dims[0] / groups, in = raw.dims[1], taps_z = raw.dims[2], taps_y = raw.dims[3],
+    const PackedChannels channels(*static_cast<const ConvParams *>(params), raw.dims[1]);
+    const int64_t out_group = raw.dims[0] / groups, in = channels.all, taps_z = raw.dims[2], taps_y = raw.dims[3],
                   taps_x = raw.dims[4];
     const float *weights = raw.as<const float>();
     float *to = reinterpret_cast<float *>(packed);
@@ -103,11 +119,12 @@ static void pack(const void *params, const Tensor &raw, char *packed) {
                     for (int64_t y = 0; y < taps_y; ++y)
                         for (int64_t x = 0; x < taps_x; ++x)
                             for (int64_t i = i0; i < least(in, i0 + kBlock); ++i, to += width) {
+                                const int64_t channel = channels.raw(i);
                                 const float *from = weights + (g * out_group + o0) * raw.strides[0] +
-                                                    i * raw.strides[1] + z * raw.strides[2] + y * raw.strides[3] +
+                                                    (channel < 0 ? 0 : channel) * raw.strides[1] + z * raw.strides[2] + y * raw.strides[3] +
                                                     x * raw.strides[4];
                                 for (int64_t o = 0; o < width; ++o)
-                                    to[o] = o < real ? from[o * raw.strides[0]] : 0.0f;
+                                    to[o] = o < real && channel >= 0 ? from[o * raw.strides[0]] : 0.0f;
                             }
         }
 }
@@ -377,7 +394,7 @@ static Source open_source(Task &task, int64_t block, int64_t count) {
 static void run_task(Task &task, int64_t piece) {
     const ConvPlan &p = *task.plan;
     const ConvShape &s = p.s;
-    const int64_t all = p.out_tiles * s.groups, blocks0 = s.channels0 / kBlock;
+    const int64_t all = p.out_tiles * s.groups, blocks0 = ceil_div(s.channels0, kBlock);
     const int64_t begin = all * piece / p.pieces, end = all * (piece + 1) / p.pieces;
     for (int64_t group = begin / p.out_tiles; group * p.out_tiles < end; ++group) {
         const int64_t first_tile = most(begin - group * p.out_tiles, 0),

@@ -19,7 +19,7 @@ MOST_PLANES = 4  # channels of a row-major source that the direct kernel takes
 def direct_takes(channels: int, second: int, outputs: int, groups: int, kernel: tuple[int, ...], dtype: Any) -> bool:
     """Whether ``conv3d.direct`` computes a convolution of so many channels (of each source) and outputs."""
     channels_all = channels + second
-    if np.dtype(dtype) != np.float32 or channels_all == 0 or max(kernel) > 128 or (second and channels % BLOCK):
+    if np.dtype(dtype) != np.float32 or channels_all == 0 or max(kernel) > 128:
         return False
     return groups == 1 or (channels_all // groups % BLOCK == 0 and outputs // groups % BLOCK == 0)
 

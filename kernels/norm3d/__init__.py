@@ -9,7 +9,7 @@ import ml_dtypes
 import numpy as np
 
 from voxelrt.errors import UsageError
-from voxelrt.kernels.common.activation import KINDS
+from voxelrt.kernels.common.activation import ACTIVATIONS
 from voxelrt.kernels.common.kernel import Array, Case, Kernel
 from voxelrt.kernels.norm3d.oracle import norm3d as oracle
 
@@ -100,7 +100,7 @@ def norm3d(
     gamma, beta : (C,) float32; ones and zeros where None.
     epsilon : added to the variance (not corrected for bias, summed in float64).
     groups : channels share their statistics in so many groups; 0: each has its own (instance norm).
-    activation : a name of ``kernels.common.activation.KINDS``.
+    activation : a name of ``kernels.common.activation.ACTIVATIONS``.
     slope : of ``leaky_relu`` and ``elu``, for negative values.
     backend : ``auto`` or ``cpu``.
 
@@ -113,8 +113,8 @@ def norm3d(
     UsageError : an unknown activation.
     ShapeError : a shape or dtype that the kernel does not take.
     """
-    if activation not in KINDS:
-        raise UsageError(f"norm3d has no activation {activation!r}; it has {', '.join(KINDS)}")
+    if activation not in ACTIVATIONS:
+        raise UsageError(f"norm3d has no activation {activation!r}; it has {', '.join(ACTIVATIONS)}")
     result: Array = KERNEL(
         x, gamma, beta, groups=groups, epsilon=epsilon, activation=(activation, slope, 0.0), backend=backend
     )

@@ -264,7 +264,7 @@ static Message check_apply(const Step &step) {
     if (!same_shape(step.in[1], step.in[2]))
         return "scale and shift differ in shape";
     const int32_t kind = step.as<ApplyParams>().activation;
-    if (kind < 0 || kind >= kActivationCount || (x.dtype == VOXELRT_F64 && kind != kNoActivation))
+    if (kind < 0 || kind >= kActivations || (x.dtype == VOXELRT_F64 && kind != kNoActivation))
         return fail("activation %d is unknown, or not one of float64", kind);
     return nullptr;
 }
@@ -282,7 +282,6 @@ template <class A> static void apply_linear(const Step &step, const Env &env) {
     const int64_t C = x.dims[1], voxels = count_from(x, 2), tiles = (voxels + kTileElements - 1) / kTileElements;
     const int64_t batch = step.in[1].rank == 2 ? C : 0;
     const ApplyParams p = step.as<ApplyParams>();
-    const Activation activation{p.activation, p.alpha, p.beta};
     env.parallel_range(x.dims[0] * C * tiles, 1 + 4096 / voxels, [&](int64_t begin, int64_t end, uint32_t) {
         A from[kChunk], to[kChunk];
         for (int64_t task = begin; task < end; ++task) {
@@ -296,7 +295,7 @@ template <class A> static void apply_linear(const Step &step, const Env &env) {
                 A *place = static_cast<A *>(target(result, loop, 1, at, to));
                 apply_row(static_cast<const A *>(load(source, loop, 0, at, count, from)), place, count, scale, shift);
                 if constexpr (sizeof(A) == sizeof(float))
-                    activate(activation, place, count);
+                    activate_row(p.activation, p.alpha, p.beta, place, count);
                 store(place, result, loop, 1, at, count);
             }
         }
@@ -308,7 +307,6 @@ static void apply_blocked(const Step &step, const Env &env) {
     const int64_t C = x.dims[1], Z = x.dims[2], Y = x.dims[3], X = x.dims[4], blocks = blocks_of(C);
     const ApplyParams p = step.as<ApplyParams>();
     const bool leaky = p.activation <= kLeakyRelu; // then the affine has it; the others follow row by row
-    const Activation activation{leaky ? kNoActivation : p.activation, p.alpha, p.beta};
     Tensor pending = x;
     pending.pending_scale = step.in[1].as<const float>();
     pending.pending_shift = step.in[2].as<const float>();
@@ -324,8 +322,8 @@ static void apply_blocked(const Step &step, const Env &env) {
                 affine(Block::load(from + i * kBlock)).store(to + i * kBlock);
             if (leaky)
                 continue;
-            activate(activation, to, X * kBlock);
-            if (!keeps_zero(activation) && C - block * kBlock < kBlock)
+            activate_row(p.activation, p.alpha, p.beta, to, X * kBlock);
+            if (C - block * kBlock < kBlock) // channels past the last hold zeros again
                 for (int64_t i = 0; i < X; ++i)
                     for (int64_t lane = C - block * kBlock; lane < kBlock; ++lane)
                         to[i * kBlock + lane] = 0.0f;

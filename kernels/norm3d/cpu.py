@@ -8,7 +8,7 @@ import numpy as np
 
 from voxelrt.errors import UsageError
 from voxelrt.kernels.common import native
-from voxelrt.kernels.common.activation import KINDS as ACTIVATIONS
+from voxelrt.kernels.common.activation import ACTIVATIONS
 from voxelrt.kernels.common.kernel import Array
 
 LAYER_MODES = {"layer": 0, "rms": 1, "mean_variance": 2, "lp": 3}

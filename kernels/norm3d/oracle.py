@@ -72,7 +72,7 @@ def norm3d(
     if kind in ("instance", "affine"):
         y = _grouped(x64, groups, epsilon) if kind == "instance" else x64
         y = y * _channels(gamma, x, 1.0) + _channels(beta, x, 0.0)
-        return activate(y, *activation)
+        return activate(activation[0], y, *activation[1:])
     if kind == "response":
         return _response(x64, *response)
     normed, mean, inverse = _over_axes(x64, kind, tuple(axes), epsilon, p)

@@ -20,7 +20,9 @@ def main() -> None:
         names = list(cases())
         with ProcessPoolExecutor(2) as pool:
             passed = [n for n, good in zip(names, pool.map(run_reference, names, chunksize=32), strict=True) if good]
-        head = f"# Passed by ONNX Runtime {onnxruntime.__version__} of the {len(names)} tests of onnx {onnx.__version__}"
+        head = (
+            f"# Passed by ONNX Runtime {onnxruntime.__version__} of the {len(names)} tests of onnx {onnx.__version__}"
+        )
         REFERENCE.write_text("\n".join([head, *passed, ""]), encoding="utf-8")
         print(head, len(passed))
         return

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from voxelrt.errors import ShapeError, UsageError
 from voxelrt.kernels.common import native
-from voxelrt.kernels.common.activation import KINDS
+from voxelrt.kernels.common.activation import ACTIVATIONS
 from voxelrt.kernels.common.kernel import Array, compare
 from voxelrt.kernels.norm3d import KERNEL, layer_norm, norm3d
 from voxelrt.kernels.norm3d.cpu import statistics
@@ -35,7 +35,7 @@ def test_instance_and_group_norm(data: st.DataObject) -> None:
         x = x.swapaxes(-1, 0).copy().swapaxes(-1, 0)
     options: dict[str, Any] = {
         "groups": groups,
-        "activation": (data.draw(st.sampled_from(list(KINDS))), 0.2, 0.7),
+        "activation": (data.draw(st.sampled_from(list(ACTIVATIONS))), 0.2, 0.7),
         "epsilon": 0.1,
     }
     layout = data.draw(st.sampled_from(["linear", "blocked"]))
