@@ -41,9 +41,13 @@ static inline bool same_dims(const Tensor &a, const Tensor &b) {
     return true;
 }
 
+static inline bool row_major(const Tensor &t) {
+    return t.layout == VOXELRT_LINEAR && (empty(t) || t.contiguous()); // strides of an empty tensor mean nothing
+}
+
 // A blocked volume whose rows have no gaps along x.
 static inline bool blocked_rows(const Tensor &t) {
-    return t.layout == VOXELRT_BLOCKED16 && (t.dims[4] == 1 || t.strides[4] == kBlock);
+    return t.layout == VOXELRT_BLOCKED16 && (t.dims[4] <= 1 || t.strides[4] == kBlock || empty(t));
 }
 
 // Of positions x0 .. x0 + count - 1, those whose input x * stride + offset lies in [0, size): [begin, end), from x0.

@@ -21,13 +21,13 @@ static Message check_grouped(const Step &step) {
         return "has no statistics output";
     if (src.dtype != VOXELRT_F32 && src.dtype != VOXELRT_F64 && src.dtype != VOXELRT_F16)
         return "takes float32, float64 and float16";
-    if (!src.contiguous() || !dst.contiguous() || (other.present() && !other.contiguous()) ||
-        (residual.present() && !residual.contiguous()))
+    if (!row_major(src) || !row_major(dst) || (other.present() && !row_major(other)) ||
+        (residual.present() && !row_major(residual)))
         return "takes row-major tensors without gaps";
     if (src.pending() || other.pending())
         return "applies nothing pending";
     const ConvShape s = conv_shape(step);
-    if (!weights.contiguous() || weights.dtype != src.dtype || weights.rank != 5 || weights.dims[0] != s.out_channels ||
+    if (!row_major(weights) || weights.dtype != src.dtype || weights.rank != 5 || weights.dims[0] != s.out_channels ||
         weights.dims[1] != s.in_group() || weights.dims[2] != s.kernel.z || weights.dims[3] != s.kernel.y ||
         weights.dims[4] != s.kernel.x)
         return "the weights are (O, I / groups, kz, ky, kx), of the source's dtype, without gaps";

@@ -18,12 +18,12 @@ static Message check_grouped(const Step &step) {
     const Tensor &src = step.in[kSource], &weights = step.in[kWeights], &dst = step.out[0];
     if (src.dtype != VOXELRT_F32 && src.dtype != VOXELRT_F64 && src.dtype != VOXELRT_F16)
         return "takes float32, float64 and float16";
-    if (!src.contiguous() || !dst.contiguous())
+    if (!row_major(src) || !row_major(dst))
         return "takes row-major tensors without gaps";
     if (src.pending())
         return "applies nothing pending";
     const TransposeShape s = transpose_shape(step);
-    if (!weights.contiguous() || weights.dtype != src.dtype || weights.rank != 5 || weights.dims[0] != s.in_channels ||
+    if (!row_major(weights) || weights.dtype != src.dtype || weights.rank != 5 || weights.dims[0] != s.in_channels ||
         weights.dims[1] != s.out_group() || weights.dims[2] != s.kernel.z || weights.dims[3] != s.kernel.y ||
         weights.dims[4] != s.kernel.x)
         return "the weights are (I, O / groups, kz, ky, kx), of the source's dtype, without gaps";
