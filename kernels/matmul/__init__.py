@@ -71,7 +71,7 @@ KERNEL = Kernel(
         _case((12, 197, 64), (12, 197, 64), transpose_b=True),
         _case((256, 256), (256, 256)),
         _case((197, 768), (768, 768), packed=True, c=(768,)),
-        _case((33, 70), (70, 45), "float64", c=(45,)),
+        _case((33, 70), (70, 45), "float64", c=(45,), activation=("gelu", 0.0, 0.0)),
         _case((2, 33, 70), (2, 70, 45), "float16", c=(45,)),
         _case((33, 70), (70, 45), "bfloat16", packed=True),
         _case((33, 70), (70, 45), "int32", c=(33, 45)),
@@ -106,7 +106,7 @@ def matmul(
     c : broadcast to the result, in its dtype.
     alpha, beta : one for integers.
     transpose_a, transpose_b : take the last two axes the other way round.
-    activation : a name of ``kernels.common.activation.KINDS``; not for float64 and integers.
+    activation : a name of ``kernels.common.activation.ACTIVATIONS``; not for integers.
     slope : of ``leaky_relu`` and ``elu``.
     backend : ``auto`` or ``cpu``.
 

@@ -264,7 +264,11 @@ static void finish_row(A *sums, int64_t count, const MatmulParams &p, const T *c
             sums[i] += get<A>(c[i * column]);
     }
     if constexpr (kAnyRows<A>)
-        activate(Activation{p.activation, p.activation_alpha, p.activation_beta}, sums, count);
+        activate_row(p.activation, p.activation_alpha, p.activation_beta, sums, count);
+    else if constexpr (kFractions<A>)
+        for (int64_t i = 0; i < (p.activation ? count : 0); ++i)
+            sums[i] = activate_number(p.activation, sums[i], static_cast<double>(p.activation_alpha),
+                                      static_cast<double>(p.activation_beta));
     for (int64_t i = 0; i < count; ++i)
         out[i] = put<T>(sums[i]);
 }
@@ -405,8 +409,7 @@ static Message check_matmul(const Step &step) {
     if (c.present() &&
         (c.dtype != out.dtype || !spans(c, out, out.rank - 2, out.dims[out.rank - 2], out.dims[out.rank - 1])))
         return "C has the dtype and shape of the result (spread by strides of zero)";
-    if (p.activation < 0 || p.activation >= kActivationCount ||
-        (p.activation != kNoActivation && !computes_in_float(out.dtype)))
+    if (p.activation < 0 || p.activation >= kActivations || (p.activation != kNoActivation && is_integer(out.dtype)))
         return fail("activation %d is unknown, or not one of this dtype", p.activation);
     if (is_integer(out.dtype) && (p.alpha != 1.0f || p.beta != 1.0f))
         return "alpha and beta of integers are one";

@@ -8,7 +8,7 @@ import numpy as np
 
 from voxelrt.errors import ShapeError
 from voxelrt.kernels.common import native
-from voxelrt.kernels.common.activation import KINDS
+from voxelrt.kernels.common.activation import activation_number
 from voxelrt.kernels.common.kernel import Array
 
 
@@ -62,7 +62,7 @@ def run(
         "transposed": transpose_b,
         "alpha": alpha,
         "beta": beta,
-        "activation": KINDS[activation[0]],
+        "activation": activation_number(activation[0]),
         "activation_alpha": activation[1],
         "activation_beta": activation[2],
     }

@@ -45,4 +45,4 @@ def matmul(
         wrapped: Array = product if c is None else product + c.astype(np.int64)
         return wrapped.astype(np.int32 if a.dtype.itemsize == 1 else a.dtype)
     result = alpha * product + (0.0 if c is None else beta * c.astype(np.float64))
-    return activate(result, *activation)
+    return activate(activation[0], result, *activation[1:])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from voxelrt.errors import ShapeError
 from voxelrt.kernels.common import native
-from voxelrt.kernels.common.activation import KINDS
+from voxelrt.kernels.common.activation import ACTIVATIONS
 from voxelrt.kernels.common.kernel import Array, compare
 from voxelrt.kernels.matmul import KERNEL, matmul
 from voxelrt.kernels.matmul.oracle import matmul as oracle
@@ -54,7 +54,7 @@ def test_shapes(data: st.DataObject) -> None:
         c = _random(data.draw(st.sampled_from([(), (n,), (m, 1), (m, n)])), dtype, 2)
     if dtype == "float32":
         options["packed"] = not two and m * n * k > 0 and data.draw(st.booleans())
-        options["activation"] = (data.draw(st.sampled_from(list(KINDS))), -0.3, 0.8)
+        options["activation"] = (data.draw(st.sampled_from(list(ACTIVATIONS))), -0.3, 0.8)
         options |= {"alpha": data.draw(st.sampled_from([1.0, 0.5])), "beta": data.draw(st.sampled_from([1.0, -2.0]))}
     out = KERNEL(a, b, c, **options)
     tolerance = {"float32": 2e-6, "float64": 1e-13}.get(dtype, 0.0)
@@ -122,7 +122,7 @@ def test_what_is_refused() -> None:
     with pytest.raises(ShapeError, match="one dtype"):
         matmul(a.astype(np.int16), b.astype(np.int16))
     with pytest.raises(ShapeError, match="not one of this dtype"):
-        matmul(a.astype(np.float64), b.astype(np.float64), activation="relu")
+        matmul(a.astype(np.int64), b.astype(np.int64), activation="relu")
     with pytest.raises(ShapeError, match="alpha and beta"):
         matmul(a.astype(np.int32), b.astype(np.int32), alpha=2.0)
     out = native.aligned_empty((4, 6), np.float32)
