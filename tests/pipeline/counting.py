@@ -43,7 +43,9 @@ def counting(size: Any = ("z", "y", "x"), batch: Any = 1) -> onnx.ModelProto:
     """(N, 1, Z, Y, X) -> the scores (N, 9, Z, Y, X)."""
     k = np.arange(CLASSES, dtype=np.float32)
     weights = {"w": k.reshape(-1, 1, 1, 1, 1), "b": -(k**2) / 2}
-    return _model([helper.make_node("Conv", ["image", "w", "b"], ["scores"], name="count")], weights, size, CLASSES, batch)
+    return _model(
+        [helper.make_node("Conv", ["image", "w", "b"], ["scores"], name="count")], weights, size, CLASSES, batch
+    )
 
 
 def identity(size: Any = ("z", "y", "x"), channels: int = 1) -> onnx.ModelProto:

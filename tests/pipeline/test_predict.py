@@ -126,9 +126,7 @@ def test_layouts(layout: str, tmp_path: Path) -> None:
         sizes = [dims[i].SerializeToString() for i in back]
         for dim, raw in zip(dims, sizes, strict=True):
             dim.ParseFromString(raw)
-    path = save(
-        tmp_path, model, input=f'layout = "{layout}"', output=f'kind = "logits"\nlayout = "{layout}"\n{LABELS}'
-    )
+    path = save(tmp_path, model, input=f'layout = "{layout}"', output=f'kind = "logits"\nlayout = "{layout}"\n{LABELS}')
     np.testing.assert_array_equal(predict(path, study(tmp_path)).labels.array[0], octants())
 
 
