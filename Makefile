@@ -78,5 +78,22 @@ format: $(VENV)/.developer
 types: $(VENV)/.developer build/typing
 	MYPYPATH=build/typing $(BIN)/mypy
 
+# The full run has an environment of its own, with every peer of bench/peers.toml; the quick one needs ONNX Runtime only.
+BENCH_VENV := .venv-bench
+BENCH_BIN := $(BENCH_VENV)/bin
+BENCH_OPTIONS ?=
+
+$(BENCH_VENV)/.installed: bench/peers.toml $(NATIVE_SOURCES)
+	$(PYTHON) -m venv $(BENCH_VENV)
+	$(BENCH_BIN)/pip install --quiet --upgrade pip
+	$(BENCH_BIN)/pip install --quiet --editable . $$($(PYTHON) -m bench requirements)
+	touch $@
+
+bench: $(BENCH_VENV)/.installed
+	@$(BENCH_BIN)/python -m bench run $(BENCH_OPTIONS)
+
+bench-quick: $(VENV)/.developer
+	@$(BIN)/python -m bench run --quick $(BENCH_OPTIONS)
+
 clean:
 	rm -rf build $(VENV) demo-output bench-output

@@ -124,7 +124,7 @@ def _run(asked: argparse.Namespace, arguments: Sequence[str]) -> int:
         ceilings.measure()
         _write(target, run)
     _finish(target, run)
-    failed = [r for r in [*run["models"], *run["kernels"]] if r["error"] and "is not installed" not in r["error"]]
+    failed = [r for r in [*run["models"], *run["kernels"]] if r["error"] and not r.get("skipped")]
     failed += [c for r in run["models"] for c in r["contestants"].values() if c["error"]]
     return 1 if failed else 0
 
@@ -135,7 +135,8 @@ class _Ceilings:
     def __init__(self, run: dict[str, Any], threads: int) -> None:
         from bench import machine
 
-        self.run, self.threads, self.highest = run, threads, None
+        self.run, self.threads = run, threads
+        self.highest: machine.Ceilings | None = None
         load = machine.load()
         if load > 0.3 * threads:
             run["warnings"].append(f"the machine was busy at the start (load {load:.1f}): the figures are noise")

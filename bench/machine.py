@@ -66,8 +66,8 @@ def peak_library() -> ctypes.CDLL:
 def measure_ceilings(library: ctypes.CDLL, threads: int) -> Ceilings:
     """Measure now; takes about two seconds."""
     return Ceilings(
-        library.bench_fma_gflops(1, 6),
-        library.bench_fma_gflops(threads, 6),
+        library.bench_fma_gflops(1, 20),
+        library.bench_fma_gflops(threads, 40),
         library.bench_copy_gbps(threads, _COPY_BYTES, 0, 6),
         library.bench_copy_gbps(threads, _COPY_BYTES, 1, 6),
     )
@@ -115,6 +115,18 @@ def commit() -> dict[str, Any]:
 def load() -> float:
     """How many threads wanted to run, averaged over the last minute."""
     return os.getloadavg()[0]
+
+
+def waited_s() -> float | None:
+    """For how long some thread on this machine has waited for a processor, since it started; None if not known.
+
+    A bench that runs one process of as many threads as there are processors waits for nobody: what grows here
+    during a row is another program's doing.
+    """
+    for line in _read("/proc/pressure/cpu").splitlines():
+        if line.startswith("some"):
+            return int(line.rpartition("=")[2]) * 1e-6
+    return None
 
 
 def _git(*arguments: str) -> str:

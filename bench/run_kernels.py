@@ -18,16 +18,17 @@ class _Refused:
     """Collects the rows that have no time: wrong answers, and backends that this machine lacks."""
 
     def __init__(self) -> None:
-        self.reasons: dict[str, str] = {}
+        self.rows: dict[str, dict[str, Any]] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Called by pytest after each phase of each row."""
         name = report.nodeid.partition("[")[2].rstrip("]")
         if report.failed:
             crash = getattr(report.longrepr, "reprcrash", None)
-            self.reasons[name] = (crash.message if crash else str(report.longrepr)).splitlines()[0][:400]
+            reason = (crash.message if crash else str(report.longrepr)).splitlines()[0][:400]
+            self.rows[name] = {"row": name, "error": reason, "skipped": False}
         elif report.skipped and isinstance(report.longrepr, tuple):
-            self.reasons[name] = report.longrepr[2]
+            self.rows[name] = {"row": name, "error": report.longrepr[2], "skipped": True}
 
 
 def run_kernels(*, seed: int, rounds: int, seconds: float, select: str = "") -> list[dict[str, Any]]:
@@ -69,7 +70,7 @@ def run_kernels(*, seed: int, rounds: int, seconds: float, select: str = "") -> 
         has_rows = report.exists() and report.stat().st_size > 0
         measured = json.loads(report.read_text(encoding="utf-8"))["benchmarks"] if has_rows else []
     rows = [_row(m["extra_info"], m["stats"]) for m in measured]
-    return rows + [{"row": name, "error": reason} for name, reason in refused.reasons.items()]
+    return [*rows, *refused.rows.values()]
 
 
 def _row(info: dict[str, Any], stats: dict[str, Any]) -> dict[str, Any]:
@@ -77,6 +78,7 @@ def _row(info: dict[str, Any], stats: dict[str, Any]) -> dict[str, Any]:
     return {
         **info,
         "error": "",
+        "skipped": False,
         "median_s": median,
         "q1_s": stats["q1"],
         "q3_s": stats["q3"],

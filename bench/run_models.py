@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from bench import machine
 from bench.contest import Contest, Entry, hold
 from bench.networks import NETWORKS, Prepared
-from bench.peers import SUBJECT, Contestant, subject
+from bench.peers import SUBJECT, Contestant, choose_peers, subject
 from bench.ratios import ratio_of
 
 REFERENCE = "onnxruntime"  # an executor that shares no code with ours, and that every environment here has
@@ -29,21 +30,33 @@ def run_model(
 ) -> dict[str, Any]:
     """Measure one network; a row that cannot be made at all holds the error and nothing else."""
     tell(f"{name} at {size}³")
-    before = machine.load()
+    start, waited = time.monotonic(), machine.waited_s()
     try:
         with tempfile.TemporaryDirectory(prefix="voxelrt-bench-") as temporary:
             folder = Path(temporary)
             prepared = NETWORKS[name].prepare(folder, seed, size)
             contest = Contest(prepared.model, prepared.x, REFERENCE, folder, threads, rounds, seed, budget_s, tell)
-            entries = hold(contest, [subject(), *peers])
+            entries = hold(contest, [subject(), *_with_reference(peers)])
     except Exception as error:  # noqa: BLE001 - a row that fails must not take the others with it
         tell(f"    failed: {error}")
         return {"row": name, "size": size, "error": f"{type(error).__name__}: {error}", "contestants": {}}
-    return _record(name, size, prepared, entries, {"load_before": before, "load_after": machine.load()})
+    return _record(name, size, prepared, entries, _disturbance(start, waited))
+
+
+def _with_reference(peers: Sequence[Contestant]) -> list[Contestant]:
+    """The reference takes part whoever is asked for: without it no answer can be checked."""
+    asked = any(peer.name == REFERENCE for peer in peers)
+    return list(peers) if asked else [*choose_peers([REFERENCE], quick=False), *peers]
+
+
+def _disturbance(start: float, waited: float | None) -> float | None:
+    """The share of the time since ``start`` in which some thread waited for a processor; None if not known."""
+    now = machine.waited_s()
+    return None if waited is None or now is None else (now - waited) / max(1e-9, time.monotonic() - start)
 
 
 def _record(
-    name: str, size: int, prepared: Prepared, entries: Sequence[Entry], load: dict[str, float]
+    name: str, size: int, prepared: Prepared, entries: Sequence[Entry], disturbance: float | None
 ) -> dict[str, Any]:
     ours = next(e for e in entries if e.contestant.name == SUBJECT)
     ratios = {
@@ -59,7 +72,7 @@ def _record(
         "reference": REFERENCE,
         "voxels": prepared.voxels,
         "flops": prepared.flops,
-        **load,
+        "disturbance": disturbance,
         "contestants": {e.contestant.name: e.record() for e in entries},
         "ratios": ratios,
     }

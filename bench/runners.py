@@ -106,11 +106,11 @@ class _Torch:
 
         torch.set_num_threads(threads)
         self.torch = torch
-        self.module: Callable[..., Any] = build_twin(model).eval()
+        self.module: Any = build_twin(model).eval()
         self.autocast = options.get("autocast", "")
         self.x = torch.from_numpy(x)
         if options.get("memory_format") == "channels_last_3d":
-            self.module = self.module.to(memory_format=torch.channels_last_3d)  # type: ignore[attr-defined]
+            self.module = self.module.to(memory_format=torch.channels_last_3d)
             self.x = self.x.contiguous(memory_format=torch.channels_last_3d)
         self.output: Any = None
 

@@ -8,6 +8,7 @@ from typing import Any
 from bench.peers import SUBJECT
 
 Record = Mapping[str, Any]
+MOST_DISTURBANCE = 0.05
 
 
 def markdown(run: Record) -> str:
@@ -29,7 +30,7 @@ def _heading(run: Record) -> str:
     )
     if ceilings := run.get("ceilings"):
         text += (
-            f"\nMeasured ceilings of the machine in this run: fp32 {ceilings['fma_gflops_one']:.0f} GFLOP/s on one thread,"
+            f"\nCeilings measured in this run: fp32 {ceilings['fma_gflops_one']:.0f} GFLOP/s on one thread,"
             f" {ceilings['fma_gflops']:.0f} on all; copy {ceilings['copy_gbps']:.1f} GB/s,"
             f" {ceilings['copy_streaming_gbps']:.1f} with streaming stores (read + written)."
         )
@@ -45,6 +46,11 @@ def _model(row: Record, ceilings: Record | None) -> Iterator[str]:
         yield f"Not measured: {row['error']}"
         return
     yield f"{row['flops'] / 1e9:.0f} GFLOP a window in direct form."
+    if row["disturbance"] is not None and row["disturbance"] > MOST_DISTURBANCE:
+        yield (
+            f"**Warning**: during {row['disturbance']:.0%} of this row some thread waited for a processor: "
+            "another program ran, the figures are noise."
+        )
     yield ""
     columns = ("", "s per window", "Mvoxel/s", "of peak", "peak RSS", "‖e‖/‖ref‖", "VoxelRT is faster by (95 %)")
     yield _line(columns)
@@ -57,7 +63,7 @@ def _contestant(name: str, entry: Record, row: Record, ceilings: Record | None) 
     title = f"**{entry['title']}**" if name == SUBJECT else entry["title"]
     error = "reference" if name == row["reference"] else _number(entry["difference"], "{:.1e}")
     if entry["error"]:
-        return [title, f"no time: {entry['error']}", "", "", "", error, ""]
+        return [title, _refusal(entry["error"]), "", "", "", error, ""]
     median = entry["median_s"]
     share = f"{row['flops'] / median * 1e-9 / ceilings['fma_gflops']:.0%}" if ceilings else ""
     memory = f"{entry['peak_run_bytes'] / 2**30:.2f} GiB"
@@ -80,13 +86,18 @@ def _kernels(rows: Sequence[Record], ceilings: Record | None) -> Iterator[str]:
     for row in rows:
         name = row["row"].removeprefix("kernels/")
         if row["error"]:
-            yield _line([name, f"no time: {row['error']}", *[""] * 6])
+            yield _line([name, _refusal(row["error"]), *[""] * 6])
             continue
         quartiles = f"{_seconds(row['q1_s'])}–{_seconds(row['q3_s'])}"
-        flops, of_peak = _rate(row["gflops"], ceilings and ceilings["fma_gflops"])
-        moved, of_copy = _rate(row["gbps"], ceilings and ceilings["copy_streaming_gbps"])
+        flops, of_peak = _rate(row["gflops"], ceilings["fma_gflops"] if ceilings else None)
+        moved, of_copy = _rate(row["gbps"], ceilings["copy_streaming_gbps"] if ceilings else None)
         difference = _number(row["difference"], "{:.1e}")
         yield _line([name, _seconds(row["median_s"]), quartiles, flops, of_peak, moved, of_copy, difference])
+
+
+def _refusal(error: str) -> str:
+    first = error.splitlines()[0]
+    return f"no time: {first[:160]}{'…' if first != error or len(first) > 160 else ''}"
 
 
 def _rate(value: float, ceiling: float | None) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""conv3d: convolution of volumes, with bias, residual and activation as its epilogue; one or two sources."""
+"""conv3d: convolution (as networks call the correlation) of volumes, with what usually follows it."""
 
 from __future__ import annotations
 
@@ -8,65 +8,70 @@ from typing import Any
 import numpy as np
 
 from voxelrt.kernels.common.kernel import Array, Case, Kernel
+from voxelrt.kernels.common.windows import Padding, Triple, triple
 from voxelrt.kernels.conv3d.oracle import conv3d as oracle
 
 
 def _case(
     name: str,
-    size: Sequence[int],
-    channels: tuple[int, int],
-    kernel: tuple[int, int, int] = (3, 3, 3),
+    source: tuple[int, ...],
+    outputs: int,
+    kernel: Triple,
     *,
-    batch: int = 1,
     second: int = 0,
     residual: bool = False,
     dtype: str = "float32",
+    tolerance: float = 2e-6,
+    strided: bool = False,
     bench: bool = False,
     **options: Any,
 ) -> Case:
-    """A case: input of ``size`` with channels (in, out); padding defaults to half the kernel."""
-    options.setdefault("padding", tuple((k // 2, k // 2) for k in kernel))
-    groups = options.get("groups", 1)
+    taps, step = triple(kernel), triple(options.get("stride", 1))
+    channels = (source[1] + second) // options.get("groups", 1)
+    around = options.get("padding", 0)
+    size = [(source[2 + a] + 2 * around - taps[a]) // step[a] + 1 for a in range(3)]
+    positions = float(source[0] * np.prod(size))
 
     def make(rng: np.random.Generator) -> tuple[Sequence[Any], Mapping[str, Any]]:
-        x = rng.standard_normal((batch, channels[0], *size)).astype(dtype)
-        w = rng.standard_normal((channels[1], (channels[0] + second) // groups, *kernel)).astype(dtype)
-        more: dict[str, Any] = {}
-        if second:
-            more["second"] = rng.standard_normal((batch, second, *size)).astype(dtype)
-        if residual:
-            more["residual"] = rng.standard_normal((batch, channels[1], *size)).astype(dtype)
-        return (x, w, rng.standard_normal(channels[1]).astype(dtype)), {**options, **more}
+        def array(*shape: int) -> Array:
+            return rng.standard_normal(shape).astype(dtype)
 
-    voxels = float(np.prod(size)) * batch / float(np.prod(options.get("stride", (1, 1, 1))))
-    flops = 2.0 * voxels * channels[1] * (channels[0] + second) / groups * float(np.prod(kernel))
-    moved = 4.0 * float(np.prod(size)) * batch * (channels[0] + channels[1])
-    return Case(name, make, 2e-3 if dtype == "float16" else 5e-6, flops, moved, bench)
+        x = array(*source)
+        if strided:
+            x = np.asfortranarray(x)
+        given = dict(options)
+        if second:
+            given["second"] = array(source[0], second, *source[2:])
+        if residual:
+            given["residual"] = array(source[0], outputs, *size)
+        return (x, array(outputs, channels, *taps), array(outputs)), given
+
+    flops = 2.0 * positions * outputs * channels * float(np.prod(taps))
+    moved = 4.0 * (float(np.prod(source)) + positions * outputs)
+    return Case(name, make, tolerance, flops, moved, bench)
 
 
 KERNEL = Kernel(
     name="conv3d",
     oracle=oracle,
     cases=(
-        _case("one-voxel", (1, 1, 1), (1, 1), (1, 1, 1)),
-        _case("odd", (5, 7, 9), (3, 5), activation="relu"),
-        _case("prime-wide", (2, 3, 29), (17, 33), activation="leaky_relu", alpha=0.01),
-        _case("stride2", (8, 9, 10), (16, 32), stride=(2, 2, 2)),
-        _case("dilated", (9, 9, 9), (16, 16), dilation=(2, 1, 3), padding=((2, 2), (1, 1), (3, 3))),
-        _case("uneven-padding", (4, 5, 6), (8, 8), (2, 3, 4), padding=((0, 1), (2, 0), (1, 3))),
-        _case("two-sources", (6, 6, 14), (8, 8), second=8, batch=2),
-        _case("two-sources-blocks", (4, 5, 13), (32, 48), second=20, activation="sigmoid"),
-        _case("residual", (4, 4, 12), (16, 20), residual=True, activation="elu", alpha=1.0),
-        _case("depthwise", (5, 6, 19), (12, 12), groups=12),
-        _case("grouped-blocks", (4, 5, 13), (64, 32), groups=2, activation="tanh"),
-        _case("plane", (1, 33, 31), (4, 8), (1, 3, 3), activation="clip", alpha=-1.0, beta=1.0),
-        _case("double", (4, 5, 6), (3, 4), dtype="float64"),
-        _case("half", (4, 5, 6), (3, 4), dtype="float16"),
-        _case("pointwise", (8, 8, 16), (48, 3), (1, 1, 1)),
-        _case("32@32", (32, 32, 32), (32, 32), bench=True),
-        _case("128@16", (16, 16, 16), (128, 128), bench=True),
-        _case("320@8", (8, 8, 8), (320, 320), bench=True),
-        _case("stride2-64@32", (32, 32, 32), (32, 64), stride=(2, 2, 2), bench=True),
+        _case("one", (1, 1, 1, 1, 1), 1, 1),
+        _case("odd", (2, 5, 5, 7, 9), 7, 3, padding=1, activation="leaky_relu", alpha=0.01),
+        _case("blocks", (1, 40, 4, 9, 31), 72, 3, padding=1, activation="relu"),
+        _case("strided-input", (1, 3, 6, 7, 8), 5, (1, 3, 5), strided=True),
+        _case("two-sources", (1, 32, 4, 6, 17), 33, 3, second=19, residual=True, padding=1, activation="silu"),
+        _case("stride-2", (1, 16, 9, 10, 33), 32, 3, stride=2, padding=1),
+        _case("planes-stride-2", (1, 3, 1, 65, 66), 64, (1, 7, 7), stride=(1, 2, 2), activation="relu"),
+        _case("groups-of-16", (1, 64, 3, 8, 9), 32, 3, groups=2, padding=1),
+        _case("depthwise", (1, 24, 6, 10, 70), 24, 3, groups=24, padding=1, activation="hard_swish"),
+        _case("float64", (1, 3, 4, 5, 6), 4, (2, 1, 3), dtype="float64", tolerance=1e-14),
+        _case("float16", (1, 3, 4, 5, 6), 4, (2, 1, 3), dtype="float16", tolerance=1e-3),
+        _case("flow-head", (1, 16, 16, 24, 32), 3, 3, padding=1, bench=True),
+        _case("first-layer", (1, 1, 32, 32, 64), 32, 3, padding=1, bench=True),
+        _case("volume-32", (1, 32, 16, 24, 64), 32, 3, padding=1, activation="leaky_relu", alpha=0.01, bench=True),
+        _case("down-64", (1, 32, 16, 32, 32), 64, 3, stride=2, padding=1, bench=True),
+        _case("bottleneck-320", (1, 320, 4, 6, 8), 320, 3, padding=1, bench=True),
+        _case("head-1x1x1", (1, 32, 16, 32, 64), 5, 1, bench=True),
     ),
 )
 
@@ -76,9 +81,9 @@ def conv3d(
     weights: Array,
     bias: Array | None = None,
     *,
-    stride: int | Sequence[int] = 1,
-    padding: int | Sequence[int] | Sequence[tuple[int, int]] = 0,
-    dilation: int | Sequence[int] = 1,
+    stride: Triple = 1,
+    padding: Padding = 0,
+    dilation: Triple = 1,
     groups: int = 1,
     activation: str = "none",
     alpha: float = 0.0,
@@ -87,31 +92,37 @@ def conv3d(
     residual: Array | None = None,
     backend: str = "auto",
 ) -> Array:
-    """Convolve volumes: activation(conv(concat(x, second), weights) + bias + residual).
+    """Convolve a batch of volumes: activation(conv(x and second) + bias + residual).
 
     Parameters
     ----------
-    x : (N, C, Z, Y, X) float32, float64 or float16.
-    weights : (O, C / groups, kz, ky, kx), same dtype. bias : (O).
-    stride, padding, dilation : one number, or one an axis (z, y, x); a padding may be (before, after).
-    activation : none, relu, leaky_relu (alpha: slope), sigmoid, tanh, elu (alpha), clip (alpha: low, beta: high).
-    second : (N, C2, Z, Y, X): more channels behind those of ``x``, without a concat. residual : like the result.
+    x : (N, C, Z, Y, X), float32; float64 and float16 are supported but slow. 1-D and 2-D have leading axes of size one.
+    weights : (O, I / groups, kz, ky, kx), where I counts the channels of ``x`` and ``second``.
+    bias : (O,)
+    stride, dilation : one number, or one for each of z, y, x.
+    padding : zeros around the volume: one number, three, or three pairs (before, after).
+    groups : both I and O divide into so many groups, each connected to its own.
+    activation : ``none``, ``relu``, ``leaky_relu`` (alpha), ``sigmoid``, ``tanh``, ``elu`` (alpha), ``clip`` (alpha to
+        beta), ``silu``, ``gelu``, ``gelu_tanh``, ``hard_sigmoid`` (alpha x + beta), ``hard_swish``, ``mish``.
+    second : (N, C', Z, Y, X), channels that follow those of ``x``, as if both were concatenated.
+    residual : (N, O, Z', Y', X'), added before the activation.
 
     Returns
     -------
-    (N, O, Z', Y', X') as in ONNX Conv.
+    (N, O, Z', Y', X') with Z' = (Z + padding - dilation (kz - 1) - 1) // stride + 1.
 
     Raises
     ------
-    ShapeError : shapes that do not fit together.
+    ShapeError : shapes, dtypes or groups do not fit together.
+    UsageError : an unknown activation or backend.
     """
     result: Array = KERNEL(
         x,
         weights,
         bias,
-        stride=axes(stride),
-        padding=both_ends(padding),
-        dilation=axes(dilation),
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
         groups=groups,
         activation=activation,
         alpha=alpha,
@@ -121,15 +132,3 @@ def conv3d(
         backend=backend,
     )
     return result
-
-
-def axes(value: int | Sequence[int]) -> tuple[int, int, int]:
-    """One number, or one an axis, as (z, y, x)."""
-    z, y, x = (value,) * 3 if isinstance(value, int) else value
-    return (int(z), int(y), int(x))
-
-
-def both_ends(value: int | Sequence[int] | Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
-    """A padding as (before, after) for each axis."""
-    given = (value,) * 3 if isinstance(value, int) else tuple(value)
-    return tuple((int(p), int(p)) if isinstance(p, int) else (int(p[0]), int(p[1])) for p in given)

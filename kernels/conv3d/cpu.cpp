@@ -1,406 +1,485 @@
-// conv3d.direct: BLOCKED16 volumes (or a LINEAR first or last layer), packed weights, one or two sources.
-// conv3d.grouped: LINEAR tensors, any groups and channels, raw weights; float32, float64, float16.
+// conv3d.direct: convolution of blocked volumes (or a few planes) without any transform of the data.
 //
-// The direct kernel keeps a tile of kWide output positions along x and one or two blocks of output channels in
-// registers and walks all taps and input channels: each weight vector is used kWide times, each input number once a
-// block. Tiles that touch the border read the outside from a row of zeros through a table of pointers.
-#include "../common/elements.h"
-#include "tap.h"
-#include "window.h"
+// Work is cut into boxes of output positions (and, where there are few, runs of output channels). A task first stages
+// the part of the source that its box reads: padding becomes zeros, a pending norm is applied, positions a stride apart
+// are put side by side. Then every tile of register sums runs without a bound to check. A convolution that needs none
+// of this (1 x 1 x 1) reads the source where it lies.
+#include "conv_stage.h"
+#include "grouped.h"
+#include "plan.h"
+#include "tiles.h"
 
 #include <cstring>
 
 namespace voxelrt::VOXELRT_ISA {
 
-#define CONV_PARAMS(S, A)                                                                                              \
-    S(i32, algorithm)                                                                                                  \
-    A(i32, kernel, 3)                                                                                                  \
-    A(i32, stride, 3)                                                                                                  \
-    A(i32, dilation, 3)                                                                                                \
-    A(i32, pad_begin, 3)                                                                                               \
-    A(i32, pad_end, 3)                                                                                                 \
-    S(i32, groups)                                                                                                     \
-    S(i32, channels0)                                                                                                  \
-    S(i32, activation)                                                                                                 \
-    S(f32, alpha)                                                                                                      \
-    S(f32, beta)                                                                                                       \
-    S(i32, output_channel_offset)                                                                                      \
-    S(i32, precision)
-VOXELRT_PARAMS(ConvParams, CONV_PARAMS)
+static Message check_direct(const Step &step) {
+    if (Message message = check_conv(step))
+        return message;
+    const Tensor &src = step.in[kSource0], &other = step.in[kSource1], &weights = step.in[kWeights],
+                 &residual = step.input(kResidual), &dst = step.out[kDestination];
+    const ConvParams &params = step.as<ConvParams>();
+    if (src.dtype != VOXELRT_F32 || weights.dtype != VOXELRT_F32)
+        return "takes float32";
+    const ConvShape s = blocked_shape(step);
+    if (src.layout == VOXELRT_LINEAR && (s.in_channels > 4 || s.in_channels < 1 || other.present() || s.groups != 1))
+        return "takes a row-major source of 1 to 4 channels without groups; others are blocked";
+    if (src.layout == VOXELRT_BLOCKED16 && (!blocked_rows(src) || (other.present() && !blocked_rows(other))))
+        return "takes blocked sources without gaps along x";
+    if (dst.layout == VOXELRT_BLOCKED16 && (!blocked_rows(dst) || (residual.present() && !blocked_rows(residual))))
+        return "takes a blocked destination without gaps along x";
+    if (s.groups > 1 && (s.in_group() % kBlock || s.out_group() % kBlock))
+        return "takes groups of a multiple of 16 channels";
+    if (s.in_channels < 1)
+        return "the source has no channels";
+    for (int i = 0; i < 3; ++i)
+        if (s.kernel[i] > kMostTaps)
+            return fail("a kernel of %lld taps along an axis; at most %d are supported",
+                        static_cast<long long>(s.kernel[i]), kMostTaps);
+    if (step.outputs > 1 && step.out[kStatistics].present()) {
+        const Tensor &statistics = step.out[kStatistics];
+        if (statistics.rank != 3 || statistics.dims[0] != s.n || statistics.dims[1] != s.out_channels ||
+            statistics.dims[2] != 2 || statistics.dtype != VOXELRT_F64 || !statistics.contiguous())
+            return "the statistics are (N, O, 2), float64";
+        if (params.activation != kNoActivation)
+            return "statistics are of a convolution without an activation";
+    }
+    if (empty(dst))
+        return nullptr;
+    const Tensor *volumes[] = {&src, &other, &dst, &residual};
+    for (const Tensor *t : volumes)
+        for (int i = 0; i < 5 && t->present(); ++i)
+            if (t->strides[i] > kMostElements || t->strides[i] < -kMostElements)
+                return "a stride is too large";
+    // The packed weights cover every block that a tile reads: whole tiles of the last group too.
+    const int64_t per_output = s.in_group() * s.taps(), outputs = ceil_div(s.out_channels, kBlock) * kBlock;
+    int64_t wanted;
+    if (weights.rank != 1 || !weights.contiguous() || __builtin_mul_overflow(per_output, outputs, &wanted) ||
+        weights.dims[0] < wanted)
+        return "the packed weights are too short";
+    const int64_t reach_z = (s.kernel.z - 1) * s.dilation.z + 1, reach_y = (s.kernel.y - 1) * s.dilation.y + 1,
+                  reach_x = (s.kernel.x - 1) * s.dilation.x / s.stride.x + s.out.x;
+    int64_t smallest;
+    if (__builtin_mul_overflow(reach_z, reach_y, &smallest) ||
+        __builtin_mul_overflow(smallest, least(reach_x, (s.kernel.x - 1) * s.dilation.x + 160), &smallest) ||
+        __builtin_mul_overflow(smallest, s.kernel.x * kBlock * 4, &smallest) || smallest > kMostStageBytes)
+        return "reaches too far for what it stages";
+    return nullptr;
+}
 
-// The input blocks that an output group reads: those of source 0, then those of source 1.
-struct Channels {
-    int64_t first, second; // channels of each source that one group reads
-    int64_t blocks() const { return blocks_of(first) + blocks_of(second); }
+// ---- packing: (O, I / groups, kz, ky, kx) -> [tile of O][block of I][kz][ky][kx][channel of I][channel of O] ----
+
+static bool packable(const ConvParams &p, const Tensor &raw) {
+    return raw.rank == 5 && raw.dtype == VOXELRT_F32 && raw.layout == VOXELRT_LINEAR && p.groups >= 1 &&
+           raw.dims[2] == p.kernel[0] && raw.dims[3] == p.kernel[1] && raw.dims[4] == p.kernel[2] &&
+           raw.dims[0] % p.groups == 0 && (p.groups == 1 || (raw.dims[0] / p.groups) % kBlock == 0);
+}
+
+// The input channels of packed weights: with two sources the first one's are filled up to whole blocks.
+struct PackedChannels {
+    int64_t first, filled, all;
+    PackedChannels(const ConvParams &p, int64_t in) {
+        const bool two = p.groups == 1 && p.channels0 > 0 && p.channels0 < in;
+        first = two ? p.channels0 : in;
+        filled = two ? ceil_div(first, kBlock) * kBlock : in;
+        all = filled + in - first;
+    }
+    // The raw channel of a packed one, or -1 where there is none.
+    int64_t raw(int64_t packed) const {
+        return packed < first ? packed : packed < filled ? -1 : packed - filled + first;
+    }
 };
-
-static Channels channels_of(const ConvParams &p, int64_t per_group) {
-    if (p.groups > 1)
-        return {per_group, 0};
-    const int64_t first = p.channels0 < per_group ? p.channels0 : per_group;
-    return {first, per_group - first};
-}
-
-static int64_t taps_of(const ConvParams &p) {
-    return int64_t(p.kernel[0]) * p.kernel[1] * p.kernel[2];
-}
-
-// ---- packing: [output block][input block][tap][16 input][16 output], zeros past the channels ----
-
-static Message check_params(const ConvParams &p) {
-    if (p.algorithm != 0 || p.precision != 0 || p.output_channel_offset != 0)
-        return "algorithm, precision or output_channel_offset is not one that this version has";
-    if (p.channels0 < 1)
-        return "channels0 is at least 1";
-    return check_window(p);
-}
 
 static uint64_t pack_bytes(const void *params, const Tensor &raw) {
     const ConvParams &p = *static_cast<const ConvParams *>(params);
-    if (check_params(p) || raw.rank != 5 || raw.dtype != VOXELRT_F32 || raw.dims[2] != p.kernel[0] ||
-        raw.dims[3] != p.kernel[1] || raw.dims[4] != p.kernel[2] || raw.dims[0] < 1 || raw.dims[1] < 1 ||
-        raw.dims[0] > (1 << 24) || raw.dims[1] > (1 << 24) || taps_of(p) > (1 << 24))
+    if (!packable(p, raw))
         return 0;
-    const Channels c = channels_of(p, raw.dims[1]);
-    return uint64_t(blocks_of(raw.dims[0])) * uint64_t(c.blocks()) * uint64_t(taps_of(p)) * kBlock * kBlock * 4;
+    int64_t bytes = ceil_div(raw.dims[0], kBlock) * kBlock * 4;
+    if (__builtin_mul_overflow(bytes, PackedChannels(p, raw.dims[1]).all, &bytes))
+        return 0;
+    for (int i = 2; i < 5; ++i)
+        if (__builtin_mul_overflow(bytes, raw.dims[i], &bytes))
+            return 0;
+    return static_cast<uint64_t>(bytes);
 }
 
 static void pack(const void *params, const Tensor &raw, char *packed) {
-    const ConvParams &p = *static_cast<const ConvParams *>(params);
-    const int64_t O = raw.dims[0], I = raw.dims[1], taps = taps_of(p);
-    const Channels c = channels_of(p, I);
-    const float *w = raw.as<const float>();
+    const int64_t groups = static_cast<const ConvParams *>(params)->groups;
+    const PackedChannels channels(*static_cast<const ConvParams *>(params), raw.dims[1]);
+    const int64_t out_group = raw.dims[0] / groups, in = channels.all, taps_z = raw.dims[2], taps_y = raw.dims[3],
+                  taps_x = raw.dims[4];
+    const float *weights = raw.as<const float>();
     float *to = reinterpret_cast<float *>(packed);
-    for (int64_t ob = 0; ob < blocks_of(O); ++ob)
-        for (int64_t ib = 0; ib < c.blocks(); ++ib)
-            for (int64_t tap = 0; tap < taps; ++tap)
-                for (int64_t i = 0; i < kBlock; ++i)
-                    for (int64_t o = 0; o < kBlock; ++o) {
-                        const bool second = ib >= blocks_of(c.first);
-                        const int64_t lane = (second ? ib - blocks_of(c.first) : ib) * kBlock + i;
-                        const int64_t channel = second ? c.first + lane : lane, out = ob * kBlock + o;
-                        const bool real = lane < (second ? c.second : c.first) && out < O;
-                        *to++ = real ? w[(out * I + channel) * taps + tap] : 0.0f;
-                    }
+    for (int64_t g = 0; g < groups; ++g)
+        for (int64_t o0 = 0; o0 < out_group; o0 += kTileChannels) {
+            const int64_t width = least(kTileChannels, ceil_div(out_group - o0, kBlock) * kBlock);
+            const int64_t real = least(width, out_group - o0);
+            for (int64_t i0 = 0; i0 < in; i0 += kBlock)
+                for (int64_t z = 0; z < taps_z; ++z)
+                    for (int64_t y = 0; y < taps_y; ++y)
+                        for (int64_t x = 0; x < taps_x; ++x)
+                            for (int64_t i = i0; i < least(in, i0 + kBlock); ++i, to += width) {
+                                const int64_t channel = channels.raw(i);
+                                const float *from = weights + (g * out_group + o0) * raw.strides[0] +
+                                                    (channel < 0 ? 0 : channel) * raw.strides[1] + z * raw.strides[2] + y * raw.strides[3] +
+                                                    x * raw.strides[4];
+                                for (int64_t o = 0; o < width; ++o)
+                                    to[o] = o < real && channel >= 0 ? from[o * raw.strides[0]] : 0.0f;
+                            }
+        }
 }
 
-// ---- the direct kernel ----
+// ---- a task ----
 
-static Message check_source(const Tensor &t) {
-    if (t.dtype != VOXELRT_F32 || t.rank != 5 || t.pending())
-        return "sources are float32 volumes with nothing pending";
-    if (t.layout == VOXELRT_BLOCKED16 && t.strides[4] != kBlock)
-        return "a blocked source has gaps along x";
-    return nullptr;
-}
-
-static Message check_direct(const Step &step) {
-    const ConvParams &p = step.as<ConvParams>();
-    if (Message message = check_params(p))
-        return message;
-    if (step.inputs < 3 || step.inputs > 5 || step.outputs < 1 || step.outputs > 2)
-        return "takes 3 to 5 inputs (source, second source, weights, bias, residual) and 1 output";
-    const Tensor &a = step.in[0], &b = step.in[1], &w = step.in[2], &residual = step.input(4), &out = step.out[0];
-    if (step.outputs == 2 && step.out[1].present())
-        return "statistics are not computed by this version";
-    if (!a.present() || !w.present() || !out.present())
-        return "source, weights or output is absent";
-    if (Message message = check_source(a))
-        return message;
-    if (out.dtype != VOXELRT_F32 || out.rank != 5 || out.pending() ||
-        (out.layout == VOXELRT_BLOCKED16 && out.strides[4] != kBlock))
-        return "the output is a float32 volume without gaps along x";
-    int64_t channels = a.dims[1];
-    if (b.present()) {
-        if (Message message = check_source(b))
-            return message;
-        if (a.layout != VOXELRT_BLOCKED16 || b.layout != VOXELRT_BLOCKED16 || p.groups != 1)
-            return "two sources are blocked and of one group";
-        for (int i = 0; i < 5; ++i)
-            if (i != 1 && a.dims[i] != b.dims[i])
-                return "the two sources differ in batch or size";
-        channels += b.dims[1];
-    }
-    if (p.groups == 1 ? p.channels0 != a.dims[1] : p.channels0 < channels)
-        return "channels0 is not the channels of the first source";
-    if (channels % p.groups != 0 || out.dims[1] % p.groups != 0 ||
-        (p.groups > 1 && (channels / p.groups % kBlock != 0 || out.dims[1] / p.groups % kBlock != 0 ||
-                          a.layout != VOXELRT_BLOCKED16)))
-        return "groups are whole blocks of channels";
-    if (a.dims[0] != out.dims[0])
-        return "batch of source and output differ";
-    for (int i = 0; i < 3; ++i) {
-        const int64_t reach = int64_t(p.dilation[i]) * (p.kernel[i] - 1) + 1;
-        const int64_t padded = a.dims[2 + i] + p.pad_begin[i] + p.pad_end[i];
-        if (out.dims[2 + i] != (padded < reach ? 0 : (padded - reach) / p.stride[i] + 1))
-            return fail("axis %d of the output has %lld voxels", i, static_cast<long long>(out.dims[2 + i]));
-    }
-    const Channels c = channels_of(p, channels / p.groups);
-    const int64_t numbers = blocks_of(out.dims[1]) * c.blocks() * taps_of(p) * kBlock * kBlock;
-    if (w.dtype != VOXELRT_F32 || w.rank != 1 || !w.contiguous() || w.dims[0] != numbers || w.pending())
-        return fail("the packed weights have %lld numbers, not %lld", static_cast<long long>(w.dims[0]),
-                    static_cast<long long>(numbers));
-    if (residual.present()) {
-        if (residual.dtype != VOXELRT_F32 || residual.layout != out.layout || residual.rank != 5 || residual.pending())
-            return "the residual has the output's dtype and layout";
-        for (int i = 0; i < 5; ++i)
-            if (residual.dims[i] != out.dims[i] || residual.strides[i] != out.strides[i])
-                return "the residual has the output's dims and strides";
-    }
-    return check_bias(step.input(3), out.dims[1], VOXELRT_F32);
-}
-
-// What one task works with: a row of output at fixed n, z, y and a group of output blocks.
-struct Row {
-    const ConvParams *p;
-    const Tensor *source[2];
-    const float *base[2]; // of this batch item and, with groups, of this group's first block
-    int64_t channels[2];
-    const float *weights; // of this group of output blocks
-    int64_t weight_step;  // numbers from an output block's weights to the next one's
-    Range z, y;
-    const float *zeros;
+// Taps of one axis, in floats of what the tiles read and in taps of the weights.
+struct TapTables {
+    Tap z[kMostTaps], y[kMostTaps], x[kMostTaps];
 };
 
-// One tile of W positions from x0 on: all taps, all input channels.
-template <int OB, int W> static void tile(const Row &row, int64_t x0, float *result) {
-    const ConvParams &p = *row.p;
-    vf sum[OB * kParts][W] = {};
-    const float *w = row.weights;
-    const int64_t kz = p.kernel[0], ky = p.kernel[1], kx = p.kernel[2], tap_size = kBlock * kBlock;
-    const int64_t sx = p.stride[2], dx = p.dilation[2], first = x0 * sx - p.pad_begin[2];
-    for (int s = 0; s < 2 && row.source[s]; ++s) {
-        const Tensor &t = *row.source[s];
-        const bool blocked = t.layout == VOXELRT_BLOCKED16;
-        const int64_t X = t.dims[4], step = t.strides[4], lane_step = blocked ? 1 : t.strides[1];
-        const bool inside = first >= 0 && first + (W - 1) * sx + (kx - 1) * dx < X;
-        for (int64_t c = 0; c < row.channels[s]; c += kBlock, w += kz * ky * kx * tap_size) {
-            const int64_t lanes = row.channels[s] - c < kBlock ? row.channels[s] - c : kBlock;
-            const float *block = row.base[s] + (blocked ? c / kBlock * t.strides[1] : c * t.strides[1]);
-            for (int64_t iz = row.z.begin; iz < row.z.end; ++iz)
-                for (int64_t iy = row.y.begin; iy < row.y.end; ++iy) {
-                    const float *line = block + (row.z.first + iz * p.dilation[0]) * t.strides[2] +
-                                        (row.y.first + iy * p.dilation[1]) * t.strides[3];
-                    const float *taps = w + (iz * ky + iy) * kx * tap_size;
-                    for (int64_t ix = 0; ix < kx; ++ix, taps += tap_size) {
-                        const int64_t at = first + ix * dx;
-                        if (inside) {
-                            tap<OB, W, true>(sum, taps, row.weight_step, line + at * step, sx * step, nullptr, lanes,
-                                             lane_step);
-                            continue;
-                        }
-                        const float *table[W];
-                        bool any = false;
-                        for (int x = 0; x < W; ++x) {
-                            const int64_t i = at + x * sx;
-                            const bool in = i >= 0 && i < X;
-                            any = any || in;
-                            // A LINEAR source has its channels apart: zeros are then read with the same lane step.
-                            table[x] = in ? line + i * step : row.zeros;
-                        }
-                        if (any)
-                            tap<OB, W, false>(sum, taps, row.weight_step, nullptr, 0, table, lanes,
-                                              lane_step);
-                    }
-                }
-        }
-    }
-    for (int o = 0; o < OB; ++o)
-        for (int x = 0; x < W; ++x)
-            for (int k = 0; k < kParts; ++k)
-                *reinterpret_cast<vf_at *>(result + (o * W + x) * kBlock + k * kLanes) = sum[o * kParts + k][x];
+// What a task works on, shared by its tiles.
+struct Task {
+    const ConvPlan *plan;
+    const Step *step;
+    int64_t n, box;   // box: the number of its box, for the statistics
+    Axes origin, end; // output positions
+    float *stage, *buffer;
+    double *statistics; // (boxes, O, 2) of this n; or null
+    TapTables taps;
+};
+
+// The part of an axis' taps that lie in the source, for one output position.
+struct TapRange {
+    int64_t begin, end;
+};
+static TapRange taps_inside(int64_t position, int64_t stride, int64_t pad, int64_t dilation, int64_t taps,
+                            int64_t size) {
+    const int64_t first = position * stride - pad;
+    const int64_t begin = first < 0 ? (-first + dilation - 1) / dilation : 0;
+    const int64_t end = size - first <= 0 ? 0 : (size - first + dilation - 1) / dilation;
+    return {least(begin, taps), most(least(begin, taps), least(end, taps))};
 }
 
-template <int OB> static void tile_of(int width, const Row &row, int64_t x0, float *result) {
-    switch (width) {
-#define VOXELRT_WIDTH(W)                                                                                               \
-    case W:                                                                                                            \
-        return tile<OB, W>(row, x0, result);
-        VOXELRT_EACH_WIDTH(VOXELRT_WIDTH)
-#undef VOXELRT_WIDTH
-    default:
+// Where the tiles read: the staged box, or the source itself.
+struct Source {
+    const float *first; // of output position (0, 0, 0) of the volume and tap (0, 0, 0)
+    int64_t block, z, y;
+};
+
+static void fill_taps(Task &task, int64_t step_z, int64_t step_y) {
+    const ConvPlan &p = *task.plan;
+    const ConvShape &s = p.s;
+    for (int64_t k = 0; k < s.kernel.z; ++k)
+        task.taps.z[k] = {k * s.dilation.z * step_z, k * s.kernel.y * s.kernel.x};
+    for (int64_t k = 0; k < s.kernel.y; ++k)
+        task.taps.y[k] = {k * s.dilation.y * step_y, k * s.kernel.x};
+    for (int64_t k = 0; k < s.kernel.x; ++k)
+        task.taps.x[k] = {(p.staged_row[k] * p.length + k * s.dilation.x / s.stride.x) * (p.planes ? 1 : kBlock), k};
+}
+
+// One row of finished sums of `blocks` blocks: sums for the statistics.
+static void add_statistics(const Task &task, const float *row, int64_t block_step, int64_t count, int64_t o,
+                           int64_t real) {
+    const int64_t channels = task.plan->s.out_channels;
+    for (int64_t b = 0; b * kBlock < real; ++b) {
+        vf16 sums = zero(), squares = zero();
+        for (int64_t x = 0; x < count; ++x) {
+            const vf16 v = load(row + b * block_step + x * kBlock);
+            sums = sums + v;
+            squares = fma(v, v, squares);
+        }
+        float a[kBlock], q[kBlock];
+        store(a, sums);
+        store(q, squares);
+        double *to = task.statistics + (task.box * channels + o + b * kBlock) * 2;
+        for (int64_t i = 0; i < least(kBlock, real - b * kBlock); ++i) {
+            to[2 * i] += static_cast<double>(a[i]);
+            to[2 * i + 1] += static_cast<double>(q[i]);
+        }
+    }
+}
+
+// A row of the buffer into a row-major destination, with residual and activation on the way.
+static void write_planes(const Task &task, float *row, int64_t oz, int64_t oy, int64_t o, int64_t real) {
+    const Tensor &dst = task.step->out[kDestination], &residual = task.step->input(kResidual);
+    const ConvParams &params = task.step->as<ConvParams>();
+    const int64_t count = task.end.x - task.origin.x;
+    for (int64_t c = 0; c < real; ++c) {
+        const auto at = [&](const Tensor &t) {
+            return task.n * t.strides[0] + (o + c) * t.strides[1] + oz * t.strides[2] + oy * t.strides[3] +
+                   task.origin.x * t.strides[4];
+        };
+        float *sums = row + c / kBlock * (task.plan->buffer_floats / kTileBlocks) + c % kBlock;
+        if (residual.present()) {
+            const float *add = residual.as<const float>() + at(residual);
+            for (int64_t x = 0; x < count; ++x)
+                sums[x * kBlock] += add[x * residual.strides[4]];
+        }
+    }
+    for (int64_t b = 0; b * kBlock < real; ++b) {
+        float *sums = row + b * (task.plan->buffer_floats / kTileBlocks);
+        if (task.statistics)
+            add_statistics(task, sums, 0, count, o + b * kBlock, least(kBlock, real - b * kBlock));
+        activate_row(params.activation, params.alpha, params.beta, sums, count * kBlock);
+        for (int64_t c = b * kBlock; c < least(real, (b + 1) * kBlock); ++c) {
+            float *to = dst.as<float>() + task.n * dst.strides[0] + (o + c) * dst.strides[1] + oz * dst.strides[2] +
+                        oy * dst.strides[3] + task.origin.x * dst.strides[4];
+            for (int64_t x = 0; x < count; ++x)
+                to[x * dst.strides[4]] = sums[x * kBlock + c % kBlock];
+        }
+    }
+}
+
+// What the tiles of one run of output channels have in common.
+struct Run {
+    Tile tile;
+    Source source;
+    int blocks;       // of output channels
+    int64_t o, real;  // first output channel, and how many
+    bool first, last; // chunk of the input channels
+};
+
+// All tiles of rows oy .. oy + rows - 1 of plane oz.
+static void run_rows(const Task &task, const Run &run, int64_t oz, int64_t oy, int64_t rows) {
+    const ConvPlan &p = *task.plan;
+    const ConvShape &s = p.s;
+    const ConvParams &params = task.step->as<ConvParams>();
+    const Tensor &dst = task.step->out[kDestination], &residual = task.step->input(kResidual);
+    Tile t = run.tile;
+    const TapRange z = taps_inside(oz, s.stride.z, s.pad.z, s.dilation.z, s.kernel.z, s.in.z);
+    TapRange y = taps_inside(oy, s.stride.y, s.pad.y, s.dilation.y, s.kernel.y, s.in.y);
+    if (rows > 1) { // all taps of any of the rows; the others read staged zeros
+        const TapRange end = taps_inside(oy + rows - 1, s.stride.y, s.pad.y, s.dilation.y, s.kernel.y, s.in.y);
+        y.begin = least(y.begin, end.begin);
+        y.end = most(y.end, end.end);
+    }
+    t.z = task.taps.z + z.begin;
+    t.nz = z.end - z.begin;
+    t.y = task.taps.y + y.begin;
+    t.ny = y.end - y.begin;
+    const float *src = run.source.first + oz * s.stride.z * run.source.z + oy * s.stride.y * run.source.y;
+    float *out;
+    if (p.blocked) {
+        t.dst_row = dst.strides[3];
+        t.dst_block = dst.strides[1];
+        out = dst.as<float>() + task.n * dst.strides[0] + run.o / kBlock * dst.strides[1] + oz * dst.strides[2] +
+              oy * dst.strides[3];
+        if (residual.present() && run.last) {
+            t.residual_row = residual.strides[3];
+            t.residual_block = residual.strides[1];
+            t.residual = residual.as<const float>() + task.n * residual.strides[0] +
+                         run.o / kBlock * residual.strides[1] + oz * residual.strides[2] + oy * residual.strides[3];
+        }
+    } else {
+        t.dst_row = p.box.x * kBlock;
+        t.dst_block = p.buffer_floats / kTileBlocks;
+        out = task.buffer + (((oz - task.origin.z) * p.box.y + oy - task.origin.y) * p.box.x - task.origin.x) * kBlock;
+    }
+    const float *add = t.residual;
+    const int64_t count = task.end.x - task.origin.x, tiles = ceil_div(count, kTileX);
+    const int64_t narrow = count / tiles, wide = count % tiles; // `wide` tiles are one position wider
+    const int r = static_cast<int>(rows);
+    const TileFunction function = conv_tile(run.blocks, r, static_cast<int>(narrow), p.planes);
+    const TileFunction wider = wide ? conv_tile(run.blocks, r, static_cast<int>(narrow) + 1, p.planes) : nullptr;
+    for (int64_t i = 0, x = task.origin.x; i < tiles; ++i) {
+        t.src = src + x * (p.planes ? 1 : kBlock);
+        t.dst = out + x * kBlock;
+        t.residual = add ? add + x * kBlock : nullptr;
+        (i < wide ? wider : function)(t);
+        x += narrow + (i < wide);
+    }
+    if (!run.last)
         return;
-    }
-}
-
-static uint64_t direct_scratch(const Step &step, uint32_t) {
-    // The row of zeros that tiles at the border read: as far as the lanes of a LINEAR source are apart.
-    const Tensor &a = step.in[0];
-    const int64_t lanes = a.dims[1] < kBlock ? a.dims[1] : kBlock;
-    const int64_t reach = a.layout == VOXELRT_BLOCKED16 ? kBlock : (lanes - 1) * a.strides[1] + 1;
-    return static_cast<uint64_t>(reach > kBlock ? reach : kBlock) * sizeof(float);
-}
-
-static Message run_direct(const Step &step, const Env &env) {
-    const ConvParams &p = step.as<ConvParams>();
-    const Tensor &a = step.in[0], &b = step.in[1], &out = step.out[0];
-    if (out.count() == 0)
-        return nullptr;
-    std::memset(env.scratch, 0, direct_scratch(step, 1));
-    const int64_t O = out.dims[1], Z = out.dims[2], Y = out.dims[3], X = out.dims[4];
-    const int64_t groups = p.groups, group_blocks = groups > 1 ? O / groups / kBlock : blocks_of(O);
-    const int64_t per_group = (a.dims[1] + (b.present() ? b.dims[1] : 0)) / groups;
-    const Channels c = channels_of(p, per_group);
-    const int64_t weight_step = c.blocks() * taps_of(p) * kBlock * kBlock;
-    const int64_t pairs = (group_blocks + kBlocksAtOnce - 1) / kBlocksAtOnce;
-    const int64_t tiles = (X + kWide - 1) / kWide;
-    // Rows of one plane share a task while that leaves enough tasks; a task's weights stay in its cache.
-    const int64_t rows = Y >= 8 ? 4 : 1, row_tasks = (Y + rows - 1) / rows;
-    env.parallel(groups * pairs * out.dims[0] * Z * row_tasks, [&](int64_t task, uint32_t) {
-        const int64_t y0 = task % row_tasks * rows, z = task / row_tasks % Z, n = task / (row_tasks * Z) % out.dims[0];
-        const int64_t pair = task / (row_tasks * Z * out.dims[0]) % pairs;
-        const int64_t group = task / (row_tasks * Z * out.dims[0] * pairs);
-        const int64_t ob = group * group_blocks + pair * kBlocksAtOnce;
-        const int64_t left = group_blocks - pair * kBlocksAtOnce;
-        Row row{};
-        row.p = &p;
-        row.source[0] = &a;
-        row.base[0] = a.as<const float>() + n * a.strides[0] + group * (per_group / kBlock) * (groups > 1 ? a.strides[1] : 0);
-        row.channels[0] = c.first;
-        if (b.present()) {
-            row.source[1] = &b;
-            row.base[1] = b.as<const float>() + n * b.strides[0];
-            row.channels[1] = c.second;
+    for (int64_t k = 0; k < rows; ++k) {
+        float *row = out + k * t.dst_row + task.origin.x * kBlock;
+        if (!p.blocked) {
+            write_planes(task, row, oz, oy + k, run.o, run.real);
+            continue;
         }
-        row.weights = step.in[2].as<const float>() + ob * weight_step;
-        row.weight_step = weight_step;
-        row.zeros = reinterpret_cast<const float *>(env.scratch);
-        row.z = taps_inside(z, a.dims[2], p.kernel[0], p.stride[0], p.dilation[0], p.pad_begin[0]);
-        for (int64_t y = y0; y < y0 + rows && y < Y; ++y) {
-            row.y = taps_inside(y, a.dims[3], p.kernel[1], p.stride[1], p.dilation[1], p.pad_begin[1]);
-            for (int64_t t = 0; t < tiles; ++t) { // tiles of nearly equal width
-                const int64_t x0 = t * X / tiles;
-                const int width = static_cast<int>((t + 1) * X / tiles - x0);
-                alignas(64) float sums[kBlocksAtOnce * kWide * kBlock];
-                const bool two = kBlocksAtOnce == 2 && left >= 2;
-                if (two)
-                    tile_of<kBlocksAtOnce>(width, row, x0, sums);
-                else
-                    tile_of<1>(width, row, x0, sums);
-                const Epilogue epilogue{&out, &step.input(3), &step.input(4), {p.activation, p.alpha, p.beta}};
-                for (int k = 0; k < (two ? 2 : 1); ++k)
-                    epilogue.finish(sums + k * width * kBlock, {n, ob + k, z, y, x0}, 1, width);
-            }
+        if (task.statistics)
+            add_statistics(task, row, t.dst_block, count, run.o, run.real);
+        for (int64_t b = 0; b < run.blocks; ++b)
+            activate_positions(params.activation, params.alpha, params.beta, row + b * t.dst_block, count, kBlock,
+                               least(kBlock, run.real - b * kBlock));
+    }
+}
+
+// A run of output channels over the input blocks [block, block + count) of its group, for the whole box.
+static void run_channels(const Task &task, const Source &source, int64_t group, int64_t out_tile, int64_t block,
+                         int64_t count, bool first, bool last) {
+    const ConvPlan &p = *task.plan;
+    const ConvShape &s = p.s;
+    const ConvParams &params = task.step->as<ConvParams>();
+    const Tensor &bias = task.step->input(kBias);
+    Run run{};
+    const int64_t before = out_tile * kTileChannels; // of the group's output channels
+    run.o = group * s.out_group() + before;
+    run.real = least(kTileChannels, s.out_group() - before);
+    run.blocks = static_cast<int>(ceil_div(run.real, kBlock));
+    run.first = first;
+    run.last = last;
+    run.source = source;
+    float start[kTileChannels] = {};
+    for (int64_t o = 0; bias.present() && o < run.real; ++o)
+        start[o] = bias.as<const float>()[run.o + o];
+    Tile &t = run.tile;
+    const int64_t width = run.blocks * kBlock;
+    t.start = first ? start : nullptr;
+    t.blocks = count;
+    t.src_block = source.block;
+    t.inner = p.planes ? s.in_channels : kBlock;
+    t.inner_last = p.planes ? s.in_channels : least(kBlock, s.in_group() - (block + count - 1) * kBlock);
+    t.inner_step = source.block;
+    t.unit = t.inner * width;
+    t.unit_last = t.inner_last * width;
+    t.weight_block = s.taps() * kBlock * width;
+    t.weights = task.step->in[kWeights].as<const float>() + (group * s.out_group() + before) * s.in_group() * s.taps() +
+                block * t.weight_block;
+    t.x = task.taps.x;
+    t.nx = s.kernel.x;
+    Tap merged{}; // planes: the taps of a row lie as close as its channels otherwise do
+    if (p.planes && s.in_channels == 1 && p.residues == 1 && s.stride.x == 1) {
+        t.inner = t.inner_last = s.kernel.x;
+        t.inner_step = s.dilation.x;
+        t.unit = t.unit_last = width;
+        t.x = &merged;
+        t.nx = 1;
+    }
+    t.src_row = s.stride.y * source.y;
+    t.dst_x = kBlock;
+    t.finish = last && p.blocked;
+    t.keep = static_cast<int>(run.real - (run.blocks - 1) * kBlock);
+    set_epilogue(params.activation, params.alpha, params.beta, t);
+    for (int64_t oz = task.origin.z; oz < task.end.z; ++oz)
+        for (int64_t oy = task.origin.y; oy < task.end.y;) {
+            const int64_t rows = task.end.y - oy >= p.rows ? p.rows : 1;
+            run_rows(task, run, oz, oy, rows);
+            oy += rows;
         }
-    });
-    return nullptr;
 }
 
-// ---- the grouped kernel: LINEAR, raw weights, computed in double for float64 and in float otherwise ----
-
-static Message check_grouped(const Step &step) {
-    const ConvParams &p = step.as<ConvParams>();
-    if (Message message = check_params(p))
-        return message;
-    if (step.inputs < 2 || step.inputs > 3 || step.outputs != 1)
-        return "takes a source, weights, an optional bias, and one output";
-    const Tensor &a = step.in[0], &w = step.in[1], &out = step.out[0];
-    if (a.dtype != VOXELRT_F32 && a.dtype != VOXELRT_F64 && a.dtype != VOXELRT_F16)
-        return "float32, float64 or float16";
-    if (w.dtype != a.dtype || out.dtype != a.dtype || a.rank != 5 || w.rank != 5 || out.rank != 5)
-        return "source, weights and output are of one dtype and have five axes";
-    if (!a.contiguous() || !w.contiguous() || !out.contiguous() || a.pending() || w.pending())
-        return "source, weights and output are without gaps";
-    if (a.dims[1] % p.groups != 0 || out.dims[1] % p.groups != 0 || w.dims[0] != out.dims[1] ||
-        w.dims[1] != a.dims[1] / p.groups || a.dims[0] != out.dims[0])
-        return "channels, groups or batch do not fit together";
-    if (a.dtype != VOXELRT_F32 && p.activation != kNoActivation)
-        return "only float32 has an activation";
-    for (int i = 0; i < 3; ++i) {
-        const int64_t reach = int64_t(p.dilation[i]) * (p.kernel[i] - 1) + 1;
-        const int64_t padded = a.dims[2 + i] + p.pad_begin[i] + p.pad_end[i];
-        if (w.dims[2 + i] != p.kernel[i] || out.dims[2 + i] != (padded < reach ? 0 : (padded - reach) / p.stride[i] + 1))
-            return fail("axis %d of the weights or the output has the wrong size", i);
+// The source of input blocks [block, block + count) of the whole channel axis, staged where that is needed.
+static Source open_source(Task &task, int64_t block, int64_t count) {
+    const ConvPlan &p = *task.plan;
+    const ConvShape &s = p.s;
+    const int64_t blocks0 = p.planes ? s.channels0 : ceil_div(s.channels0, kBlock);
+    const auto of = [&](int64_t b) -> const Tensor & { return task.step->in[b < blocks0 ? kSource0 : kSource1]; };
+    const auto within = [&](int64_t b) { return b < blocks0 ? b : b - blocks0; };
+    if (!p.staged) {
+        const Tensor &t = of(block);
+        return {t.as<const float>() + task.n * t.strides[0] + within(block) * t.strides[1] - s.pad.z * t.strides[2] -
+                    s.pad.y * t.strides[3],
+                t.strides[1], t.strides[2], t.strides[3]};
     }
-    return check_bias(step.input(2), out.dims[1], a.dtype);
+    StageBox box{};
+    for (int i = 0; i < 3; ++i)
+        box.first[i] = task.origin[i] * s.stride[i] - s.pad[i];
+    box.z = p.rows_z;
+    box.y = p.rows_y;
+    box.length = p.length;
+    box.stride = s.stride.x;
+    box.residues = p.residues;
+    box.residue = p.residue;
+    box.in = s.in;
+    box.planes = p.planes;
+    box.zero_rows = p.rows > 1;
+    const int64_t floats = block_floats(p), row = staged_row_floats(box);
+    const int64_t channels = p.planes ? s.in_channels : count;
+    for (int64_t b = 0; b < channels; ++b)
+        stage(box, of(block + b), task.n, within(block + b), task.stage + b * floats);
+    const int64_t from_origin = task.origin.z * s.stride.z * p.rows_y * row + task.origin.y * s.stride.y * row +
+                                task.origin.x * (p.planes ? 1 : kBlock);
+    return {task.stage - from_origin, floats, p.rows_y * row, row};
 }
 
-template <class C> static inline C load_as(float value) { return static_cast<C>(value); }
-template <class C> static inline C load_as(double value) { return static_cast<C>(value); }
-template <class C> static inline C load_as(Half value) { return static_cast<C>(half_to_float(value.bits)); }
-static inline void store_as(float *to, float value) { *to = value; }
-static inline void store_as(double *to, double value) { *to = value; }
-static inline void store_as(Half *to, float value) { to->bits = float_to_half(value); }
-
-// One row of output (n, o, z, y): every tap adds a scaled row of input.
-template <class T, class C>
-static void grouped_row(const Step &step, int64_t n, int64_t o, int64_t z, int64_t y, C *sums) {
-    const ConvParams &p = step.as<ConvParams>();
-    const Tensor &a = step.in[0], &w = step.in[1], &out = step.out[0], &bias = step.input(2);
-    const int64_t X = out.dims[4], in_x = a.dims[4], per_group = w.dims[1];
-    const int64_t first_channel = o / (out.dims[1] / p.groups) * per_group;
-    const Range rz = taps_inside(z, a.dims[2], p.kernel[0], p.stride[0], p.dilation[0], p.pad_begin[0]);
-    const Range ry = taps_inside(y, a.dims[3], p.kernel[1], p.stride[1], p.dilation[1], p.pad_begin[1]);
-    const int64_t sx = p.stride[2], kx = p.kernel[2];
-    const C start = bias.present() ? load_as<C>(bias.as<const T>()[o]) : C(0);
-    for (int64_t x = 0; x < X; ++x)
-        sums[x] = start;
-    for (int64_t c = 0; c < per_group; ++c)
-        for (int64_t iz = rz.begin; iz < rz.end; ++iz)
-            for (int64_t iy = ry.begin; iy < ry.end; ++iy) {
-                const int64_t zi = rz.first + iz * p.dilation[0], yi = ry.first + iy * p.dilation[1];
-                const T *line =
-                    a.as<const T>() + (((n * a.dims[1] + first_channel + c) * a.dims[2] + zi) * a.dims[3] + yi) * in_x;
-                const T *weight =
-                    w.as<const T>() + (((o * per_group + c) * p.kernel[0] + iz) * p.kernel[1] + iy) * kx;
-                for (int64_t ix = 0; ix < kx; ++ix) {
-                    const int64_t shift = ix * p.dilation[2] - p.pad_begin[2];
-                    // Output positions whose tap is inside: 0 <= x * sx + shift < in_x.
-                    const int64_t low = shift >= 0 ? 0 : (-shift + sx - 1) / sx;
-                    int64_t high = in_x - shift <= 0 ? 0 : (in_x - shift + sx - 1) / sx;
-                    high = high < X ? high : X;
-                    const C factor = load_as<C>(weight[ix]);
-                    const T *from = line + shift;
-                    if (sx == 1)
-                        for (int64_t x = low; x < high; ++x)
-                            sums[x] += factor * load_as<C>(from[x]);
-                    else
-                        for (int64_t x = low; x < high; ++x)
-                            sums[x] += factor * load_as<C>(from[x * sx]);
-                }
-            }
+static void run_task(Task &task, int64_t piece) {
+    const ConvPlan &p = *task.plan;
+    const ConvShape &s = p.s;
+    const int64_t all = p.out_tiles * s.groups, blocks0 = ceil_div(s.channels0, kBlock);
+    const int64_t begin = all * piece / p.pieces, end = all * (piece + 1) / p.pieces;
+    for (int64_t group = begin / p.out_tiles; group * p.out_tiles < end; ++group) {
+        const int64_t first_tile = most(begin - group * p.out_tiles, 0),
+                      end_tile = least(end - group * p.out_tiles, p.out_tiles);
+        for (int64_t block = 0; block < p.in_blocks;) {
+            int64_t count = least(p.chunk, p.in_blocks - block);
+            const int64_t at = group * p.in_blocks + block; // groups of several have whole blocks
+            if (!p.staged && s.channels1 && at < blocks0)   // unstaged tiles read one tensor
+                count = least(count, blocks0 - at);
+            const Source source = open_source(task, at, count);
+            fill_taps(task, source.z, source.y);
+            for (int64_t tile = first_tile; tile < end_tile; ++tile)
+                run_channels(task, source, group, tile, block, count, block == 0, block + count == p.in_blocks);
+            block += count;
+        }
+    }
 }
 
-template <class T, class C> static void run_grouped_as(const Step &step, const Env &env) {
-    const Tensor &out = step.out[0];
-    const int64_t O = out.dims[1], Z = out.dims[2], Y = out.dims[3], X = out.dims[4];
-    C *scratch = reinterpret_cast<C *>(env.scratch);
-    env.parallel(out.dims[0] * O * Z * Y, [&](int64_t task, uint32_t worker) {
-        const int64_t y = task % Y, z = task / Y % Z, o = task / (Y * Z) % O, n = task / (Y * Z * O);
-        C *sums = scratch + worker * ((X + 15) / 16 * 16);
-        grouped_row<T, C>(step, n, o, z, y, sums);
-        if constexpr (sizeof(C) == sizeof(float))
-            activate({step.as<ConvParams>().activation, step.as<ConvParams>().alpha, step.as<ConvParams>().beta}, sums, X);
-        T *to = out.as<T>() + (((n * O + o) * Z + z) * Y + y) * X;
-        for (int64_t x = 0; x < X; ++x)
-            store_as(to + x, sums[x]);
-    });
+// ---- the step ----
+
+static int64_t worker_floats(const ConvPlan &p) {
+    return ceil_div(p.stage_floats + p.buffer_floats, kBlock) * kBlock;
+}
+static int64_t statistics_floats(const Step &step, const ConvPlan &p) { // two a double
+    return step.outputs > 1 && step.out[kStatistics].present()
+               ? ceil_div(tasks_of(p) / p.pieces * p.s.out_channels * 4, kBlock) * kBlock
+               : 0;
 }
 
-static uint64_t grouped_scratch(const Step &step, uint32_t threads) {
-    return uint64_t(threads) * static_cast<uint64_t>((step.out[0].dims[4] + 15) / 16 * 16) * 8;
+static uint64_t scratch(const Step &step, uint32_t threads) {
+    if (empty(step.out[kDestination]))
+        return 0;
+    const ConvPlan p = make_plan(step);
+    return static_cast<uint64_t>(statistics_floats(step, p) + worker_floats(p) * threads) * 4;
 }
 
-static Message run_grouped(const Step &step, const Env &env) {
-    if (step.out[0].count() == 0)
+// Box sums in the order of the boxes, whichever worker made them.
+static void sum_statistics(const Step &step, const ConvPlan &p, const double *boxes) {
+    const int64_t count = p.boxes.z * p.boxes.y * p.boxes.x, values = p.s.out_channels * 2;
+    double *to = step.out[kStatistics].as<double>();
+    for (int64_t n = 0; n < p.s.n; ++n)
+        for (int64_t i = 0; i < values; ++i) {
+            double sum = 0.0;
+            for (int64_t box = 0; box < count; ++box)
+                sum += boxes[(n * count + box) * values + i];
+            to[n * values + i] = sum;
+        }
+}
+
+static Message run(const Step &step, const Env &env) {
+    if (empty(step.out[kDestination])) {
+        if (step.outputs > 1 && step.out[kStatistics].present())
+            std::memset(step.out[kStatistics].data, 0, static_cast<size_t>(step.out[kStatistics].count()) * 8);
         return nullptr;
-    switch (step.in[0].dtype) {
-    case VOXELRT_F32:
-        run_grouped_as<float, float>(step, env);
-        break;
-    case VOXELRT_F64:
-        run_grouped_as<double, double>(step, env);
-        break;
-    default:
-        run_grouped_as<Half, float>(step, env);
-        break;
     }
+    const ConvPlan p = make_plan(step);
+    const int64_t boxes = p.boxes.z * p.boxes.y * p.boxes.x, statistics = statistics_floats(step, p);
+    double *sums = statistics ? reinterpret_cast<double *>(env.scratch) : nullptr;
+    if (sums)
+        std::memset(env.scratch, 0, static_cast<size_t>(statistics) * 4);
+    float *workers = reinterpret_cast<float *>(env.scratch) + statistics;
+    env.parallel(tasks_of(p), [&](int64_t index, uint32_t worker) {
+        Task task;
+        task.plan = &p;
+        task.step = &step;
+        const int64_t piece = index % p.pieces, box = index / p.pieces % boxes;
+        task.n = index / (p.pieces * boxes);
+        task.box = box;
+        task.origin = {box / (p.boxes.y * p.boxes.x) * p.box.z, box / p.boxes.x % p.boxes.y * p.box.y,
+                       box % p.boxes.x * p.box.x};
+        for (int i = 0; i < 3; ++i)
+            task.end[i] = least(p.s.out[i], task.origin[i] + p.box[i]);
+        task.stage = workers + worker * worker_floats(p);
+        task.buffer = task.stage + p.stage_floats;
+        task.statistics = sums ? sums + task.n * boxes * p.s.out_channels * 2 : nullptr;
+        run_task(task, piece);
+    });
+    if (sums)
+        sum_statistics(step, p, sums);
     return nullptr;
 }
 
 } // namespace voxelrt::VOXELRT_ISA
 
-VOXELRT_KERNELS(conv3d, {{"conv3d.direct", 1, ConvParamsText, sizeof(ConvParams), check_direct, run_direct,
-                          direct_scratch, pack_bytes, pack},
-                         {"conv3d.grouped", 1, ConvParamsText, sizeof(ConvParams), check_grouped, run_grouped,
-                          grouped_scratch, nullptr, nullptr}})
+VOXELRT_KERNELS(conv3d,
+                {{"conv3d.direct", 1, ConvParamsText, sizeof(ConvParams), check_direct, run, scratch, pack_bytes, pack},
+                 {"conv3d.grouped", 1, ConvParamsText, sizeof(ConvParams), check_grouped, run_grouped, nullptr, nullptr,
+                  nullptr}})

@@ -1,28 +1,56 @@
-"""conv3d on the native library: blocked with packed weights where it fits, else the linear kernel."""
+"""conv3d on the native library: ``conv3d.direct`` on blocked volumes, ``conv3d.grouped`` for all else."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
+from voxelrt.errors import ShapeError
 from voxelrt.kernels.common import native
-from voxelrt.kernels.common.activation import KINDS
+from voxelrt.kernels.common.activation import activation_number
 from voxelrt.kernels.common.kernel import Array
+from voxelrt.kernels.common.native import BLOCK, BLOCKED16, Operand
+from voxelrt.kernels.common.windows import Padding, Triple, pairs, triple
+
+MOST_PLANES = 4  # channels of a row-major source that the direct kernel takes
 
 
-def output_size(
-    size: Sequence[int],
-    kernel: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[tuple[int, int]],
-    dilation: Sequence[int],
-) -> tuple[int, ...]:
-    """The spatial size of a convolution's output."""
-    return tuple(
-        max(0, (n + a + b - d * (k - 1) - 1) // s + 1) if n + a + b >= d * (k - 1) + 1 else 0
-        for n, k, s, (a, b), d in zip(size, kernel, stride, padding, dilation, strict=True)
-    )
+def direct_takes(channels: int, second: int, outputs: int, groups: int, kernel: tuple[int, ...], dtype: Any) -> bool:
+    """Whether ``conv3d.direct`` computes a convolution of so many channels (of each source) and outputs."""
+    channels_all = channels + second
+    if np.dtype(dtype) != np.float32 or channels_all == 0 or max(kernel) > 128:
+        return False
+    return groups == 1 or (channels_all // groups % BLOCK == 0 and outputs // groups % BLOCK == 0)
+
+
+def parameters(
+    x: Array, kernel: tuple[int, ...], stride: Triple, padding: Padding, dilation: Triple, **rest: Any
+) -> dict[str, Any]:
+    """The kernels' parameters; ``rest`` holds groups, activation (its number), alpha and beta."""
+    around = pairs(padding)
+    return {
+        "algorithm": 0,
+        "kernel": kernel,
+        "stride": triple(stride),
+        "dilation": triple(dilation),
+        "pad_begin": [a for a, _ in around],
+        "pad_end": [b for _, b in around],
+        "channels0": x.shape[1],
+        "output_channel_offset": 0,
+        "precision": 0,
+        **rest,
+    }
+
+
+def output_size(shape: tuple[int, ...], values: dict[str, Any]) -> tuple[int, ...]:
+    """(Z, Y, X) of the output of a source of this shape."""
+    sizes = []
+    for a in range(3):
+        padded = shape[2 + a] + values["pad_begin"][a] + values["pad_end"][a]
+        room = padded - values["dilation"][a] * (values["kernel"][a] - 1) - 1
+        sizes.append(room // values["stride"][a] + 1 if room >= 0 else 0)
+    return tuple(sizes)
 
 
 def run(
@@ -30,58 +58,76 @@ def run(
     weights: Array,
     bias: Array | None = None,
     *,
-    stride: Sequence[int] = (1, 1, 1),
-    padding: Sequence[tuple[int, int]] = ((0, 0),) * 3,
-    dilation: Sequence[int] = (1, 1, 1),
+    stride: Triple = 1,
+    padding: Padding = 0,
+    dilation: Triple = 1,
     groups: int = 1,
     activation: str = "none",
     alpha: float = 0.0,
     beta: float = 0.0,
     second: Array | None = None,
     residual: Array | None = None,
+    kernel: str = "auto",
+    pool: native.Pool | None = None,
 ) -> Array:
-    size = output_size(x.shape[2:], weights.shape[2:], stride, padding, dilation)
-    shape = (x.shape[0], weights.shape[0], *size)
-    params = {
-        "algorithm": 0,
-        "kernel": weights.shape[2:],
-        "stride": stride,
-        "dilation": dilation,
-        "pad_begin": [p[0] for p in padding],
-        "pad_end": [p[1] for p in padding],
-        "groups": groups,
-        "channels0": x.shape[1],
-        "activation": KINDS[activation],
-        "alpha": alpha,
-        "beta": beta,
-        "output_channel_offset": 0,
-        "precision": 0,
-    }
-    whole = all(c // groups % native.BLOCK == 0 for c in (x.shape[1], weights.shape[0]))
-    if x.dtype != np.float32 or not (groups == 1 or whole):
-        if second is not None or residual is not None:
-            x = np.concatenate([x, second], axis=1) if second is not None else x
-            params["channels0"] = x.shape[1]
-        out = native.aligned_empty(shape, x.dtype)
-        inputs = [np.ascontiguousarray(x), np.ascontiguousarray(weights), bias]
-        native.run_kernel("conv3d.grouped", inputs, [out], **params)
-        return out
-    packed = native.pack_weight("conv3d.direct", weights, **params)
-    blocked = native.aligned_empty((shape[0], -(-shape[1] // native.BLOCK), *size, native.BLOCK), np.float32)
-    native.run_kernel(
-        "conv3d.direct",
-        [
-            native.Operand(native.to_blocked(x), native.BLOCKED16, x.shape[1]),
-            native.Operand(native.to_blocked(second), native.BLOCKED16, second.shape[1])
-            if second is not None
-            else None,
-            packed,
-            bias,
-            native.Operand(native.to_blocked(residual), native.BLOCKED16, shape[1]) if residual is not None else None,
-        ],
-        [native.Operand(blocked, native.BLOCKED16, shape[1])],
-        **params,
+    if x.ndim != 5 or weights.ndim != 5:
+        raise ShapeError(f"x is (N, C, Z, Y, X) and weights (O, I, z, y, x), not {x.shape} and {weights.shape}")
+    channels = x.shape[1] + (second.shape[1] if second is not None else 0)
+    if groups < 1 or channels != weights.shape[1] * groups:
+        raise ShapeError(f"{channels} channels in {groups} groups do not fit weights {weights.shape}")
+    taps = tuple(weights.shape[2:])
+    values = parameters(
+        x,
+        taps,
+        stride,
+        padding,
+        dilation,
+        groups=groups,
+        activation=activation_number(activation),
+        alpha=alpha,
+        beta=beta,
     )
-    if shape[1] % native.BLOCK and blocked[:, -1, ..., shape[1] % native.BLOCK :].any():
-        raise AssertionError("channels past the last are not zero")
-    return native.from_blocked(blocked, shape[1])
+    shape = (x.shape[0], weights.shape[0], *output_size(x.shape, values))
+    if kernel == "auto":
+        fits = direct_takes(x.shape[1], channels - x.shape[1], shape[1], groups, taps, x.dtype) and weights.size > 0
+        kernel = "conv3d.direct" if fits else "conv3d.grouped"
+    if kernel == "conv3d.grouped":
+        out = native.aligned_empty(shape, x.dtype)
+        sources = [None if a is None else np.ascontiguousarray(a) for a in (x, second, weights, bias, residual)]
+        native.run_kernel(kernel, sources, [out], pool, **values)
+        return out
+    return _direct(x, second, weights, bias, residual, shape, values, pool)
+
+
+def _direct(
+    x: Array,
+    second: Array | None,
+    weights: Array,
+    bias: Array | None,
+    residual: Array | None,
+    shape: tuple[int, ...],
+    values: dict[str, Any],
+    pool: native.Pool | None,
+) -> Array:
+    """Few channels go in and come out as they are, many in blocks."""
+
+    def blocked(array: Array) -> Operand:
+        return Operand(native.to_blocked(array), BLOCKED16, array.shape[1])
+
+    packed = native.pack_weight("conv3d.direct", weights, **values)
+    planes = x.shape[1] <= MOST_PLANES and second is None and values["groups"] == 1
+    few = shape[1] <= MOST_PLANES
+    if few:
+        target = Operand(native.aligned_empty(shape, np.float32))
+    else:
+        blocks = (shape[0], -(-shape[1] // BLOCK), *shape[2:], BLOCK)
+        target = Operand(native.aligned_empty(blocks, np.float32), BLOCKED16, shape[1])
+    inputs = [
+        Operand(x) if planes else blocked(x),
+        None if second is None else blocked(second),
+        packed,
+        None if bias is None else np.ascontiguousarray(bias),
+        None if residual is None else (Operand(residual) if few else blocked(residual)),
+    ]
+    native.run_kernel("conv3d.direct", inputs, [target], pool, **values)
+    return target.array if few else native.from_blocked(target.array, shape[1])

@@ -1,13 +1,18 @@
-"""conv3d, obviously: every tap adds a shifted input times its weights, in float64."""
+"""conv3d, obviously: in float64, one tap at a time.
+
+As in every network framework it is a correlation: out[o, p] = bias[o] + sum over i, k of w[o, i, k] x[i, p stride + k
+dilation - padding].
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
 
 import numpy as np
 
 from voxelrt.kernels.common.activation import activate
 from voxelrt.kernels.common.kernel import Array
+from voxelrt.kernels.common.windows import Padding, Triple, pairs, triple
 
 
 def conv3d(
@@ -15,9 +20,9 @@ def conv3d(
     weights: Array,
     bias: Array | None = None,
     *,
-    stride: Sequence[int] = (1, 1, 1),
-    padding: Sequence[tuple[int, int]] = ((0, 0),) * 3,
-    dilation: Sequence[int] = (1, 1, 1),
+    stride: Triple = 1,
+    padding: Padding = 0,
+    dilation: Triple = 1,
     groups: int = 1,
     activation: str = "none",
     alpha: float = 0.0,
@@ -25,26 +30,26 @@ def conv3d(
     second: Array | None = None,
     residual: Array | None = None,
 ) -> Array:
-    x = np.concatenate([x, second], axis=1) if second is not None else x
-    padded = np.pad(x.astype(np.float64), ((0, 0), (0, 0), *padding))
-    outputs, per_group, *kernel = weights.shape
-    size = [
-        max(0, (n - d * (k - 1) - 1) // s + 1)
-        for n, k, s, d in zip(padded.shape[2:], kernel, stride, dilation, strict=True)
-    ]
-    out = np.zeros((x.shape[0], outputs, *size))
-    for group in range(groups):
-        o = slice(group * outputs // groups, (group + 1) * outputs // groups)
-        c = slice(group * per_group, (group + 1) * per_group)
-        for tap in np.ndindex(*kernel):
-            z, y, u = (
-                slice(i * d, i * d + s * (n - 1) + 1, s) if n else slice(0, 0)
-                for i, d, s, n in zip(tap, dilation, stride, size, strict=True)
-            )
-            w = weights[(o, slice(None), *tap)].astype(np.float64)
-            out[:, o] += np.einsum("oc,nczyx->nozyx", w, padded[:, c, z, y, u])
+    source = x.astype(np.float64)
+    if second is not None:
+        source = np.concatenate([source, second.astype(np.float64)], axis=1)
+    step, spread = triple(stride), triple(dilation)
+    source = np.pad(source, [(0, 0), (0, 0), *pairs(padding)])
+    n, _, *space = source.shape
+    o, i_group, *kernel = weights.shape
+    size = [max(0, (space[a] - spread[a] * (kernel[a] - 1) - 1) // step[a] + 1) for a in range(3)]
+    out = np.zeros((n, groups, o // groups, *size))
+    w = weights.astype(np.float64).reshape(groups, o // groups, i_group, *kernel)
+    for tap in itertools.product(*(range(k) for k in kernel)):
+        window = tuple(
+            slice(tap[a] * spread[a], tap[a] * spread[a] + (size[a] - 1) * step[a] + 1 if size[a] else 0, step[a])
+            for a in range(3)
+        )
+        part = source[(slice(None), slice(None), *window)].reshape(n, groups, i_group, *size)
+        out += np.einsum("ngizyx,goi->ngozyx", part, w[(..., *tap)], optimize=True)
+    result = out.reshape(n, o, *size)
     if bias is not None:
-        out += bias.astype(np.float64)[:, None, None, None]
+        result += bias.astype(np.float64)[:, None, None, None]
     if residual is not None:
-        out += residual
-    return activate(out, activation, alpha, beta)
+        result += residual
+    return activate(activation, result, alpha, beta)

@@ -1,14 +1,34 @@
-"""conv_transpose3d on the native library."""
+"""conv_transpose3d on the native library: ``.direct`` on blocked volumes, ``.grouped`` for all else."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
+from voxelrt.errors import ShapeError
 from voxelrt.kernels.common import native
-from voxelrt.kernels.common.activation import KINDS
+from voxelrt.kernels.common.activation import activation_number
 from voxelrt.kernels.common.kernel import Array
+from voxelrt.kernels.common.native import BLOCK, BLOCKED16, Operand
+from voxelrt.kernels.common.windows import Padding, Triple, pairs, triple
+
+MOST = 128  # taps along an axis, and stride, that the direct kernel takes
+
+
+def direct_takes(channels: int, groups: int, kernel: tuple[int, ...], stride: tuple[int, ...], dtype: Any) -> bool:
+    """Whether ``conv_transpose3d.direct`` computes such a convolution."""
+    return np.dtype(dtype) == np.float32 and groups == 1 and channels > 0 and max(*kernel, *stride) <= MOST
+
+
+def output_size(shape: tuple[int, ...], values: dict[str, Any]) -> tuple[int, ...]:
+    """(Z, Y, X) of the output of a source of this shape."""
+    sizes = []
+    for a in range(3):
+        reach = (shape[2 + a] - 1) * values["stride"][a] + values["dilation"][a] * (values["kernel"][a] - 1) + 1
+        size = reach - values["pad_begin"][a] - values["pad_end"][a] + values["output_padding"][a]
+        sizes.append(max(size, 0) if shape[2 + a] else 0)
+    return tuple(sizes)
 
 
 def run(
@@ -16,44 +36,49 @@ def run(
     weights: Array,
     bias: Array | None = None,
     *,
-    stride: Sequence[int] = (1, 1, 1),
-    padding: Sequence[tuple[int, int]] = ((0, 0),) * 3,
-    output_padding: Sequence[int] = (0, 0, 0),
-    dilation: Sequence[int] = (1, 1, 1),
+    stride: Triple = 1,
+    padding: Padding = 0,
+    output_padding: Triple = 0,
+    dilation: Triple = 1,
     groups: int = 1,
     activation: str = "none",
     alpha: float = 0.0,
     beta: float = 0.0,
+    kernel: str = "auto",
+    pool: native.Pool | None = None,
 ) -> Array:
-    size = [
-        (n - 1) * s + d * (k - 1) + 1 - a - b + e
-        for n, s, d, k, (a, b), e in zip(
-            x.shape[2:], stride, dilation, weights.shape[2:], padding, output_padding, strict=True
-        )
-    ]
-    shape = (x.shape[0], weights.shape[1] * groups, *size)
-    params = {
-        "kernel": weights.shape[2:],
-        "stride": stride,
-        "dilation": dilation,
-        "pad_begin": [p[0] for p in padding],
-        "pad_end": [p[1] for p in padding],
-        "output_padding": output_padding,
+    if x.ndim != 5 or weights.ndim != 5:
+        raise ShapeError(f"x is (N, C, Z, Y, X) and weights (I, O, z, y, x), not {x.shape} and {weights.shape}")
+    if x.shape[1] != weights.shape[0] or groups < 1:
+        raise ShapeError(f"{x.shape[1]} channels in {groups} groups do not fit weights {weights.shape}")
+    around = pairs(padding)
+    values: dict[str, Any] = {
+        "algorithm": 0,
+        "kernel": tuple(weights.shape[2:]),
+        "stride": triple(stride),
+        "dilation": triple(dilation),
+        "pad_begin": [a for a, _ in around],
+        "pad_end": [b for _, b in around],
+        "output_padding": triple(output_padding),
         "groups": groups,
-        "activation": KINDS[activation],
+        "activation": activation_number(activation),
         "alpha": alpha,
         "beta": beta,
+        "precision": 0,
     }
-    if x.dtype != np.float32 or groups != 1:
+    shape = (x.shape[0], weights.shape[1] * groups, *output_size(x.shape, values))
+    if kernel == "auto":
+        fits = direct_takes(x.shape[1], groups, values["kernel"], values["stride"], x.dtype) and weights.size > 0
+        kernel = "conv_transpose3d.direct" if fits else "conv_transpose3d.grouped"
+    offset = None if bias is None else np.ascontiguousarray(bias)
+    if kernel == "conv_transpose3d.grouped":
         out = native.aligned_empty(shape, x.dtype)
-        inputs = [np.ascontiguousarray(x), np.ascontiguousarray(weights), bias]
-        native.run_kernel("conv_transpose3d.grouped", inputs, [out], **params)
+        inputs = [np.ascontiguousarray(x), np.ascontiguousarray(weights), offset]
+        native.run_kernel(kernel, inputs, [out], pool, **values)
         return out
-    blocked = native.aligned_empty((shape[0], -(-shape[1] // native.BLOCK), *size, native.BLOCK), np.float32)
-    source = native.Operand(native.to_blocked(x), native.BLOCKED16, x.shape[1])
-    packed = native.pack_weight("conv_transpose3d.direct", weights, **params)
-    target = native.Operand(blocked, native.BLOCKED16, shape[1])
-    native.run_kernel("conv_transpose3d.direct", [source, packed, bias], [target], **params)
-    if shape[1] % native.BLOCK and blocked[:, -1, ..., shape[1] % native.BLOCK :].any():
-        raise AssertionError("channels past the last are not zero")
-    return native.from_blocked(blocked, shape[1])
+    blocks = (shape[0], -(-shape[1] // BLOCK), *shape[2:], BLOCK)
+    target = Operand(native.aligned_empty(blocks, np.float32), BLOCKED16, shape[1])
+    source = Operand(native.to_blocked(x), BLOCKED16, x.shape[1])
+    packed = native.pack_weight(kernel, weights, **values)
+    native.run_kernel(kernel, [source, packed, offset], [target], pool, **values)
+    return native.from_blocked(target.array, shape[1])

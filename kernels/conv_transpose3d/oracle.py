@@ -1,13 +1,14 @@
-"""conv_transpose3d, obviously: every input voxel adds its weights around its place, in float64."""
+"""conv_transpose3d, obviously: in float64, every input position scatters the kernel into the output."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
 
 import numpy as np
 
 from voxelrt.kernels.common.activation import activate
 from voxelrt.kernels.common.kernel import Array
+from voxelrt.kernels.common.windows import Padding, Triple, pairs, triple
 
 
 def conv_transpose3d(
@@ -15,30 +16,30 @@ def conv_transpose3d(
     weights: Array,
     bias: Array | None = None,
     *,
-    stride: Sequence[int] = (1, 1, 1),
-    padding: Sequence[tuple[int, int]] = ((0, 0),) * 3,
-    output_padding: Sequence[int] = (0, 0, 0),
-    dilation: Sequence[int] = (1, 1, 1),
+    stride: Triple = 1,
+    padding: Padding = 0,
+    output_padding: Triple = 0,
+    dilation: Triple = 1,
     groups: int = 1,
     activation: str = "none",
     alpha: float = 0.0,
     beta: float = 0.0,
 ) -> Array:
-    inputs, per_group, *kernel = weights.shape
-    whole = [(n - 1) * s + d * (k - 1) + 1 for n, s, d, k in zip(x.shape[2:], stride, dilation, kernel, strict=True)]
-    canvas = np.zeros((x.shape[0], per_group * groups, *(w + e for w, e in zip(whole, output_padding, strict=True))))
-    for group in range(groups):
-        c = slice(group * inputs // groups, (group + 1) * inputs // groups)
-        o = slice(group * per_group, (group + 1) * per_group)
-        for tap in np.ndindex(*kernel):
-            z, y, u = (
-                slice(i * d, i * d + s * (n - 1) + 1, s)
-                for i, d, s, n in zip(tap, dilation, stride, x.shape[2:], strict=True)
-            )
-            w = weights[(c, slice(None), *tap)].astype(np.float64)
-            canvas[:, o, z, y, u] += np.einsum("co,nczyx->nozyx", w, x[:, c].astype(np.float64))
-    inside = tuple(slice(a, n - b) for (a, b), n in zip(padding, canvas.shape[2:], strict=True))
-    out = canvas[(slice(None), slice(None), *inside)]
+    n, c, *space = x.shape
+    _, o_group, *kernel = weights.shape
+    step, spread, extra, around = triple(stride), triple(dilation), triple(output_padding), pairs(padding)
+    full = [(space[a] - 1) * step[a] + spread[a] * (kernel[a] - 1) + 1 + extra[a] for a in range(3)]
+    out = np.zeros((n, groups, o_group, *full))
+    source = x.astype(np.float64).reshape(n, groups, c // groups, *space)
+    w = weights.astype(np.float64).reshape(groups, c // groups, o_group, *kernel)
+    for tap in itertools.product(*(range(k) for k in kernel)):
+        window = tuple(
+            slice(tap[a] * spread[a], tap[a] * spread[a] + (space[a] - 1) * step[a] + 1, step[a]) for a in range(3)
+        )
+        out[(..., *window)] += np.einsum("ngizyx,gio->ngozyx", source, w[(..., *tap)], optimize=True)
+    cut = tuple(slice(around[a][0], max(around[a][0], full[a] - around[a][1])) for a in range(3))
+    result = out[(..., *cut)]
+    result = result.reshape(n, groups * o_group, *result.shape[3:])
     if bias is not None:
-        out = out + bias.astype(np.float64)[:, None, None, None]
-    return activate(out, activation, alpha, beta)
+        result = result + bias.astype(np.float64)[:, None, None, None]
+    return activate(activation, result, alpha, beta)

@@ -1,6 +1,6 @@
 // copy: a tensor into another layout or stride order; applies what is pending. The step that materialises a norm,
 // reorders between LINEAR and BLOCKED16, and transposes by strides.
-#include "kernel.h"
+#include "../common/block.h"
 
 #include <cstring>
 
@@ -48,8 +48,6 @@ static Message check(const Step &step) {
 }
 
 static inline float applied(const Tensor &t, float x, int64_t n, int64_t c) {
-    if (!t.pending())
-        return x;
     const float y = x * t.pending_scale[n * t.dims[1] + c] + t.pending_shift[n * t.dims[1] + c];
     return y >= 0 ? y : y * t.pending_slope;
 }
@@ -58,31 +56,57 @@ static inline int64_t channel_offset(const Tensor &t, int64_t c) {
     return t.layout == VOXELRT_BLOCKED16 ? c / kBlock * t.strides[1] + c % kBlock : c * t.strides[1];
 }
 
-// (N, C, Z, Y, X) with at least one side blocked, or with something pending; one task a row of x and block.
-static void run_volume(const Tensor &in, const Tensor &out, const Env &env) {
-    const int64_t N = in.dims[0], C = in.dims[1], Z = in.dims[2], Y = in.dims[3], X = in.dims[4];
-    const int64_t blocks = (C + kBlock - 1) / kBlock;
-    env.parallel(N * blocks * Z * Y, [&](int64_t task, uint32_t) {
-        const int64_t y = task % Y, z = task / Y % Z, block = task / (Y * Z) % blocks, n = task / (Y * Z * blocks);
-        const float *source = in.as<const float>() + n * in.strides[0] + z * in.strides[2] + y * in.strides[3];
-        float *target = out.as<float>() + n * out.strides[0] + z * out.strides[2] + y * out.strides[3];
-        for (int64_t lane = 0; lane < kBlock; ++lane) {
+// One row along x of one block of channels, from and to BLOCKED16.
+static void blocked_row(const Tensor &in, const float *source, float *target, int64_t out_step, int64_t n,
+                        int64_t block) {
+    const int64_t X = in.dims[4], step = in.strides[4];
+    if (!in.pending()) {
+        for (int64_t x = 0; x < X; ++x)
+            Block::load(source + x * step).store(target + x * out_step);
+        return;
+    }
+    const Affine affine(in, n, block);
+    for (int64_t x = 0; x < X; ++x)
+        affine(Block::load(source + x * step)).store(target + x * out_step);
+}
+
+// The same with a LINEAR side. A few positions at a time: the blocked side's cache lines are then written whole.
+static void mixed_row(const Tensor &in, const Tensor &out, const float *source, float *target, int64_t n,
+                      int64_t block) {
+    const int64_t C = in.dims[1], X = in.dims[4], sx = in.strides[4], tx = out.strides[4];
+    const int64_t left = C - block * kBlock, lanes = left < kBlock ? left : kBlock;
+    const bool to_blocked = out.layout == VOXELRT_BLOCKED16;
+    for (int64_t x0 = 0; x0 < X; x0 += 16) {
+        const int64_t end = x0 + 16 < X ? x0 + 16 : X;
+        for (int64_t lane = 0; lane < lanes; ++lane) {
             const int64_t c = block * kBlock + lane;
-            if (c >= C) {
-                if (out.layout == VOXELRT_BLOCKED16) // channels past the last hold zeros
-                    for (int64_t x = 0; x < X; ++x)
-                        target[block * out.strides[1] + lane + x * out.strides[4]] = 0.0f;
-                continue;
-            }
             const float *a = source + channel_offset(in, c);
             float *b = target + channel_offset(out, c);
             if (in.pending())
-                for (int64_t x = 0; x < X; ++x)
-                    b[x * out.strides[4]] = applied(in, a[x * in.strides[4]], n, c);
+                for (int64_t x = x0; x < end; ++x)
+                    b[x * tx] = applied(in, a[x * sx], n, c);
             else
-                for (int64_t x = 0; x < X; ++x)
-                    b[x * out.strides[4]] = a[x * in.strides[4]];
+                for (int64_t x = x0; x < end; ++x)
+                    b[x * tx] = a[x * sx];
         }
+        for (int64_t lane = lanes; to_blocked && lane < kBlock; ++lane) // channels past the last hold zeros
+            for (int64_t x = x0; x < end; ++x)
+                target[block * out.strides[1] + lane + x * tx] = 0.0f;
+    }
+}
+
+// (N, C, Z, Y, X) with at least one side blocked, or with something pending; one task a row of x and block.
+static void run_volume(const Tensor &in, const Tensor &out, const Env &env) {
+    const int64_t Z = in.dims[2], Y = in.dims[3], blocks = (in.dims[1] + kBlock - 1) / kBlock;
+    const bool both = in.layout == VOXELRT_BLOCKED16 && out.layout == VOXELRT_BLOCKED16;
+    env.parallel(in.dims[0] * blocks * Z * Y, [&](int64_t task, uint32_t) {
+        const int64_t y = task % Y, z = task / Y % Z, block = task / (Y * Z) % blocks, n = task / (Y * Z * blocks);
+        const float *source = in.as<const float>() + n * in.strides[0] + z * in.strides[2] + y * in.strides[3];
+        float *target = out.as<float>() + n * out.strides[0] + z * out.strides[2] + y * out.strides[3];
+        if (both)
+            blocked_row(in, source + block * in.strides[1], target + block * out.strides[1], out.strides[4], n, block);
+        else
+            mixed_row(in, out, source, target, n, block);
     });
 }
 

@@ -9,6 +9,7 @@ import ml_dtypes
 import numpy as np
 
 from voxelrt.errors import UsageError
+from voxelrt.kernels.common.activation import ACTIVATIONS
 from voxelrt.kernels.common.kernel import Array, Case, Kernel
 from voxelrt.kernels.norm3d.oracle import norm3d as oracle
 
@@ -34,7 +35,8 @@ def _case(
     moved = float(np.prod(shape)) * (2 if dtype == "bfloat16" else np.dtype(dtype).itemsize)
     passes = 2 if options.get("kind") == "affine" else 3
     words = [options.get("kind", "instance"), "x".join(map(str, shape)), dtype, options.get("layout", "linear")]
-    words += [f"{k}{v}" for k, v in options.items() if k in ("groups", "slope", "p", "axes")]
+    words += [f"{k}{v}" for k, v in options.items() if k in ("groups", "p", "axes")]
+    words += [options["activation"][0]] if "activation" in options else []
     words += [f"mean{mean:g}"] if mean != 3.0 else []
     size = float(np.prod(shape))
     # A pending affine cancels the mean after rounding it.
@@ -47,18 +49,18 @@ KERNEL = Kernel(
     oracle=oracle,
     cases=(
         _case((1, 1, 1, 1, 1), vector=(1,), epsilon=1.0),
-        _case((2, 19, 5, 7, 9), vector=(19,), layout="blocked", slope=0.01),
+        _case((2, 19, 5, 7, 9), vector=(19,), layout="blocked", activation=("leaky_relu", 0.01, 0.0)),
         _case((2, 19, 5, 7, 9), layout="blocked", mean=100.0),
         _case((2, 18, 5, 7, 9), vector=(18,), groups=3, layout="blocked"),
-        _case((1, 32, 32, 48, 48), vector=(32,), layout="blocked", slope=0.01),
-        _case((1, 32, 32, 48, 48), vector=(32,), slope=0.01),
+        _case((1, 32, 32, 48, 48), vector=(32,), layout="blocked", activation=("leaky_relu", 0.01, 0.0)),
+        _case((1, 32, 32, 48, 48), vector=(32,), activation=("leaky_relu", 0.01, 0.0)),
         _case((2, 6, 67), "float16", vector=(6,), groups=2),
         _case((2, 6, 9, 11), "bfloat16", vector=(6,)),
         _case((1, 2, 65, 67, 5), vector=(2,), groups=1),
         _case((0, 3, 5), vector=(3,)),
         _case((2, 3, 0), vector=(3,)),
-        _case((2, 19, 5, 7, 9), vector=(19,), kind="affine", slope=0.2),
-        _case((2, 19, 5, 7, 9), vector=(2, 19), kind="affine", layout="blocked", slope=0.0),
+        _case((2, 19, 5, 7, 9), vector=(19,), kind="affine", activation=("leaky_relu", 0.2, 0.0)),
+        _case((2, 19, 5, 7, 9), vector=(2, 19), kind="affine", layout="blocked", activation=("sigmoid", 0.0, 0.0)),
         _case((3, 5), "float64", vector=(5,), kind="affine"),
         _case((2, 5, 37), "float16", vector=(2, 5), kind="affine"),
         _case((1, 32, 32, 48, 48), vector=(32,), kind="affine", layout="blocked"),
@@ -98,8 +100,8 @@ def norm3d(
     gamma, beta : (C,) float32; ones and zeros where None.
     epsilon : added to the variance (not corrected for bias, summed in float64).
     groups : channels share their statistics in so many groups; 0: each has its own (instance norm).
-    activation : ``none``, ``relu`` or ``leaky_relu``.
-    slope : of ``leaky_relu``, for negative values.
+    activation : a name of ``kernels.common.activation.ACTIVATIONS``.
+    slope : of ``leaky_relu`` and ``elu``, for negative values.
     backend : ``auto`` or ``cpu``.
 
     Returns
@@ -111,10 +113,11 @@ def norm3d(
     UsageError : an unknown activation.
     ShapeError : a shape or dtype that the kernel does not take.
     """
-    slopes = {"none": 1.0, "relu": 0.0, "leaky_relu": slope}
-    if activation not in slopes:
-        raise UsageError(f"norm3d has no activation {activation!r}; it has {', '.join(slopes)}")
-    result: Array = KERNEL(x, gamma, beta, groups=groups, epsilon=epsilon, slope=slopes[activation], backend=backend)
+    if activation not in ACTIVATIONS:
+        raise UsageError(f"norm3d has no activation {activation!r}; it has {', '.join(ACTIVATIONS)}")
+    result: Array = KERNEL(
+        x, gamma, beta, groups=groups, epsilon=epsilon, activation=(activation, slope, 0.0), backend=backend
+    )
     return result
 
 

@@ -1,11 +1,12 @@
 // norm3d: the statistics of instance and group norms as a per-channel affine, and applying such affines. The norms of
 // linear tensors are in layer.h. All sums are in double, over tiles of a fixed size, added in order.
+#include "activation.h"
 #include "norm3d/layer.h"
 
 namespace voxelrt::VOXELRT_ISA {
 
 #define STATISTICS_PARAMS(S, A) S(i32, groups) S(f32, epsilon)
-#define APPLY_PARAMS(S, A) S(f32, slope)
+#define APPLY_PARAMS(S, A) S(i32, activation) S(f32, alpha) S(f32, beta)
 #define FOLD_PARAMS(S, A) S(f32, epsilon)
 VOXELRT_PARAMS(StatisticsParams, STATISTICS_PARAMS)
 VOXELRT_PARAMS(ApplyParams, APPLY_PARAMS)
@@ -262,15 +263,16 @@ static Message check_apply(const Step &step) {
     }
     if (!same_shape(step.in[1], step.in[2]))
         return "scale and shift differ in shape";
+    const int32_t kind = step.as<ApplyParams>().activation;
+    if (kind < 0 || kind >= kActivations || (x.dtype == VOXELRT_F64 && kind != kNoActivation))
+        return fail("activation %d is unknown, or not one of float64", kind);
     return nullptr;
 }
 
-template <class A> static void apply_row(const A *x, A *y, int64_t count, A scale, A shift, A slope) {
+template <class A> static void apply_row(const A *x, A *y, int64_t count, A scale, A shift) {
     VOXELRT_INDEPENDENT
-    for (int64_t i = 0; i < count; ++i) {
-        const A v = x[i] * scale + shift;
-        y[i] = v >= 0 ? v : v * slope;
-    }
+    for (int64_t i = 0; i < count; ++i)
+        y[i] = x[i] * scale + shift;
 }
 
 template <class A> static void apply_linear(const Step &step, const Env &env) {
@@ -279,7 +281,7 @@ template <class A> static void apply_linear(const Step &step, const Env &env) {
     const Loop loop = inner_loop(both, 2, 2);
     const int64_t C = x.dims[1], voxels = count_from(x, 2), tiles = (voxels + kTileElements - 1) / kTileElements;
     const int64_t batch = step.in[1].rank == 2 ? C : 0;
-    const A slope = static_cast<A>(step.as<ApplyParams>().slope);
+    const ApplyParams p = step.as<ApplyParams>();
     env.parallel_range(x.dims[0] * C * tiles, 1 + 4096 / voxels, [&](int64_t begin, int64_t end, uint32_t) {
         A from[kChunk], to[kChunk];
         for (int64_t task = begin; task < end; ++task) {
@@ -291,8 +293,9 @@ template <class A> static void apply_linear(const Step &step, const Env &env) {
             for (int64_t at = tile * kTileElements; at < last; at += kChunk) {
                 const int64_t count = last - at < kChunk ? last - at : kChunk;
                 A *place = static_cast<A *>(target(result, loop, 1, at, to));
-                apply_row(static_cast<const A *>(load(source, loop, 0, at, count, from)), place, count, scale, shift,
-                          slope);
+                apply_row(static_cast<const A *>(load(source, loop, 0, at, count, from)), place, count, scale, shift);
+                if constexpr (sizeof(A) == sizeof(float))
+                    activate_row(p.activation, p.alpha, p.beta, place, count);
                 store(place, result, loop, 1, at, count);
             }
         }
@@ -302,10 +305,12 @@ template <class A> static void apply_linear(const Step &step, const Env &env) {
 static void apply_blocked(const Step &step, const Env &env) {
     const Tensor &x = step.in[0], &y = step.out[0];
     const int64_t C = x.dims[1], Z = x.dims[2], Y = x.dims[3], X = x.dims[4], blocks = blocks_of(C);
+    const ApplyParams p = step.as<ApplyParams>();
+    const bool leaky = p.activation <= kLeakyRelu; // then the affine has it; the others follow row by row
     Tensor pending = x;
     pending.pending_scale = step.in[1].as<const float>();
     pending.pending_shift = step.in[2].as<const float>();
-    pending.pending_slope = step.as<ApplyParams>().slope;
+    pending.pending_slope = p.activation == kRelu ? 0.0f : p.activation == kLeakyRelu ? p.alpha : 1.0f;
     env.parallel_range(x.dims[0] * blocks * Z * Y, 1 + 1024 / X, [&](int64_t begin, int64_t end, uint32_t) {
         for (int64_t task = begin; task < end; ++task) {
             const int64_t j = task % Y, z = task / Y % Z, block = task / (Y * Z) % blocks, n = task / (Y * Z * blocks);
@@ -315,6 +320,13 @@ static void apply_blocked(const Step &step, const Env &env) {
             float *to = y.as<float>() + n * y.strides[0] + block * y.strides[1] + z * y.strides[2] + j * y.strides[3];
             for (int64_t i = 0; i < X; ++i)
                 affine(Block::load(from + i * kBlock)).store(to + i * kBlock);
+            if (leaky)
+                continue;
+            activate_row(p.activation, p.alpha, p.beta, to, X * kBlock);
+            if (C - block * kBlock < kBlock) // channels past the last hold zeros again
+                for (int64_t i = 0; i < X; ++i)
+                    for (int64_t lane = C - block * kBlock; lane < kBlock; ++lane)
+                        to[i * kBlock + lane] = 0.0f;
         }
     });
 }

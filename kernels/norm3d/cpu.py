@@ -8,6 +8,7 @@ import numpy as np
 
 from voxelrt.errors import UsageError
 from voxelrt.kernels.common import native
+from voxelrt.kernels.common.activation import ACTIVATIONS
 from voxelrt.kernels.common.kernel import Array
 
 LAYER_MODES = {"layer": 0, "rms": 1, "mean_variance": 2, "lp": 3}
@@ -67,7 +68,7 @@ def run(
     groups: int = 0,
     axes: Sequence[int] = (-1,),
     epsilon: float = 1e-5,
-    slope: float = 1.0,
+    activation: tuple[str, float, float] = ("none", 0.0, 0.0),
     p: int = 2,
     response: tuple[int, float, float, float] = (5, 1e-4, 0.75, 1.0),
     moments: bool = False,
@@ -91,5 +92,8 @@ def run(
         one = np.ones(x.shape[1], x.dtype)
         scale, shift = (one if gamma is None else gamma), (one * 0 if beta is None else beta)
     target = _like(volume)
-    native.run_kernel("norm3d.apply", [volume, scale, shift], [target], slope=slope)
+    name, alpha, high = activation
+    native.run_kernel(
+        "norm3d.apply", [volume, scale, shift], [target], activation=ACTIVATIONS[name], alpha=alpha, beta=high
+    )
     return target.array if layout == "linear" else native.from_blocked(target.array, target.channels)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from voxelrt.kernels.common.activation import activate
 from voxelrt.kernels.common.kernel import Array
 
 
@@ -60,7 +61,7 @@ def norm3d(
     groups: int = 0,
     axes: Sequence[int] = (-1,),
     epsilon: float = 1e-5,
-    slope: float = 1.0,
+    activation: tuple[str, float, float] = ("none", 0.0, 0.0),
     p: int = 2,
     response: tuple[int, float, float, float] = (5, 1e-4, 0.75, 1.0),
     moments: bool = False,
@@ -71,7 +72,7 @@ def norm3d(
     if kind in ("instance", "affine"):
         y = _grouped(x64, groups, epsilon) if kind == "instance" else x64
         y = y * _channels(gamma, x, 1.0) + _channels(beta, x, 0.0)
-        return np.where(y >= 0, y, y * slope)
+        return activate(activation[0], y, *activation[1:])
     if kind == "response":
         return _response(x64, *response)
     normed, mean, inverse = _over_axes(x64, kind, tuple(axes), epsilon, p)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from voxelrt.errors import ShapeError, UsageError
 from voxelrt.kernels.common import native
+from voxelrt.kernels.common.activation import ACTIVATIONS
 from voxelrt.kernels.common.kernel import Array, compare
 from voxelrt.kernels.norm3d import KERNEL, layer_norm, norm3d
 from voxelrt.kernels.norm3d.cpu import statistics
@@ -32,7 +33,11 @@ def test_instance_and_group_norm(data: st.DataObject) -> None:
     x = _random((data.draw(st.integers(1, 2)), channels, *space), data.draw(st.integers(0, 9)))
     if data.draw(st.booleans()):  # with gaps
         x = x.swapaxes(-1, 0).copy().swapaxes(-1, 0)
-    options: dict[str, Any] = {"groups": groups, "slope": data.draw(st.sampled_from([0.0, 0.2, 1.0])), "epsilon": 0.1}
+    options: dict[str, Any] = {
+        "groups": groups,
+        "activation": (data.draw(st.sampled_from(list(ACTIVATIONS))), 0.2, 0.7),
+        "epsilon": 0.1,
+    }
     layout = data.draw(st.sampled_from(["linear", "blocked"]))
     gamma, beta = _random((channels,), 1), _random((channels,), 2)
     out = KERNEL(x, gamma, beta, layout=layout, **options)
@@ -99,7 +104,7 @@ def test_an_affine_keeps_zeros_past_the_last_channel() -> None:
     out = native.aligned_empty(x.shape, np.float32)
     vectors = [np.full(5, 2.0, np.float32)] * 2
     operands = [native.Operand(array, native.BLOCKED16, 5) for array in (x, out)]
-    native.run_kernel("norm3d.apply", [operands[0], *vectors], [operands[1]], slope=1.0)
+    native.run_kernel("norm3d.apply", [operands[0], *vectors], [operands[1]], activation=3, alpha=0.0, beta=0.0)
     assert (out[..., 5:] == 0).all()
 
 
@@ -135,7 +140,14 @@ def test_what_is_refused() -> None:
     with pytest.raises(ShapeError, match="p is 1 or 2"):
         layer_norm(x, kind="lp", p=3)
     with pytest.raises(ShapeError, match="one number a channel"):
-        native.run_kernel("norm3d.apply", [x, np.ones(4, np.float32), np.ones(4, np.float32)], [x.copy()], slope=1.0)
+        native.run_kernel(
+            "norm3d.apply",
+            [x, np.ones(4, np.float32), np.ones(4, np.float32)],
+            [x.copy()],
+            activation=0,
+            alpha=0.0,
+            beta=0.0,
+        )
     with pytest.raises(ShapeError, match="axis"):
         native.run_kernel("norm3d.layer", [x], [x.copy()], mode=0, axis=3, p=2, epsilon=0.0)
     with pytest.raises(ShapeError, match="without gaps"):

@@ -32,7 +32,8 @@ def conv(b: Builder, node: ir.Node) -> None:
     if dtype_of(x) == FLOAT32 and _divides(raw, groups):
         _direct(b, node, raw, bias, shape, groups)
     else:
-        _linear(b, node, "conv3d.grouped", raw, bias, _window_params(shape), groups, channels0=dims_of(x)[1])
+        more = {"channels0": dims_of(x)[1], "output_channel_offset": 0}
+        _linear(b, node, "conv3d.grouped", raw, bias, {**_window_params(shape), **more}, groups)
 
 
 def _divides(raw: np.ndarray[Any, Any], groups: int) -> bool:
@@ -59,11 +60,16 @@ def _sources(b: Builder, x: ir.Value) -> tuple[Operand, Operand | None]:
     """The input as one operand, or as the two sources of a concat that was left unmaterialised."""
     pair = b.concat_sources(x)
     if pair is not None:
-        return b.blocked(pair[0]), b.blocked(pair[1])
-    operand = b.value(x)
-    if dims_of(x)[1] <= FEW and operand.layout == LINEAR:
+        return _loaded(b, pair[0]), _loaded(b, pair[1])
+    if dims_of(x)[1] <= FEW and b.value(x).layout == LINEAR:
         return b.volume(b.linear(x)), None
-    return b.blocked(x), None
+    return _loaded(b, x), None
+
+
+def _loaded(b: Builder, x: ir.Value) -> Operand:
+    """A blocked source as it is: the kernel applies a pending norm when it loads."""
+    operand = b.value(x)
+    return operand if operand.layout == BLOCKED16 else b.blocked(x)
 
 
 def _read_by_volumes(value: ir.Value) -> bool:
@@ -110,7 +116,6 @@ def _linear(
     bias: np.ndarray[Any, Any] | None,
     params: dict[str, Any],
     groups: int,
-    **more: Any,
 ) -> None:
     """The LINEAR kernel: any groups, any channels, any float dtype."""
     x = node.inputs[0]
@@ -120,17 +125,21 @@ def _linear(
     if source.dtype == FLOAT32:
         activation, out = fused_activation(b, out)
     target = b.result(out)
+    operands = [source, b.weight(raw), b.weight(bias) if bias is not None else None]
+    if kernel.startswith("conv3d"):  # second source and residual are for the direct kernel
+        operands = [source, None, *operands[1:], None]
     b.step(
         kernel,
-        [source, b.weight(raw), b.weight(bias) if bias is not None else None],
+        operands,
         [b.volume(target)],
         flops=2 * int(np.prod(raw.shape[1:])) * target.count,
         **params,
+        algorithm=0,
+        precision=0,
         groups=groups,
         activation=activation.kind,
         alpha=activation.alpha,
         beta=activation.beta,
-        **more,
     )
 
 
@@ -159,10 +168,12 @@ def conv_transpose(b: Builder, node: ir.Node) -> None:
     if dtype_of(x) != FLOAT32 or groups != 1:
         _linear(b, node, "conv_transpose3d.grouped", raw, bias, params, groups)
         return
-    source = b.blocked(x)
+    source = _loaded(b, x)
     activation, out = fused_activation(b, node.outputs[0])
     full: dict[str, Any] = {
         **params,
+        "algorithm": 0,
+        "precision": 0,
         "groups": 1,
         "activation": activation.kind,
         "alpha": activation.alpha,

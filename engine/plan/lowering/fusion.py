@@ -4,29 +4,40 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from voxelrt.kernels.common.activation import KINDS
+from voxelrt.kernels.common.activation import ACTIVATIONS
 from voxelrt.plan.lowering.attributes import integer, real, text
 from voxelrt.plan.lowering.builder import Activation, Builder
 
-_SIMPLE = {"Relu": "relu", "Sigmoid": "sigmoid", "Tanh": "tanh"}
+_SIMPLE = {
+    "Relu": "relu",
+    "Sigmoid": "sigmoid",
+    "Tanh": "tanh",
+    "HardSwish": "hard_swish",
+    "Mish": "mish",
+}
+_WITH_ALPHA = {"LeakyRelu": ("leaky_relu", 0.01), "Elu": ("elu", 1.0)}
+_FUSED = (*_SIMPLE, *_WITH_ALPHA, "HardSigmoid", "Gelu")
 
 
-def activation_of(b: Builder, node: ir.Node) -> Activation | None:
+def activation_of(node: ir.Node) -> Activation | None:
     """The node as an epilogue, or None where it is not one."""
-    del b
     if node.op_type in _SIMPLE:
-        return Activation(KINDS[_SIMPLE[node.op_type]])
-    if node.op_type == "LeakyRelu":
-        return Activation(KINDS["leaky_relu"], real(node, "alpha", 0.01))
-    if node.op_type == "Elu":
-        return Activation(KINDS["elu"], real(node, "alpha", 1.0))
+        return Activation(ACTIVATIONS[_SIMPLE[node.op_type]])
+    if node.op_type in _WITH_ALPHA:
+        name, default = _WITH_ALPHA[node.op_type]
+        return Activation(ACTIVATIONS[name], real(node, "alpha", default))
+    if node.op_type == "HardSigmoid":
+        return Activation(ACTIVATIONS["hard_sigmoid"], real(node, "alpha", 0.2), real(node, "beta", 0.5))
+    if node.op_type == "Gelu":
+        tanh = text(node, "approximate", "none") == "tanh"
+        return Activation(ACTIVATIONS["gelu_tanh" if tanh else "gelu"])
     return None
 
 
 def fused_activation(b: Builder, value: ir.Value) -> tuple[Activation, ir.Value]:
     """The activation behind a value, absorbed, and the value it makes; the value itself where there is none."""
-    node = b.next_node(value, *_SIMPLE, "LeakyRelu", "Elu")
-    activation = activation_of(b, node) if node is not None else None
+    node = b.next_node(value, *_FUSED)
+    activation = activation_of(node) if node is not None else None
     if node is None or activation is None:
         return Activation(), value
     b.absorb(node)

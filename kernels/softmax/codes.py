@@ -1,0 +1,5 @@
+"""The functions' codes in plans: their places here, which are those of cpu.cpp."""
+
+from __future__ import annotations
+
+FUNCTIONS = ("Softmax", "LogSoftmax", "Hardmax")
