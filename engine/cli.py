@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -97,7 +98,16 @@ def _options(
 def _function(name: str) -> Callable[..., None]:
     module, function = COMMANDS[name]
     found: Callable[..., None] = getattr(importlib.import_module(f"voxelrt.commands.{module}"), function)
-    return found
+
+    @functools.wraps(found)
+    def stoppable(*arguments: Any, **options: Any) -> None:
+        try:
+            found(*arguments, **options)
+        except KeyboardInterrupt as error:
+            # Typer would leave without a word.
+            raise CancelledError("stopped by Ctrl-C") from error
+
+    return stoppable
 
 
 def _say(text: str, code: int) -> int:

@@ -20,6 +20,14 @@ Source = NiftiSource | DicomSource
 CT_AIR_BELOW = -200
 CT_AIR_FRACTION = 0.05
 
+# Terms of DICOM (PS3.16 annex L) that may be repeated; whatever else stands there is somebody's free text.
+BODY_PARTS = frozenset({
+    "ABDOMEN", "ABDOMENPELVIS", "ANKLE", "ARM", "BRAIN", "BREAST", "CHEST", "CHESTABDOMEN", "CHESTABDPELVIS",
+    "CSPINE", "ELBOW", "EXTREMITY", "FOOT", "HAND", "HEAD", "HEADNECK", "HEART", "HIP", "KIDNEY", "KNEE", "LEG",
+    "LIVER", "LSPINE", "LUNG", "NECK", "PANCREAS", "PELVIS", "PROSTATE", "SHOULDER", "SKULL", "SPINE", "SSPINE",
+    "THIGH", "THORAX", "TSPINE", "UTERUS", "WHOLEBODY", "WRIST",
+})  # fmt: skip
+
 
 def check_image(
     volume: Volume, source: Source | None, channel: Channel, recipe: Recipe, *, force: bool = False
@@ -80,8 +88,7 @@ def _body_part(source: Source | None, recipe: Recipe) -> list[str]:
     found = source.body_part.upper() if isinstance(source, DicomSource) else ""
     if not found or not recipe.body_parts or found in recipe.body_parts:
         return []
-    # Codes of DICOM are upper-case words; anything else is free text and is not repeated.
-    shown = found if re.fullmatch(r"[A-Z]{1,16}", found) else "another body part"
+    shown = found if found in BODY_PARTS else "another body part"
     return [f"the study shows {shown} and {recipe.name} is for {', '.join(recipe.body_parts)}"]
 
 

@@ -128,9 +128,20 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def _compiler_digest() -> str:
+    """SHA-256 of the sources that make plans."""
+    digest = hashlib.sha256()
+    engine, models = Path(__file__).parent.parent, SHIPPED.parent
+    for folder in (engine / "graph", engine / "plan", models / "formats"):
+        for source in sorted(folder.rglob("*.py")):
+            digest.update(source.read_bytes())
+    digest.update((engine / "compile.py").read_bytes())
+    return digest.hexdigest()
+
+
 def _key(identity: Identity, shapes: Shapes | None, precision: str, fallback: str) -> str:
     asked = {name: [list(d) if isinstance(d, tuple) else d for d in dims] for name, dims in (shapes or {}).items()}
-    # The library's own bytes stand for its version: a library that was rebuilt may pack weights otherwise.
-    parts = [identity.digest, asked, precision, fallback, version("voxelrt"), version("numpy"), version("onnx")]
-    parts += [native.target(), file_digest(Path(native.library()._name))]
+    parts = [identity.digest, asked, precision, fallback, version("voxelrt"), version("onnx"), native.target()]
+    # Their own bytes stand for the versions of library and compiler: a checkout changes without a new number.
+    parts += [file_digest(Path(native.library()._name)), _compiler_digest()]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:40]
