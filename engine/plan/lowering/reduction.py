@@ -1,10 +1,11 @@
-"""Reductions, arg extrema and running sums."""
+"""Reductions, arg extrema, running sums, softmax."""
 
 from __future__ import annotations
 
 import onnx_ir as ir
 
 from voxelrt.kernels.reduce.codes import REDUCTIONS
+from voxelrt.kernels.softmax.codes import FUNCTIONS
 from voxelrt.plan.lowering.attributes import integer, integers
 from voxelrt.plan.lowering.builder import Builder, Unsupported, dims_of, dtype_of, lowers
 
@@ -64,3 +65,15 @@ def cumsum(b: Builder, node: ir.Node) -> None:
         exclusive=integer(node, "exclusive", 0),
         reverse=integer(node, "reverse", 0),
     )
+
+
+@lowers("Softmax", "LogSoftmax", "Hardmax")
+def softmax(b: Builder, node: ir.Node) -> None:
+    """Softmax and its kin along one axis; over the channels a blocked volume stays blocked."""
+    x = node.inputs[0]
+    assert x is not None
+    axis = integer(node, "axis", -1) % max(1, len(dims_of(x)))
+    blocked = axis == 1 and b.is_blocked(x)
+    source = b.blocked(x) if blocked else b.linear(x)
+    target = b.result(node.outputs[0], source.layout)
+    b.step("softmax", [source], [target], op=FUNCTIONS.index(node.op_type), axis=axis)
