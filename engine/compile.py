@@ -17,7 +17,9 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from voxelrt.errors import UnsupportedError, UsageError
-from voxelrt.graph.specialise import specialise
+from voxelrt.graph.passes import expand_functions
+from voxelrt.graph.spec import opset_of
+from voxelrt.graph.specialise import refine, specialise
 from voxelrt.kernels.common import native
 from voxelrt.models.load import Model, load
 from voxelrt.plan import parity
@@ -164,6 +166,7 @@ def _shape_at(shapes: Shapes, which: int, batch: int | None = None) -> dict[str,
 def _lower(
     model: ir.Model, options: _Options, weights: WeightTable, islands: list[bytes]
 ) -> tuple[Variant, list[Placement]]:
+    model = _expanded(model)
     segments, placements = partition(model, lambda node: supports(model.graph, node))
     refused = [p for p in placements if p.backend != "native"]
     if refused and options.fallback == "error":
@@ -186,6 +189,22 @@ def _lower(
         else:
             _add_island(builder, segment, islands)
     return builder.finish(), placements
+
+
+def _expanded(model: ir.Model) -> ir.Model:
+    """Operators without a native kernel that ONNX defines by a body, as that body; bodies may hold further ones."""
+    for _ in range(4):
+        opset = opset_of(model)
+        wanted = {
+            node.op_type
+            for node in model.graph
+            if expand_functions.is_function(node, opset) and supports(model.graph, node) is not None
+        }
+        expanded = expand_functions.run(model, wanted) if wanted else model
+        if len(expanded.graph) == len(model.graph):
+            break
+        model = refine(expanded)
+    return model
 
 
 def _add_island(builder: Builder, segment: Segment, islands: list[bytes]) -> None:

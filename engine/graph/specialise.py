@@ -52,17 +52,23 @@ def specialise(
     _drop_overridable(copy, shapes)
     _fix_inputs(copy, shapes, constants or {})
     _forget_shapes(copy.graph)
-    name_nodes.run(copy)
+    copy = refine(copy)
+    infer_shapes.check(copy)
+    return copy
+
+
+def refine(model: ir.Model) -> ir.Model:
+    """Apply all passes until nothing changes; every node has a name of its own afterwards."""
+    model = name_nodes.run(model)
     before = None
     for _ in range(MAX_ROUNDS):
         for step in PASSES:
-            copy = step.run(copy)
-        now = _state(copy.graph)
+            model = step.run(model)
+        now = _state(model.graph)
         if now == before:
             break
         before = now
-    infer_shapes.check(copy)
-    return name_nodes.run(copy)
+    return name_nodes.run(model)
 
 
 def _state(graph: ir.Graph) -> tuple[int, int, int]:

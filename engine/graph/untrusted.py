@@ -8,44 +8,21 @@ themselves nor expand without bound.
 
 from __future__ import annotations
 
-import itertools
+import re
 from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+from typing import Any
 
 import onnx
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
 from onnx import AttributeProto, TensorProto
 
-from voxelrt.errors import ModelError, UnsupportedError
+from voxelrt.errors import ModelError
+from voxelrt.graph.untrusted_tensors import ELEMENT_BITS, check_tensor, tensors
 
 MAX_NODES = 1_000_000
-MAX_DEPTH = 32
-MAX_AXES = 64
 OLDEST_IR, NEWEST_IR = 3, int(onnx.IR_VERSION)
-
-_BITS: dict[int, int] = {}  # of one element
-for _names, _bits in (
-    ("BOOL INT8 UINT8 FLOAT8E4M3FN FLOAT8E4M3FNUZ FLOAT8E5M2 FLOAT8E5M2FNUZ FLOAT8E8M0", 8),
-    ("INT16 UINT16 FLOAT16 BFLOAT16", 16),
-    ("INT32 UINT32 FLOAT", 32),
-    ("INT64 UINT64 DOUBLE COMPLEX64", 64),
-    ("COMPLEX128", 128),
-    ("INT4 UINT4 FLOAT4E2M1", 4),
-    ("INT2 UINT2", 2),
-):
-    for _name in _names.split():
-        if hasattr(TensorProto, _name):
-            _BITS[getattr(TensorProto, _name)] = _bits
-
-_FIELDS: dict[int, str] = {
-    TensorProto.FLOAT: "float_data",
-    TensorProto.COMPLEX64: "float_data",
-    TensorProto.DOUBLE: "double_data",
-    TensorProto.COMPLEX128: "double_data",
-    TensorProto.INT64: "int64_data",
-    TensorProto.UINT64: "uint64_data",
-    TensorProto.UINT32: "uint64_data",
-    TensorProto.STRING: "string_data",
-}
 
 
 def check_proto(model: onnx.ModelProto, folder: Path | None) -> None:
@@ -64,112 +41,53 @@ def check_proto(model: onnx.ModelProto, folder: Path | None) -> None:
         raise ModelError(
             f"not an ONNX model that can be read: IR version {model.ir_version}, known are {OLDEST_IR} to {NEWEST_IR}"
         )
+    _check_texts(model)
     if not model.HasField("graph") or not (model.graph.node or model.graph.output):
         raise ModelError("not an ONNX model: it has no graph")
     if not model.opset_import:
         raise ModelError("the ONNX model does not say which operator set it uses")
-    for graph_tensor in _tensors(model):
-        check_tensor(graph_tensor, folder)
+    for tensor in tensors(model):
+        check_tensor(tensor, folder)
+    for info in (*model.graph.input, *model.graph.output):
+        kind = info.type.WhichOneof("value")
+        element = info.type.tensor_type.elem_type
+        if kind is None or (kind == "tensor_type" and element not in ELEMENT_BITS and element != TensorProto.STRING):
+            raise ModelError(f"the input or output {info.name!r} of the graph has no type that is known")
     _check_graph(model.graph, [], 0)
     for function in model.functions:
         _check_function(function)
     _check_calls(model)
 
 
-def check_tensor(tensor: TensorProto, folder: Path | None) -> None:
-    """Check that a tensor's shape, type and stored bytes agree. Raises ModelError."""
-    name = tensor.name or "(unnamed)"
-    bits = _BITS.get(tensor.data_type)
-    if bits is None and tensor.data_type != TensorProto.STRING:
-        raise ModelError(f"the tensor {name!r} has the unknown data type {tensor.data_type}")
-    if len(tensor.dims) > MAX_AXES:
-        raise ModelError(f"the tensor {name!r} has {len(tensor.dims)} axes")
-    count = 1
-    for dim in tensor.dims:
-        if dim < 0:
-            raise ModelError(f"the tensor {name!r} has the negative dimension {dim}")
-        count *= dim
-    if count > 1 << 40:
-        raise ModelError(f"the tensor {name!r} of shape {list(tensor.dims)} is too large")
-    if tensor.HasField("segment"):
-        raise ModelError(f"the tensor {name!r} is stored in segments, which no ONNX version defines fully")
-    size = -(-count * (bits or 0) // 8)
-    if tensor.data_location == TensorProto.EXTERNAL:
-        if bits is None:
-            raise ModelError(f"the tensor {name!r} of strings cannot be external")
-        _check_external(tensor, name, size, folder)
-        return
-    field = _FIELDS.get(tensor.data_type, "int32_data")
-    expected = count
-    if tensor.data_type in (TensorProto.COMPLEX64, TensorProto.COMPLEX128):
-        expected = 2 * count
-    elif bits is not None and bits < 8:
-        expected = size
-    found, unit = len(getattr(tensor, field)), "values"
-    if tensor.HasField("raw_data") and bits is not None:
-        expected, found, unit = size, len(tensor.raw_data), "bytes"
-    if found != expected:
-        raise ModelError(
-            f"the file is damaged: the tensor {name!r} {list(tensor.dims)} needs {expected} {unit} and has {found}"
-        )
-
-
-def _check_external(tensor: TensorProto, name: str, size: int, folder: Path | None) -> None:
-    if folder is None:
-        raise ModelError(f"the tensor {name!r} is stored in another file, and this model was not read from a file")
-    place: dict[str, str] = {entry.key: entry.value for entry in tensor.external_data}
-    location = place.get("location", "")
-    pure = PurePosixPath(location)
-    if not location or "\0" in location or "\\" in location or pure.is_absolute() or ".." in pure.parts:
-        raise ModelError(f"the tensor {name!r} lies at {location!r}: only files inside the model's folder are read")
-    home = folder.resolve()
-    try:
-        path = (home / pure).resolve(strict=True)
-    except (OSError, RuntimeError) as error:
-        raise ModelError(f"the tensor {name!r} lies in the file {location!r}, which is missing") from error
-    if not path.is_relative_to(home) or not path.is_file():
-        raise ModelError(
-            f"the tensor {name!r} lies at {location!r}: a link that leaves the model's folder is not followed"
-        )
-    try:
-        offset, length = int(place.get("offset") or 0), int(place.get("length") or size)
-    except ValueError as error:
-        raise ModelError(f"the tensor {name!r} has an offset or length that is not a number") from error
-    if length != size:
-        raise ModelError(f"the tensor {name!r} of shape {list(tensor.dims)} needs {size} bytes, not {length}")
-    available = path.stat().st_size
-    if offset < 0 or offset > available or size > available - offset:
-        raise ModelError(
-            f"the tensor {name!r} needs bytes {offset} to {offset + size} of {location!r}, which has {available}"
-        )
-
-
-def _tensors(model: onnx.ModelProto) -> Iterator[TensorProto]:
-    """All tensors anywhere in the model. Refuses sparse ones and graphs nested too deep."""
-    waiting: list[tuple[onnx.GraphProto | onnx.FunctionProto, int]] = [(model.graph, 0)]
-    waiting += [(function, 0) for function in model.functions]
+def _check_texts(model: onnx.ModelProto) -> None:
+    """All text is UTF-8: protobuf hands other bytes on as ``bytes``, which nothing behind here expects."""
+    waiting: list[Any] = [model]
     while waiting:
-        scope, depth = waiting.pop()
-        if depth > MAX_DEPTH:
-            raise ModelError(f"the model's graphs are nested more than {MAX_DEPTH} deep")
-        if isinstance(scope, onnx.GraphProto):
-            if scope.sparse_initializer:
-                raise UnsupportedError("the model has sparse initializers, which are not supported: store them dense")
-            yield from scope.initializer
-        attributes = itertools.chain.from_iterable(node.attribute for node in scope.node)
-        if isinstance(scope, onnx.FunctionProto):
-            attributes = itertools.chain(attributes, scope.attribute_proto)
-        for attribute in attributes:
-            if attribute.type in (AttributeProto.SPARSE_TENSOR, AttributeProto.SPARSE_TENSORS):
-                raise UnsupportedError(f"the attribute {attribute.name!r} is a sparse tensor, which is not supported")
-            if attribute.type == AttributeProto.TENSOR and not attribute.ref_attr_name:
-                yield attribute.t
-            elif attribute.type == AttributeProto.TENSORS:
-                yield from attribute.tensors
-            elif attribute.type == AttributeProto.GRAPH and not attribute.ref_attr_name:
-                waiting.append((attribute.g, depth + 1))
-            elif attribute.type == AttributeProto.GRAPHS:
-                waiting += [(graph, depth + 1) for graph in attribute.graphs]
+        message = waiting.pop()
+        if isinstance(message, TensorProto):  # its values are not text, and looking at them copies them
+            texts = [message.name, message.doc_string, *(e.value for e in message.external_data)]
+            if any(isinstance(text, bytes) for text in texts):
+                raise ModelError("the file is damaged: the name of a tensor is not UTF-8")
+            continue
+        if isinstance(message, AttributeProto):
+            _check_attribute(message)
+        for field, value in message.ListFields():
+            values = [value] if isinstance(value, str | bytes | Message) else value
+            if field.type == FieldDescriptor.TYPE_STRING:
+                if any(isinstance(text, bytes) for text in values):
+                    raise ModelError(f"the file is damaged: the text in {field.full_name} is not UTF-8")
+            elif field.type == FieldDescriptor.TYPE_MESSAGE:
+                waiting += values
+
+
+def _check_attribute(attribute: AttributeProto) -> None:
+    if not attribute.name or (attribute.type == AttributeProto.UNDEFINED and not attribute.ref_attr_name):
+        raise ModelError(f"the attribute {attribute.name!r} has no name or no type")
+    try:
+        for text in (attribute.s, *attribute.strings):
+            text.decode()
+    except UnicodeDecodeError as error:
+        raise ModelError(f"the file is damaged: the attribute {attribute.name!r} is not UTF-8") from error
 
 
 def node_label(node: onnx.NodeProto, index: int) -> str:
@@ -207,6 +125,8 @@ def _check_nodes(nodes: Sequence[onnx.NodeProto], defined: set[str], outer: list
     for index, node in enumerate(nodes):
         if not node.op_type:
             raise ModelError(f"node number {index} has no operator")
+        if node.op_type == "Einsum":
+            _check_equation(node, index)
         for name in node.output:
             if name and (name in makers or name in defined):
                 raise ModelError(
@@ -224,6 +144,19 @@ def _check_nodes(nodes: Sequence[onnx.NodeProto], defined: set[str], outer: list
             for graph in (attribute.g, *attribute.graphs) if _is_graph(attribute) else ():
                 _check_graph(graph, scopes, depth + 1)
     _check_cycles(nodes, makers)
+
+
+_TERM = r"[A-Za-z]*(?:\.\.\.)?[A-Za-z]*"
+_EQUATION = re.compile(f"{_TERM}(?:,{_TERM})*(?:->{_TERM})?")
+
+
+def _check_equation(node: onnx.NodeProto, index: int) -> None:
+    """The equation of an Einsum is one: the ONNX library's own reader does not end on some that are not."""
+    for attribute in node.attribute:
+        if attribute.name == "equation" and not attribute.ref_attr_name:
+            text = attribute.s.decode("latin-1").replace(" ", "")
+            if not _EQUATION.fullmatch(text):
+                raise ModelError(f"node {node_label(node, index)} has the equation {text!r}, which is not one")
 
 
 def _is_graph(attribute: AttributeProto) -> bool:

@@ -121,8 +121,8 @@ static void pack(const void *params, const Tensor &raw, char *packed) {
                             for (int64_t i = i0; i < least(in, i0 + kBlock); ++i, to += width) {
                                 const int64_t channel = channels.raw(i);
                                 const float *from = weights + (g * out_group + o0) * raw.strides[0] +
-                                                    (channel < 0 ? 0 : channel) * raw.strides[1] + z * raw.strides[2] + y * raw.strides[3] +
-                                                    x * raw.strides[4];
+                                                    (channel < 0 ? 0 : channel) * raw.strides[1] + z * raw.strides[2] +
+                                                    y * raw.strides[3] + x * raw.strides[4];
                                 for (int64_t o = 0; o < width; ++o)
                                     to[o] = o < real && channel >= 0 ? from[o * raw.strides[0]] : 0.0f;
                             }

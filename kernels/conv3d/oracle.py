@@ -15,6 +15,11 @@ from voxelrt.kernels.common.kernel import Array
 from voxelrt.kernels.common.windows import Padding, Triple, pairs, triple
 
 
+def _window(first: int, count: int, step: int) -> slice:
+    """The inputs of one tap along one axis, for ``count`` outputs."""
+    return slice(first, first + (count - 1) * step + 1 if count else 0, step)
+
+
 def conv3d(
     x: Array,
     weights: Array,
@@ -30,7 +35,7 @@ def conv3d(
     second: Array | None = None,
     residual: Array | None = None,
 ) -> Array:
-    source = x.astype(np.float64)
+    source: Array = x.astype(np.float64)
     if second is not None:
         source = np.concatenate([source, second.astype(np.float64)], axis=1)
     step, spread = triple(stride), triple(dilation)
@@ -39,14 +44,11 @@ def conv3d(
     o, i_group, *kernel = weights.shape
     size = [max(0, (space[a] - spread[a] * (kernel[a] - 1) - 1) // step[a] + 1) for a in range(3)]
     out = np.zeros((n, groups, o // groups, *size))
-    w = weights.astype(np.float64).reshape(groups, o // groups, i_group, *kernel)
-    for tap in itertools.product(*(range(k) for k in kernel)):
-        window = tuple(
-            slice(tap[a] * spread[a], tap[a] * spread[a] + (size[a] - 1) * step[a] + 1 if size[a] else 0, step[a])
-            for a in range(3)
-        )
-        part = source[(slice(None), slice(None), *window)].reshape(n, groups, i_group, *size)
-        out += np.einsum("ngizyx,goi->ngozyx", part, w[(..., *tap)], optimize=True)
+    w: Array = weights.astype(np.float64).reshape(groups, o // groups, i_group, *kernel)
+    for k in itertools.product(*(range(size) for size in kernel)):
+        planes, rows, columns = (_window(k[a] * spread[a], size[a], step[a]) for a in range(3))
+        part: Array = source[:, :, planes, rows, columns].reshape(n, groups, i_group, *size)
+        out += np.einsum("ngizyx,goi->ngozyx", part, w[:, :, :, k[0], k[1], k[2]], optimize=True)
     result = out.reshape(n, o, *size)
     if bias is not None:
         result += bias.astype(np.float64)[:, None, None, None]

@@ -30,15 +30,16 @@ def conv_transpose3d(
     step, spread, extra, around = triple(stride), triple(dilation), triple(output_padding), pairs(padding)
     full = [(space[a] - 1) * step[a] + spread[a] * (kernel[a] - 1) + 1 + extra[a] for a in range(3)]
     out = np.zeros((n, groups, o_group, *full))
-    source = x.astype(np.float64).reshape(n, groups, c // groups, *space)
-    w = weights.astype(np.float64).reshape(groups, c // groups, o_group, *kernel)
-    for tap in itertools.product(*(range(k) for k in kernel)):
-        window = tuple(
-            slice(tap[a] * spread[a], tap[a] * spread[a] + (space[a] - 1) * step[a] + 1, step[a]) for a in range(3)
+    source: Array = x.astype(np.float64).reshape(n, groups, c // groups, *space)
+    w: Array = weights.astype(np.float64).reshape(groups, c // groups, o_group, *kernel)
+    for k in itertools.product(*(range(size) for size in kernel)):
+        planes, rows, columns = (
+            slice(k[a] * spread[a], k[a] * spread[a] + (space[a] - 1) * step[a] + 1, step[a]) for a in range(3)
         )
-        out[(..., *window)] += np.einsum("ngizyx,gio->ngozyx", source, w[(..., *tap)], optimize=True)
-    cut = tuple(slice(around[a][0], max(around[a][0], full[a] - around[a][1])) for a in range(3))
-    result = out[(..., *cut)]
+        part: Array = np.einsum("ngizyx,gio->ngozyx", source, w[:, :, :, k[0], k[1], k[2]], optimize=True)
+        out[:, :, :, planes, rows, columns] += part
+    planes, rows, columns = (slice(around[a][0], max(around[a][0], full[a] - around[a][1])) for a in range(3))
+    result = out[:, :, :, planes, rows, columns]
     result = result.reshape(n, groups * o_group, *result.shape[3:])
     if bias is not None:
         result = result + bias.astype(np.float64)[:, None, None, None]

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import onnx
 import onnx_ir as ir
@@ -18,6 +19,7 @@ from onnx import TensorProto
 from onnx_ir.passes.common import InlinePass
 
 from voxelrt.errors import ModelError, UnsupportedError
+from voxelrt.graph.edit import free_name, names_of
 from voxelrt.graph.passes import name_nodes
 from voxelrt.graph.spec import (
     KNOWN_DOMAINS,
@@ -193,6 +195,10 @@ def _deserialise(proto: onnx.ModelProto) -> ir.Model:
     model.ir_version = max(model.ir_version or 0, IR_VERSION)
     for node in model.graph.all_nodes():
         node.domain = "" if node.domain in ONNX_DOMAINS else node.domain
+    for graph in model.graphs():
+        for value in (v for node in graph for v in node.outputs):
+            if value.type is None:  # a shape alone says nothing
+                value.shape = None
     model.opset_imports.setdefault("", NEWEST_OPSET)
     if any(node.domain == OUR_DOMAIN for node in model.graph.all_nodes()):
         model.opset_imports.setdefault(OUR_DOMAIN, 1)
@@ -212,17 +218,41 @@ def _quiet() -> Iterator[None]:
 
 
 def _own_tensors(model: ir.Model) -> None:
-    """Take the weights out of the protobuf, whose tensors copy their bytes at every look."""
+    """Take the weights out of the protobuf, whose tensors copy their bytes at every look; map external ones."""
     for graph in model.graphs():
         for value in graph.initializers.values():
-            tensor = value.const_value
-            if isinstance(tensor, ir.TensorProtoTensor) and tensor.dtype.bitwidth >= 8:
-                value.const_value = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name)
+            value.const_value = _owned(value.const_value)
+        for node in graph:
+            for name, attribute in list(node.attributes.items()):
+                if attribute.type == ir.AttributeType.TENSOR and not attribute.is_ref():
+                    node.attributes[name] = ir.AttrTensor(name, _owned(attribute.as_tensor()))
+
+
+def _owned(tensor: Any) -> Any:
+    external = isinstance(tensor, ir.ExternalTensor)
+    if external or (isinstance(tensor, ir.TensorProtoTensor) and tensor.dtype.bitwidth >= 8):
+        return ir.Tensor(tensor.numpy(), dtype=tensor.dtype, shape=ir.Shape(tensor.shape.numpy()), name=tensor.name)
+    return tensor
+
+
+def _separate_outputs(function: ir.Function, opset: int) -> None:
+    """Let no output of a function be its input or another output: the inliner would rename what is outside."""
+    seen = set(function.inputs)
+    for index, value in enumerate(function.outputs):
+        if value in seen:
+            node = ir.Node("", "Identity", [value], num_outputs=1)
+            node.outputs[0].name = free_name(names_of(function.graph), f"{value.name}_out")
+            function.append(node)
+            function.outputs[index] = node.outputs[0]
+            function.opset_imports.setdefault("", opset)
+        seen.add(value)
 
 
 def _inline(model: ir.Model) -> None:
     if not model.functions:
         return
+    for function in model.functions.values():
+        _separate_outputs(function, opset_of(model))
     try:
         InlinePass()(model)
     except Exception as error:  # as above: a function that does not fit its call shows itself only here

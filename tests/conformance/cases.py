@@ -24,6 +24,12 @@ KINDS = ("node", "simple", "pytorch-converted", "pytorch-operator")
 REDUCTIONS = ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "Sum", "SumSquare")
 SHAPE_INPUTS: dict[str, tuple[int, ...]] = {
     **{f"Reduce{name}": (1,) for name in REDUCTIONS},  # axes
+    # Weights: a plan packs them when it is compiled.
+    "Conv": (1, 2),
+    "ConvTranspose": (1, 2),
+    "InstanceNormalization": (1, 2),
+    "GroupNormalization": (1, 2),
+    "BatchNormalization": (1, 2, 3, 4),
     "AffineGrid": (1,),  # size
     "BlackmanWindow": (0,),  # size
     "CenterCropPad": (1,),  # shape

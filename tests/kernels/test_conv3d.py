@@ -63,7 +63,7 @@ def _convolutions(draw: st.DrawFn) -> tuple[tuple[Any, ...], dict[str, Any]]:
         "beta": 0.7,
     }
     n = draw(st.integers(1, 2))
-    if channels % 16 == 0 and groups == 1 and draw(st.booleans()):
+    if groups == 1 and draw(st.booleans()):
         options["second"] = _array(3, n, draw(CHANNELS), *space)
     total = channels + (options["second"].shape[1] if "second" in options else 0)
     x, weights = _array(0, n, channels, *space), _array(1, outputs, total // groups, *kernel)

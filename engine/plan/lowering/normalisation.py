@@ -1,4 +1,4 @@
-"""Norms. Instance and group norms stay pending: their step computes a scale and a shift, who loads the value applies."""
+"""Norms. Instance and group norms stay pending: a step computes a scale and a shift, who loads the value applies."""
 
 from __future__ import annotations
 
