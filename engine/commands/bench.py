@@ -31,7 +31,6 @@ from voxelrt.kernels.common.native import numpy_dtype
 from voxelrt.plan.description import step_rows
 from voxelrt.plan.file import SectionKind
 from voxelrt.plan.plan import Plan
-from voxelrt.plan.portable import read_graph
 
 Arrays = dict[str, NDArray[Any]]
 Runner = Callable[[Arrays], Arrays]
@@ -130,7 +129,9 @@ def onnxruntime_runner(plan: Plan) -> Runner:
         import onnxruntime
     except ImportError as error:
         raise MissingExtraError("onnxruntime", "onnxruntime", "--against onnxruntime") from error
-    import onnx_ir as ir
+    import onnx_ir as ir  # costs a third of a second, which `voxelrt --help` should not pay
+
+    from voxelrt.plan.portable import read_graph
 
     graph = read_graph(bytes(plan.section(SectionKind.GRAPH)), plan.section(SectionKind.WEIGHTS))
     options = onnxruntime.SessionOptions()

@@ -23,9 +23,7 @@ from voxelrt.commands.options import (
     ThreadsOption,
     parse_shapes,
 )
-from voxelrt.compile import compile as compile_model
 from voxelrt.errors import OutputError, UsageError
-from voxelrt.models.load import load
 from voxelrt.plan.plan import ParityLine, Plan
 from voxelrt.preprocess.contract import recipe_shapes
 
@@ -56,6 +54,10 @@ def compile_command(
 
       voxelrt compile net.onnx -o net.vxp --shape input=1:4:8,1,96,96,96 --fallback error
     """
+    # Importers and passes take a second to import, which `voxelrt --help` should not cost.
+    from voxelrt.compile import compile as compile_model
+    from voxelrt.models.load import load
+
     screen = Screen(quiet=quiet, json_to=json)
     if out.suffix != ".vxp":
         raise UsageError(f"{out.name!r}: the name of a plan ends in .vxp")

@@ -46,7 +46,8 @@ class Screen:
         self._json_to = json_to
         self._speaks = not quiet and json_to != "-"
         self._quiet = quiet
-        self._out = Console(highlight=False)
+        # Into a file or a pipe there is no width to keep to, and a table cut at 80 columns helps nobody.
+        self._out = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
         self._err = Console(stderr=True, highlight=False)
         if json_to not in (None, "-") and not Path(str(json_to)).parent.is_dir():
             raise UsageError(f"--json {json_to!r}: there is no such folder")

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
 
 import voxelrt as vx
 from tests.phantoms import PATIENT_ID, PATIENT_NAME, dicom_series, octants, save_series
@@ -112,8 +113,6 @@ def test_a_study_larger_than_a_padded_grid_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("layout", ["NCZYX", "NCXYZ", "NZYXC", "NXYZC"])
 def test_layouts(layout: str, tmp_path: Path) -> None:
-    from onnx import helper
-
     axes = [layout.index(letter) for letter in "NCZYX"]
     back = ["NCZYX".index(letter) for letter in layout]
     model = counting()
@@ -164,7 +163,44 @@ def test_several_channels_by_name(tmp_path: Path) -> None:
         predict(path, {"image": Volume(octants(), AFFINE), "flair": Volume(octants(), moved)})
 
 
-def test_scores_of_a_classifier_and_an_image_out(tmp_path: Path) -> None:
+@pytest.mark.parametrize("layout", ["NCYX", "NYXC"])
+def test_a_2d_network_sees_every_plane(layout: str, tmp_path: Path) -> None:
+    k = np.arange(9, dtype=np.float32)
+    nodes = [helper.make_node("Conv", ["turned", "w", "b"], ["counted"], name="count")]
+    axes, back = [layout.index(a) for a in "NCYX"], ["NCYX".index(a) for a in layout]
+    nodes.insert(0, helper.make_node("Transpose", ["image"], ["turned"], perm=axes, name="there"))
+    nodes.append(helper.make_node("Transpose", ["counted"], ["scores"], perm=back, name="back"))
+    sizes = [dict(zip("NCYX", (1, channels, 8, 10), strict=True)) for channels in (1, 9)]
+    graph = helper.make_graph(
+        nodes,
+        "planes",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, [sizes[0][a] for a in layout])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, [sizes[1][a] for a in layout])],
+        [numpy_helper.from_array(k.reshape(-1, 1, 1, 1), "w"), numpy_helper.from_array(-(k**2) / 2, "b")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    output = f'kind = "logits"\nlayout = "{layout}"\n{LABELS}'
+    path = save(tmp_path, model, input=f'layout = "{layout}"', output=output)
+    np.testing.assert_array_equal(predict(path, study(tmp_path)).labels.array[0], octants())
+
+
+def test_a_classifier_gives_scores(tmp_path: Path) -> None:
+    model = identity((6, 8, 10))
+    model.graph.node[0].output[0] = "summed"
+    model.graph.node.append(helper.make_node("GlobalMaxPool", ["summed"], ["scores"], name="largest"))
+    del model.graph.output[:]
+    model.graph.output.append(helper.make_tensor_value_info("scores", TensorProto.FLOAT, [1, 1, 1, 1, 1]))
+    output = 'kind = "classes"\n[[output.labels]]\nvalue = 0\nname = "octant"\n'
+    path = save(tmp_path, model, output=output)
+    result = predict(path, study(tmp_path))
+    assert result.scores == {"octant": 8.0}
+    with pytest.raises(UsageError, match="scores"):
+        _ = result.labels
+    with pytest.raises(UsageError, match="nothing to write"):
+        predict(path, study(tmp_path), tmp_path / "out.nii")
+
+
+def test_an_image_out(tmp_path: Path) -> None:
     path = save(tmp_path, identity(), output='kind = "image"')
     image = predict(path, study(tmp_path), tmp_path / "out.nii.gz")
     np.testing.assert_array_equal(image.labels.array[0], octants().astype(np.float32))
