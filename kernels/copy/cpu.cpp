@@ -39,8 +39,7 @@ static Message check(const Step &step) {
         if (in.dims[i] != out.dims[i])
             return fail("axis %d has %lld and %lld elements", i, static_cast<long long>(in.dims[i]),
                         static_cast<long long>(out.dims[i]));
-    if ((in.layout == VOXELRT_BLOCKED16 || out.layout == VOXELRT_BLOCKED16 || in.pending()) &&
-        in.dtype != VOXELRT_F32)
+    if ((in.layout == VOXELRT_BLOCKED16 || out.layout == VOXELRT_BLOCKED16 || in.pending()) && in.dtype != VOXELRT_F32)
         return "blocked and pending tensors are float32";
     if (in.pending() && in.rank != 5)
         return "a pending tensor has the axes N, C, Z, Y, X";
@@ -62,12 +61,12 @@ static void blocked_row(const Tensor &in, const float *source, float *target, in
     const int64_t X = in.dims[4], step = in.strides[4];
     if (!in.pending()) {
         for (int64_t x = 0; x < X; ++x)
-            Block::load(source + x * step).store(target + x * out_step);
+            store(target + x * out_step, load(source + x * step));
         return;
     }
     const Affine affine(in, n, block);
     for (int64_t x = 0; x < X; ++x)
-        affine(Block::load(source + x * step)).store(target + x * out_step);
+        store(target + x * out_step, affine(load(source + x * step)));
 }
 
 // The same with a LINEAR side. A few positions at a time: the blocked side's cache lines are then written whole.

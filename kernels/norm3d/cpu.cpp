@@ -85,10 +85,10 @@ struct LaneSums {
     Doubles sum = Doubles::fill(0.0), squares = sum;
 
     // The next count <= 4 kRun vectors of sixteen; value(i) loads one.
-    template <class F> inline void add(int64_t count, const Block &shift, F &&value) {
-        Block s[4], q[4];
+    template <class F> inline void add(int64_t count, vf16 shift, F &&value) {
+        vf16 s[4], q[4];
         for (int k = 0; k < 4; ++k)
-            s[k] = q[k] = Block::fill(0.0f);
+            s[k] = q[k] = broadcast(0.0f);
         int64_t i = 0;
         for (; i + 4 <= count; i += 4)
             for (int k = 0; k < 4; ++k)
@@ -98,10 +98,10 @@ struct LaneSums {
         sum = sum + Doubles::of((s[0] + s[1]) + (s[2] + s[3]));
         squares = squares + Doubles::of((q[0] + q[1]) + (q[2] + q[3]));
     }
-    static inline void one(Block &s, Block &q, const Block &x, const Block &shift) {
-        const Block d = x + shift * Block::fill(-1.0f);
+    static inline void one(vf16 &s, vf16 &q, vf16 x, vf16 shift) {
+        const vf16 d = x - shift;
         s = s + d;
-        q = q + d * d;
+        q = fma(d, d, q);
     }
 };
 
@@ -109,15 +109,15 @@ struct LaneSums {
 template <bool P>
 static void blocked_moments(const Tensor &x, const float *from, int64_t begin, int64_t end, const Affine *affine,
                             Moments *result) {
-    const auto value = [&](const float *at) { return P ? (*affine)(Block::load(at)) : Block::load(at); };
+    const auto value = [&](const float *at) { return P ? (*affine)(load(at)) : load(at); };
     const auto line = [&](int64_t row) {
         return from + row / x.dims[3] * x.strides[2] + row % x.dims[3] * x.strides[3];
     };
     const int64_t width = x.dims[4], first = width < 8 ? width : 8;
-    Block shift = Block::fill(0.0f);
+    vf16 shift = broadcast(0.0f);
     for (int64_t i = 0; i < first; ++i)
         shift = shift + value(line(begin) + i * kBlock);
-    shift = shift * Block::fill(1.0f / static_cast<float>(first));
+    shift = shift * broadcast(1.0f / static_cast<float>(first));
     LaneSums sums;
     for (int64_t row = begin; row < end; ++row)
         for (int64_t i = 0; i < width; i += 4 * kRun)
@@ -127,7 +127,7 @@ static void blocked_moments(const Tensor &x, const float *from, int64_t begin, i
     float middle[kBlock];
     sums.sum.store(s);
     sums.squares.store(q);
-    shift.store(middle);
+    store(middle, shift);
     const double count = static_cast<double>((end - begin) * width);
     for (int lane = 0; lane < kBlock; ++lane)
         result[lane] = moments_of(count, static_cast<double>(middle[lane]), s[lane], q[lane]);
@@ -146,12 +146,12 @@ static Moments linear_moments(const Elements &from, const Loop &loop, int64_t be
                 middle += static_cast<double>(x[i]);
             middle = static_cast<double>(static_cast<float>(middle / static_cast<double>(first)));
         }
-        const Block shift = Block::fill(static_cast<float>(middle));
+        const vf16 shift = broadcast(static_cast<float>(middle));
         int64_t i = 0;
         for (; i + kBlock <= count; i += 4 * kRun * kBlock) {
             const int64_t vectors = (count - i) / kBlock;
             sums.add(vectors < 4 * kRun ? vectors : 4 * kRun, shift,
-                     [&](int64_t k) { return Block::load(x + i + k * kBlock); });
+                     [&](int64_t k) { return load(x + i + k * kBlock); });
         }
         for (i = count / kBlock * kBlock; i < count; ++i) {
             const double d = static_cast<double>(x[i]) - middle;
@@ -319,7 +319,7 @@ static void apply_blocked(const Step &step, const Env &env) {
                 x.as<const float>() + n * x.strides[0] + block * x.strides[1] + z * x.strides[2] + j * x.strides[3];
             float *to = y.as<float>() + n * y.strides[0] + block * y.strides[1] + z * y.strides[2] + j * y.strides[3];
             for (int64_t i = 0; i < X; ++i)
-                affine(Block::load(from + i * kBlock)).store(to + i * kBlock);
+                store(to + i * kBlock, affine(load(from + i * kBlock)));
             if (leaky)
                 continue;
             activate_row(p.activation, p.alpha, p.beta, to, X * kBlock);

@@ -14,12 +14,12 @@ constexpr int64_t kTileElements = 16384;
 
 // One axis of x taps, unrolled where their number K is known (0: it is not).
 template <int K, Mode M, bool P>
-static inline void take_taps(Block &sum, const float *from, int64_t taps, int64_t step, const Affine *affine) {
+static inline void take_taps(vf16 &sum, const float *from, int64_t taps, int64_t step, const Affine *affine) {
     for (int64_t k = 0; k < (K ? K : taps); ++k) {
-        Block x = Block::load(from + k * step);
+        vf16 x = load(from + k * step);
         if (P)
             x = (*affine)(x);
-        sum = M == kMax ? larger(x, sum) : sum + x;
+        sum = M == kMax ? max(x, sum) : sum + x;
     }
 }
 
@@ -31,9 +31,9 @@ struct Row {
 };
 
 template <int K, Mode M, bool P>
-static inline Block window_at(const Tensor &in, const Window &w, const Row &row, int64_t x, int64_t first, int64_t last,
-                              const Affine *affine) {
-    Block sum = Block::fill(M == kMax ? -INFINITY : 0.0f);
+static inline vf16 window_at(const Tensor &in, const Window &w, const Row &row, int64_t x, int64_t first, int64_t last,
+                             const Affine *affine) {
+    vf16 sum = broadcast(M == kMax ? -INFINITY : 0.0f);
     for (int64_t kz = row.first_z; kz < row.last_z; ++kz)
         for (int64_t ky = row.first_y; ky < row.last_y; ++ky) {
             const float *from = row.from + (row.z + kz * w.axis[0].dilation) * in.strides[2] +
@@ -51,13 +51,13 @@ static void clipped(const Tensor &in, const Window &w, const Row &row, int64_t b
     for (int64_t o = begin; o < end; ++o) {
         int64_t first, last;
         w.axis[2].inside(o, first, last);
-        Block sum = window_at<0, M, P>(in, w, row, w.axis[2].start(o), first, last, affine);
+        vf16 sum = window_at<0, M, P>(in, w, row, w.axis[2].start(o), first, last, affine);
         const int64_t inside = (row.last_z - row.first_z) * (row.last_y - row.first_y) * (last - first);
         if (M == kAverage) {
             const int64_t divisor = row.divisor ? row.divisor * w.axis[2].padded(o) : inside;
-            sum = sum * Block::fill(1.0f / static_cast<float>(divisor > 0 ? divisor : 1));
+            sum = sum * broadcast(1.0f / static_cast<float>(divisor > 0 ? divisor : 1));
         }
-        sum.store(row.to + o * kBlock);
+        store(row.to + o * kBlock, sum);
         if (inside == 0) // nothing but padding: channels past the last still hold zeros
             for (int64_t lane = channels; lane < kBlock; ++lane)
                 row.to[o * kBlock + lane] = 0.0f;
@@ -73,12 +73,12 @@ static void run_row(const Tensor &in, const Window &w, const Row &row, int64_t c
     const int64_t inside = (row.last_z - row.first_z) * (row.last_y - row.first_y) * taps;
     if (inside == 0)
         return clipped<M, P>(in, w, row, begin, w.axis[2].out, channels, affine);
-    const Block factor = Block::fill(1.0f / static_cast<float>(row.divisor ? row.divisor * taps : inside));
+    const vf16 factor = broadcast(1.0f / static_cast<float>(row.divisor ? row.divisor * taps : inside));
     for (int64_t o = begin; o < end; ++o) {
-        Block sum = window_at<K, M, P>(in, w, row, w.axis[2].start(o), 0, taps, affine);
+        vf16 sum = window_at<K, M, P>(in, w, row, w.axis[2].start(o), 0, taps, affine);
         if (M == kAverage)
             sum = sum * factor;
-        sum.store(row.to + o * kBlock);
+        store(row.to + o * kBlock, sum);
     }
     clipped<M, P>(in, w, row, end, w.axis[2].out, channels, affine);
 }
@@ -354,8 +354,8 @@ static void blocked_tile(const Tensor &in, const float *from, int64_t begin, int
     for (int64_t row = begin; row < end; ++row) {
         const float *line = from + row / in.dims[3] * in.strides[2] + row % in.dims[3] * in.strides[3];
         for (int64_t x = 0; x < in.dims[4]; ++x)
-            fold_into<M>(
-                sums, P ? Doubles::of((*affine)(Block::load(line + x * kBlock))) : Doubles::load(line + x * kBlock), p);
+            fold_into<M>(sums, P ? Doubles::of((*affine)(load(line + x * kBlock))) : Doubles::load(line + x * kBlock),
+                         p);
     }
     sums.store(result);
 }
