@@ -25,8 +25,9 @@ $(VENV)/.developer: $(VENV)/.installed
 native: $(VENV)/.installed
 
 # What mypy and editors see as `voxelrt`: links to the three source folders.
-build/typing: | $(BIN)/python
-	mkdir -p build/typing/voxelrt
+.PHONY: build/typing
+build/typing:
+	rm -rf build/typing && mkdir -p build/typing/voxelrt
 	for entry in $(CURDIR)/engine/*; do ln -sfn $$entry build/typing/voxelrt/; done
 	ln -sfn $(CURDIR)/kernels $(CURDIR)/models build/typing/voxelrt/
 

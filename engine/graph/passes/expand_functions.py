@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Collection
+from typing import Any
 
 import onnx
 import onnx.inliner
@@ -19,7 +20,7 @@ def is_function(node: ir.Node, opset: int) -> bool:
     """Whether ONNX defines the node's operator by a body of other operators."""
     if node.domain or node.op_type in KEPT or not onnx.defs.has(node.op_type):
         return False
-    schema = onnx.defs.get_schema(node.op_type, opset)
+    schema: Any = onnx.defs.get_schema(node.op_type, opset)
     return bool(schema.has_function or schema.has_context_dependent_function)
 
 

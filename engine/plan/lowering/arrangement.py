@@ -126,7 +126,7 @@ def pad(b: Builder, node: ir.Node) -> None:
     inputs = [*node.inputs, None, None, None][:4]
     source = b.linear(x)
     widths = b.need_constant(inputs[1], "the widths").ravel().tolist()
-    axes = range(len(source.dims))
+    axes: Sequence[int] = range(len(source.dims))
     if inputs[3] is not None:
         axes = [a % len(source.dims) for a in b.need_constant(inputs[3], "the axes").ravel().tolist()]
     pads = [(0, 0)] * len(source.dims)
