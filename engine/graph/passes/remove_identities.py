@@ -11,7 +11,7 @@ from voxelrt.graph.edit import become_constant, constant_of, replace_value, stat
 
 
 def run(model: ir.Model) -> ir.Model:
-    """A node between an input and an output of the model stays, since both names are known outside."""
+    """A node between an input and an output of the model becomes an Identity, since both names are known outside."""
     graph = model.graph
     for node in list(graph):
         test = TESTS.get(node.op_type)
@@ -21,6 +21,11 @@ def run(model: ir.Model) -> ir.Model:
             continue
         if replace_value(graph, node.outputs[0], node.inputs[0]):
             graph.remove(node, safe=True)
+        else:
+            node.op_type = "Identity"
+            node.attributes.clear()
+            node.resize_inputs(1)
+            node.resize_outputs(1)
     return model
 
 

@@ -11,7 +11,7 @@ from voxelrt.plan.lowering.fusion import concat_is_deferrable
 from voxelrt.plan.schedule import BLOCKED16, LINEAR, Operand
 
 
-@lowers("Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Dropout")
+@lowers("Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity")
 def reshape(b: Builder, node: ir.Node) -> None:
     """The same numbers with other dims. A volume that keeps its dims keeps its layout too."""
     x = node.inputs[0]
