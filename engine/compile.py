@@ -32,6 +32,7 @@ from voxelrt.plan.partition import Segment, partition
 from voxelrt.plan.plan import ParityLine, Placement, Plan, PlanInfo
 from voxelrt.plan.portable import read_graph
 from voxelrt.plan.schedule import Schedule, Variant
+from voxelrt.runtime.sample import recipe_sample
 
 Array = NDArray[Any]
 Dim = int | tuple[int, int, int]
@@ -253,11 +254,12 @@ def _measure(
         imported = parity.measure_import(plan, reference, precision)
     elif loaded.source.get("format") != "onnx":
         imported = ParityLine("import", "pending", "no output of the source framework was given")
+    samples = list(samples) or recipe_sample(loaded.recipe, plan)
     inputs = [*samples, *parity.sample_inputs(plan)]
     measured = parity.measure_plan(plan, model, inputs, precision)
     labels = ParityLine("labels", "pending", "no real input was given")
     if samples and loaded.is_segmentation:
-        labels = parity.measure_labels(plan, model, samples, loaded.threshold)
+        labels = parity.measure_labels(plan, model, samples, loaded.threshold, loaded.channel_axis)
     return [imported, measured, labels]
 
 

@@ -78,7 +78,7 @@ def fetch(what: Recipe | Source | PackagedFile, cache: Path | None = None, progr
             raise UsageError(f"{what.path!r} is a path beside a recipe: there is nothing to fetch")
         what = PackagedFile(what.package, what.version, what.file, what.sha256)
     folder = Path(cache) if cache is not None else cache_folder()
-    target = folder / "files" / what.sha256 / Path(what.file).name
+    target = _place(what, folder)
     if target.is_file():
         return target
     tell = progress or (lambda line: None)
@@ -120,6 +120,19 @@ def fetch_demo(recipe: Recipe, cache: Path | None = None, progress: Progress | N
         return image, None
     mask = PackagedFile(demo.package, demo.version, demo.reference, demo.reference_sha256)
     return image, fetch(mask, cache, progress)
+
+
+def cached_demo(recipe: Recipe) -> Path | None:
+    """The demo study of a recipe if it is in the cache folder already; nothing is downloaded."""
+    demo = recipe.demo
+    if demo is None:
+        return None
+    place = _place(PackagedFile(demo.package, demo.version, demo.file, demo.sha256), cache_folder())
+    return place if place.is_file() else None
+
+
+def _place(what: PackagedFile, folder: Path) -> Path:
+    return folder / "files" / what.sha256 / Path(what.file).name
 
 
 def _beside(recipe: Recipe) -> Path:

@@ -41,6 +41,11 @@ class Model:
         return self.recipe is not None and self.recipe.task == "segmentation"
 
     @property
+    def channel_axis(self) -> int:
+        """Which axis of the output holds the channels."""
+        return self.recipe.output.layout.index("C") if self.recipe is not None else 1
+
+    @property
     def threshold(self) -> float | None:
         return self.recipe.output.threshold if self.recipe is not None else None
 

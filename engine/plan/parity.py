@@ -84,9 +84,10 @@ def measure_plan(plan: Plan, model: ir.Model, inputs: Sequence[Arrays], precisio
         expected, answer = runner.run(arrays), plan.run(arrays)
         for name, reference in expected.items():
             difference = compare(answer[name], reference)
-            line.relative = max(line.relative or 0.0, difference.relative)
+            counted = difference.relative if difference.maximum > ROUNDING else 0.0
+            line.relative = max(line.relative or 0.0, counted)
             line.maximum = max(line.maximum or 0.0, difference.maximum)
-            if difference.relative > tolerance and difference.maximum > ROUNDING:
+            if counted > tolerance:
                 where = first_departure(plan, model, arrays, tolerance)
                 raise ParityError(
                     f"the plan's output {name!r} departs from {runner.name}: {difference}; {precision} allows "
@@ -126,21 +127,25 @@ def label_agreement(a: Array, b: Array) -> dict[str, Any]:
     return {"agreement": equal, "union_voxels": union, "dice": dice, "histogram": histogram}
 
 
-def labels_of(output: Array, threshold: float | None) -> NDArray[np.int32]:
-    """Labels of a network's output (N, C, …): over a threshold for one channel, else the largest channel."""
-    if output.shape[1] == 1:
-        return np.asarray(output[:, 0] > (0.5 if threshold is None else threshold), np.int32)
-    return np.asarray(np.argmax(output, axis=1), np.int32)
+def labels_of(output: Array, threshold: float | None, channel_axis: int = 1) -> NDArray[np.int32]:
+    """Labels of a network's output: over a threshold for one channel, else the largest channel."""
+    if output.shape[channel_axis] == 1:
+        return np.asarray(output > (0.5 if threshold is None else threshold), np.int32)
+    return np.asarray(np.argmax(output, axis=channel_axis), np.int32)
 
 
-def measure_labels(plan: Plan, model: ir.Model, inputs: Sequence[Arrays], threshold: float | None) -> ParityLine:
+def measure_labels(
+    plan: Plan, model: ir.Model, inputs: Sequence[Arrays], threshold: float | None, channel_axis: int
+) -> ParityLine:
     """The *labels* line: label agreement with the reference executor on real input."""
     runner = ReferenceRunner(model)
     line = ParityLine("labels", f"measured on {len(inputs)} inputs", runner.name, tolerance=LABEL_AGREEMENT)
     for arrays in inputs:
         expected, answer = runner.run(arrays), plan.run(arrays)
         name = next(iter(expected))
-        found = label_agreement(labels_of(answer[name], threshold), labels_of(expected[name], threshold))
+        found = label_agreement(
+            labels_of(answer[name], threshold, channel_axis), labels_of(expected[name], threshold, channel_axis)
+        )
         total = sum(found["histogram"].values())
         if max(found["histogram"].values()) > 0.99 * total:
             line.status = "not applicable: one class has over 99 % of the voxels"
