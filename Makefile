@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 NATIVE_SOURCES := $(shell find kernels -name '*.cpp' -o -name '*.h') CMakeLists.txt setup.py pyproject.toml
 SANITIZED := build/sanitized
 
-.PHONY: demo test test-emulation test-native-matrix soak native types lint format bench bench-quick gpu-acceptance \
+.PHONY: demo test test-native-matrix soak native types lint format bench bench-quick \
 	conformance clean test-packaging
 
 # ---- set-up: done once, again only when what it depends on has changed ----

@@ -19,13 +19,15 @@ struct voxelrt_context {
     Buffer arena, scratch;
     std::vector<Buffer> staging; // of inputs and outputs that the caller keeps with gaps; made on first use
     std::vector<const char *> io;
-    std::vector<Tensor> tensors;        // the operands of one step, pending vectors behind them
+    std::vector<Tensor> tensors;         // the operands of one step, pending vectors behind them
     std::vector<voxelrt_tensor> public_; // the same for a host step
 };
 
 namespace {
 
-uint32_t threads_of(const voxelrt_pool *pool) { return voxelrt_pool_threads(pool); }
+uint32_t threads_of(const voxelrt_pool *pool) {
+    return voxelrt_pool_threads(pool);
+}
 
 // The operands of a step for a batch, at their addresses. `io` may be null (addresses are then null too).
 void bind(const voxelrt_context &context, const VariantRecord &variant, const StepRecord &step, uint32_t batch,
@@ -105,8 +107,7 @@ std::string shape_text(const int64_t *dims, int rank) {
 }
 
 // The variant and batch that the inputs' shapes ask for.
-uint32_t choose_variant(const voxelrt_context &context, const voxelrt_tensor *inputs, uint32_t count,
-                        uint32_t &batch) {
+uint32_t choose_variant(const voxelrt_context &context, const voxelrt_tensor *inputs, uint32_t count, uint32_t &batch) {
     const voxelrt_plan &plan = *context.plan;
     for (uint32_t index = 0; index < plan.variant_count; ++index) {
         const VariantRecord &variant = plan.variants[index];
@@ -136,8 +137,7 @@ uint32_t choose_variant(const voxelrt_context &context, const voxelrt_tensor *in
     for (uint32_t v = 0; v < plan.variant_count && known.size() < 200; ++v)
         for (uint32_t i = 0; i < plan.variants[v].inputs; ++i) {
             const IoRecord &io = plan.ios[plan.variants[v].first_io + i];
-            known += (known.empty() ? "" : i ? ", " : "; ") + shape_text(io.dims, io.rank) + " " +
-                     dtype_name(io.dtype);
+            known += (known.empty() ? "" : i ? ", " : "; ") + shape_text(io.dims, io.rank) + " " + dtype_name(io.dtype);
             if (io.batched)
                 known += " (batch " + std::to_string(plan.variants[v].batch_min) + " to " +
                          std::to_string(plan.variants[v].batch_max) + ")";
@@ -229,8 +229,7 @@ void run_steps(voxelrt_context &context, uint32_t variant_index, uint32_t batch,
         }
         if (timed)
             options->step_time_ns[i] = static_cast<uint64_t>(
-                std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now() - start)
-                    .count());
+                std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now() - start).count());
     }
     if (options && options->progress)
         options->progress(options->progress_user, variant.steps, variant.steps);
@@ -285,7 +284,9 @@ voxelrt_status voxelrt_context_create(const voxelrt_plan *plan, voxelrt_pool *po
     });
 }
 
-void voxelrt_context_release(voxelrt_context *context) { delete context; }
+void voxelrt_context_release(voxelrt_context *context) {
+    delete context;
+}
 
 uint64_t voxelrt_context_bytes(const voxelrt_context *context) {
     if (!context)

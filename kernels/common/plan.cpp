@@ -16,7 +16,9 @@ using namespace format;
 
 namespace {
 
-[[noreturn]] void bad(const char *field) { raise(VOXELRT_BAD_PLAN, "the plan is damaged: %s", field); }
+[[noreturn]] void bad(const char *field) {
+    raise(VOXELRT_BAD_PLAN, "the plan is damaged: %s", field);
+}
 
 struct Bytes {
     const char *data = nullptr;
@@ -70,8 +72,8 @@ class Opening {
                   static_cast<unsigned long long>(header.file_bytes), static_cast<unsigned long long>(file.size));
         if (header.section_count > 4096 || header.table_offset % 8 != 0)
             bad("section count");
-        const Bytes records = part(file, header.table_offset, header.section_count * sizeof(SectionRecord),
-                                   "section table");
+        const Bytes records =
+            part(file, header.table_offset, header.section_count * sizeof(SectionRecord), "section table");
         const uint32_t expected = header.crc;
         header.crc = 0;
         const uint32_t crc =
@@ -90,16 +92,16 @@ class Opening {
             const bool ours = std::strcmp(record.target, registry().target) == 0;
             if (record.kind == kCompiled)
                 present += std::string(present.empty() ? "" : ", ") + record.target;
-            Bytes *mine = record.kind == kWeights           ? &raw_
+            Bytes *mine = record.kind == kWeights            ? &raw_
                           : record.kind == kCompiled && ours ? &section_
                           : record.kind == kPacked && ours   ? &packed_
                                                              : nullptr;
             if (!mine)
                 continue;
             if (checksums_ && voxelrt_crc32c(0, bytes.data, static_cast<size_t>(bytes.size)) != record.crc)
-                bad(record.kind == kWeights ? "checksum of the weights"
-                                            : record.kind == kPacked ? "checksum of the packed weights"
-                                                                     : "checksum of the compiled section");
+                bad(record.kind == kWeights  ? "checksum of the weights"
+                    : record.kind == kPacked ? "checksum of the packed weights"
+                                             : "checksum of the compiled section");
             *mine = bytes;
             found = found || record.kind == kCompiled;
         }
@@ -410,9 +412,13 @@ voxelrt_status voxelrt_plan_from_memory(const void *data, size_t bytes, const vo
     });
 }
 
-void voxelrt_plan_release(voxelrt_plan *plan) { delete plan; }
+void voxelrt_plan_release(voxelrt_plan *plan) {
+    delete plan;
+}
 
-uint32_t voxelrt_plan_variants(const voxelrt_plan *plan) { return plan ? plan->variant_count : 0; }
+uint32_t voxelrt_plan_variants(const voxelrt_plan *plan) {
+    return plan ? plan->variant_count : 0;
+}
 
 voxelrt_status voxelrt_plan_variant(const voxelrt_plan *plan, uint32_t variant, voxelrt_variant_info *info,
                                     voxelrt_error **error) {

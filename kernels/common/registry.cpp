@@ -47,8 +47,7 @@ Registry make_registry() {
             if (std::strcmp(asked, isa.name) != 0)
                 continue;
             if (!isa.present)
-                raise(VOXELRT_UNSUPPORTED, "VOXELRT_CPU_ISA asks for %s, which this processor does not have",
-                      isa.name);
+                raise(VOXELRT_UNSUPPORTED, "VOXELRT_CPU_ISA asks for %s, which this processor does not have", isa.name);
         }
         if (isa.present && !chosen)
             chosen = &isa;
@@ -169,13 +168,13 @@ voxelrt_status voxelrt_kernel_at(uint32_t index, voxelrt_kernel_info *info, voxe
 }
 
 voxelrt_status voxelrt_kernel_check(const char *name, const void *parameters, size_t parameter_bytes,
-                                    const voxelrt_operand *inputs, uint32_t input_count,
-                                    const voxelrt_operand *outputs, uint32_t output_count, voxelrt_error **error) {
+                                    const voxelrt_operand *inputs, uint32_t input_count, const voxelrt_operand *outputs,
+                                    uint32_t output_count, voxelrt_error **error) {
     return guarded(error, [&] {
         const Kernel &kernel = named(name, parameter_bytes);
         const std::vector<Tensor> in = operands(inputs, input_count), out = operands(outputs, output_count);
-        check_step(kernel, {parameters, in.data(), out.data(), static_cast<int>(input_count),
-                            static_cast<int>(output_count)});
+        check_step(kernel,
+                   {parameters, in.data(), out.data(), static_cast<int>(input_count), static_cast<int>(output_count)});
     });
 }
 
@@ -206,8 +205,8 @@ voxelrt_status voxelrt_pack_bytes(const char *name, const void *parameters, size
     });
 }
 
-voxelrt_status voxelrt_pack(const char *name, const void *parameters, size_t parameter_bytes,
-                            const voxelrt_tensor *raw, void *packed, uint64_t bytes, voxelrt_error **error) {
+voxelrt_status voxelrt_pack(const char *name, const void *parameters, size_t parameter_bytes, const voxelrt_tensor *raw,
+                            void *packed, uint64_t bytes, voxelrt_error **error) {
     return guarded(error, [&] {
         const Kernel &kernel = named(name, parameter_bytes);
         const Tensor tensor = from_public(*raw);

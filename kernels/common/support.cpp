@@ -13,15 +13,19 @@ struct DtypeRow {
     int bytes;
     const char *name;
 };
-constexpr DtypeRow kDtypes[] = {{0, "none"}, {4, "float32"}, {8, "float64"}, {2, "float16"}, {2, "bfloat16"},
-                                {1, "int8"}, {1, "uint8"},   {2, "int16"},   {2, "uint16"},  {4, "int32"},
-                                {4, "uint32"}, {8, "int64"}, {8, "uint64"},  {1, "bool"}};
+constexpr DtypeRow kDtypes[] = {{0, "none"},   {4, "float32"}, {8, "float64"}, {2, "float16"}, {2, "bfloat16"},
+                                {1, "int8"},   {1, "uint8"},   {2, "int16"},   {2, "uint16"},  {4, "int32"},
+                                {4, "uint32"}, {8, "int64"},   {8, "uint64"},  {1, "bool"}};
 constexpr int kDtypeCount = sizeof kDtypes / sizeof kDtypes[0];
 constexpr uint64_t kHugePage = 2u << 20;
 } // namespace
 
-int dtype_bytes(int dtype) { return dtype > 0 && dtype < kDtypeCount ? kDtypes[dtype].bytes : 0; }
-const char *dtype_name(int dtype) { return dtype >= 0 && dtype < kDtypeCount ? kDtypes[dtype].name : "unknown"; }
+int dtype_bytes(int dtype) {
+    return dtype > 0 && dtype < kDtypeCount ? kDtypes[dtype].bytes : 0;
+}
+const char *dtype_name(int dtype) {
+    return dtype >= 0 && dtype < kDtypeCount ? kDtypes[dtype].name : "unknown";
+}
 
 uint64_t multiply_checked(uint64_t a, uint64_t b, voxelrt_status status) {
     uint64_t product;
@@ -61,7 +65,9 @@ Buffer::Buffer(uint64_t bytes) {
         madvise(data_, rounded, MADV_HUGEPAGE); // a hint; its failure costs time only
 }
 
-Buffer::~Buffer() { std::free(data_); }
+Buffer::~Buffer() {
+    std::free(data_);
+}
 Buffer::Buffer(Buffer &&other) noexcept
     : data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
 Buffer &Buffer::operator=(Buffer &&other) noexcept {
@@ -102,9 +108,15 @@ void copy_strided(const Tensor &from, const Tensor &to) {
 
 extern "C" {
 
-voxelrt_status voxelrt_error_status(const voxelrt_error *error) { return error ? error->status : VOXELRT_OK; }
-const char *voxelrt_error_message(const voxelrt_error *error) { return error ? error->message.c_str() : ""; }
-void voxelrt_error_release(voxelrt_error *error) { delete error; }
+voxelrt_status voxelrt_error_status(const voxelrt_error *error) {
+    return error ? error->status : VOXELRT_OK;
+}
+const char *voxelrt_error_message(const voxelrt_error *error) {
+    return error ? error->message.c_str() : "";
+}
+void voxelrt_error_release(voxelrt_error *error) {
+    delete error;
+}
 
 #define VOXELRT_TEXT2(x) #x
 #define VOXELRT_TEXT(x) VOXELRT_TEXT2(x)
@@ -121,10 +133,10 @@ uint32_t voxelrt_record_size(const char *name) {
     };
 #define ROW(T)                                                                                                         \
     {                                                                                                                  \
-#T, sizeof(T)                                                                                                  \
+        #T, sizeof(T)                                                                                                  \
     }
-    static constexpr Row rows[] = {ROW(FileHeader), ROW(SectionRecord), ROW(CompiledHeader), ROW(WeightRecord),
-                                   ROW(OperandRecord), ROW(StepRecord), ROW(IoRecord), ROW(VariantRecord)};
+    static constexpr Row rows[] = {ROW(FileHeader),    ROW(SectionRecord), ROW(CompiledHeader), ROW(WeightRecord),
+                                   ROW(OperandRecord), ROW(StepRecord),    ROW(IoRecord),       ROW(VariantRecord)};
 #undef ROW
     for (const Row &row : rows)
         if (name && std::strcmp(row.name, name) == 0)

@@ -201,7 +201,9 @@ voxelrt_status voxelrt_pool_create_external(uint32_t threads, voxelrt_parallel_f
     return create(threads, function, user, pool, error);
 }
 
-uint32_t voxelrt_pool_threads(const voxelrt_pool *pool) { return pool ? pool->threads : 1; }
+uint32_t voxelrt_pool_threads(const voxelrt_pool *pool) {
+    return pool ? pool->threads : 1;
+}
 
 void voxelrt_pool_release(voxelrt_pool *pool) {
     if (pool && pool->workers && pool->owner != getpid()) {
