@@ -102,7 +102,7 @@ def slice_(b: Builder, node: ir.Node) -> None:
     ranges = [range(n) for n in source.dims]
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
         n = source.dims[axis]
-        # ONNX clamps where Python's slices would count again from the end: -n - 1 with a negative step means "before 0".
+        # Python would count an end below -n from the back again; with a negative step ONNX means "before 0" by it.
         stop = None if step < 0 and end < -n else int(end)
         ranges[axis] = range(n)[slice(int(start), stop, int(step))]
     rest = [0] * (native.MAX_RANK - len(ranges))
