@@ -57,9 +57,8 @@ template <class T> static inline T i_pow(T base, T exponent) {
 template <class T> VOXELRT_INLINE T i_left(T x, T y) {
     return static_cast<uint64_t>(y) > 63 ? T(0) : static_cast<T>(static_cast<uint64_t>(x) << y);
 }
-template <class T> VOXELRT_INLINE T i_right(T x, T y) {
-    // Past the width only the sign is left (ONNX BitShift takes the amount as it is, negative ones are past it too).
-    return static_cast<uint64_t>(y) > 63 ? (T(-1) < T(0) ? x >> 63 : T(0)) : x >> y;
+template <class T> VOXELRT_INLINE T i_right(T x, T y) { // arithmetic, as of more places than there are
+    return static_cast<uint64_t>(y) > 63 ? (x < 0 ? static_cast<T>(-1) : T(0)) : x >> y;
 }
 
 #define VOXELRT_WRAP(expression) static_cast<T>(expression)

@@ -145,6 +145,21 @@ template <class T> struct Reducer {
     }
 };
 
+// The extremum of no integers at all: the dtype's own limit, from the other side.
+int64_t limit_of(int dtype, bool smallest) {
+    const int bits = 8 * bytes_of(dtype);
+    switch (dtype) {
+    case VOXELRT_BOOL:
+        return smallest ? 0 : 1;
+    case VOXELRT_U8:
+    case VOXELRT_U16:
+    case VOXELRT_U32:
+        return smallest ? 0 : (int64_t(1) << bits) - 1;
+    default:
+        return smallest ? INT64_MIN >> (64 - bits) : INT64_MAX >> (64 - bits);
+    }
+}
+
 template <class T>
 void store_results(const Step &step, const Geometry &g, int64_t first, int64_t count,
                    const Partial<AccumulatorOf<T>> *partials) {
@@ -154,6 +169,9 @@ void store_results(const Step &step, const Geometry &g, int64_t first, int64_t c
     T *values = static_cast<T *>(target(out, g.kept, 1, first, buffer));
     for (int64_t i = 0; i < count; ++i)
         values[i] = static_cast<T>(finished(op, partials[i], g.count));
+    if (g.count == 0 && (op == kMax || op == kMin) && std::is_same_v<T, int64_t>)
+        for (int64_t i = 0; i < count; ++i)
+            values[i] = static_cast<T>(limit_of(out.dtype, op == kMax));
     store(values, out, g.kept, 1, first, count);
 }
 

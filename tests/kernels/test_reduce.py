@@ -56,6 +56,15 @@ def test_results_do_not_depend_on_threads_or_batch(op: str, axes: tuple[int, ...
     assert single.tobytes() == whole.tobytes()
 
 
+def test_extrema_of_nothing() -> None:
+    for dtype in (np.int8, np.uint16, np.int32, np.int64, np.uint64):
+        info = np.iinfo(dtype)
+        assert reduce("Max", np.zeros((2, 0), dtype), (1,)).tolist() == [[info.min]] * 2
+        assert reduce("Min", np.zeros((2, 0), dtype), (1,)).tolist() == [[info.max]] * 2
+    assert reduce("Max", np.zeros((2, 0), bool), (1,)).tolist() == [[False]] * 2
+    assert reduce("Max", np.zeros((2, 0), np.float32), (1,)).tolist() == [[-np.inf]] * 2
+
+
 def test_refusals() -> None:
     with pytest.raises(ShapeError):
         reduce("Sum", np.ones(3, bool))

@@ -1,12 +1,14 @@
-"""Gathers, scatters, OneHot and Trilu; their indices are run-time values, checked as they are read."""
+"""Gathers, scatters, OneHot, Trilu, TopK; indices are run-time values, checked as they are read."""
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_ir as ir
 
+from voxelrt.kernels.common import native
 from voxelrt.kernels.gather.codes import REDUCTIONS
 from voxelrt.plan.lowering.attributes import integer, text
-from voxelrt.plan.lowering.builder import Builder, dims_of, lowers
+from voxelrt.plan.lowering.builder import Builder, dims_of, dtype_of, lowers
 from voxelrt.plan.schedule import Operand
 
 
@@ -57,3 +59,22 @@ def trilu(b: Builder, node: ir.Node) -> None:
     given = node.inputs[1] if len(node.inputs) > 1 else None
     k = int(b.need_constant(given, "the diagonal").ravel()[0]) if given is not None else 0
     b.step("gather.trilu", [b.linear(x)], [b.result(node.outputs[0])], upper=integer(node, "upper", 1), k=k)
+
+
+@lowers("TopK")
+def top_k(b: Builder, node: ir.Node) -> None:
+    """TopK; how many is the outputs' size along the axis. An output that nothing reads is made all the same."""
+    x = node.inputs[0]
+    assert x is not None
+    axis = integer(node, "axis", -1) % max(1, len(dims_of(x)))
+    outputs = [b.result(out) for out in node.outputs]
+    b.step("topk", [b.linear(x)], outputs, axis=axis, smallest=int(not integer(node, "largest", 1)))
+
+
+@lowers("EyeLike")
+def eye_like(b: Builder, node: ir.Node) -> None:
+    """EyeLike: a constant of the shape."""
+    out = node.outputs[0]
+    rows, columns = dims_of(out)
+    eye = np.eye(rows, columns, integer(node, "k", 0), native.numpy_dtype(dtype_of(out)))
+    b.alias(out, b.weight(eye))

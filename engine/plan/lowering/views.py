@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import onnx_ir as ir
 
 from voxelrt.kernels.common import native
 from voxelrt.plan.lowering.attributes import integer
-from voxelrt.plan.lowering.builder import Builder, Unsupported, dims_of, lowers
+from voxelrt.plan.lowering.builder import Builder, Unsupported, dims_of, dtype_of, lowers
 from voxelrt.plan.lowering.fusion import concat_is_deferrable
 from voxelrt.plan.schedule import BLOCKED16, LINEAR, Operand
 
@@ -18,11 +20,25 @@ def reshape(b: Builder, node: ir.Node) -> None:
     assert x is not None
     if len(node.outputs) > 1 and any(o.uses() or b.is_output(o) for o in node.outputs[1:]):
         raise Unsupported("the second output (a mask) is not made")
+    if len(node.inputs) > 2 and node.inputs[2] is not None and node.op_type == "Dropout":
+        if b.need_constant(node.inputs[2], "whether Dropout trains").any():
+            raise Unsupported("training mode")
     out = node.outputs[0]
     if dims_of(x) == dims_of(out):
         b.alias(out, b.value(x))
     else:
         b.alias(out, b.linear(x).view(dims_of(out)))
+
+
+@lowers("BitCast")
+def bit_cast(b: Builder, node: ir.Node) -> None:
+    """The same bytes as another dtype of the same size."""
+    x, out = node.inputs[0], node.outputs[0]
+    assert x is not None
+    source = b.linear(x)
+    if source.itemsize != native.numpy_dtype(dtype_of(out)).itemsize:
+        raise Unsupported("a dtype of another size")
+    b.alias(out, replace(source, dtype=dtype_of(out)))
 
 
 @lowers("Concat")
