@@ -6,8 +6,8 @@
 
 namespace voxelrt::VOXELRT_ISA {
 
-constexpr int64_t kStageBytes = 384 << 10;        // wanted at most for what a task stages,
-constexpr int64_t kWeightBytes = 256 << 10;       // and for the weights that a tile runs over: both lie in L2
+constexpr int64_t kStageBytes = 512 << 10;        // wanted at most for what a task stages,
+constexpr int64_t kWeightBytes = 64 << 10;       // and for the weights that a tile runs over: both lie in L2
 constexpr int64_t kMostStageBytes = 256ll << 20;  // refused beyond
 constexpr int64_t kTasks = 32;                    // wanted at least, for many cores
 constexpr int64_t kTaskMultiplications = 4 << 20; // but none smaller

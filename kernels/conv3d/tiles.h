@@ -37,6 +37,7 @@ template <int OB, int R, int X, int P> static void tile(const Tile &t) {
                 for (int64_t k = 0; k < t.nx; ++k) {
                     const float *src = src_zy + t.x[k].src;
                     const float *weights = weight_block + (tap_zy + t.x[k].weight) * unit;
+#pragma GCC unroll 4
                     for (int64_t i = 0; i < inner; ++i, src += inner_step, weights += OB * kBlock) {
                         vf16 w[OB];
 #pragma GCC unroll 2
