@@ -37,8 +37,8 @@ def model(
         [numpy_helper.from_array(v, n) for n, v in constants.items()],
     )
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
-    inferred = onnx.shape_inference.infer_shapes(made, strict_mode=True)
-    for value in inferred.graph.output:  # ONNX does not type group norms; theirs is the shape of the input
+    inferred = onnx.shape_inference.infer_shapes(made)
+    for value in inferred.graph.output:  # ONNX does not type all norms; theirs is the shape of the input
         if not value.type.tensor_type.HasField("shape"):
             value.CopyFrom(inferred.graph.input[0])
             value.name = outputs[0]
