@@ -28,6 +28,7 @@ struct Tile {
     const float *residual; // added at the end, laid out with the steps below; or null
     int64_t residual_row, residual_block;
     bool finish;         // the sums are complete: apply what follows
+    bool past_caches;    // finished sums are not read again soon: dst, aligned to 64 bytes, is written past the caches
     int keep;            // channels of the tile's last block; the rest are stored as zeros
     float slope, lo, hi; // x < 0 ? slope x : x, then into [lo, hi]
 };
@@ -45,6 +46,15 @@ constexpr int tile_rows(int64_t x) {
 // The tile of `blocks` (1 to kTileBlocks) blocks, `rows` (1, or tile_rows(x)) rows and x (1 to kTileX) positions;
 // planes: the source has one channel a plane, read along x, and rows is 1.
 TileFunction conv_tile(int blocks, int rows, int x, bool planes);
+
+// Whether a volume is so large that what is written of it leaves the caches before it is read.
+static inline bool outgrows_caches(const Tensor &t) {
+    constexpr int64_t bytes = 64 << 20;
+    bool aligned = reinterpret_cast<uintptr_t>(t.data) % 64 == 0;
+    for (int i = 0; i < 5; ++i)
+        aligned = aligned && t.strides[i] % kBlock == 0;
+    return aligned && t.count() * 4 >= bytes;
+}
 
 // Activations that a tile applies to its sums; the others are applied to finished rows.
 static inline bool in_tile(int activation, float alpha, float beta) {

@@ -347,6 +347,7 @@ static void run_channels(const Task &task, const Source &source, int64_t group, 
     t.src_row = s.stride.y * source.y;
     t.dst_x = kBlock;
     t.finish = last && p.blocked;
+    t.past_caches = t.finish && first && p.past_caches;
     t.keep = static_cast<int>(run.real - (run.blocks - 1) * kBlock);
     set_epilogue(params.activation, params.alpha, params.beta, t);
     for (int64_t oz = task.origin.z; oz < task.end.z; ++oz)
@@ -471,6 +472,7 @@ static Message run(const Step &step, const Env &env) {
         task.buffer = task.stage + p.stage_floats;
         task.statistics = sums ? sums + task.n * boxes * p.s.out_channels * 2 : nullptr;
         run_task(task, piece);
+        stream_fence();
     });
     if (sums)
         sum_statistics(step, p, sums);

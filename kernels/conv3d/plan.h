@@ -7,7 +7,7 @@
 namespace voxelrt::VOXELRT_ISA {
 
 constexpr int64_t kStageBytes = 512 << 10;        // wanted at most for what a task stages,
-constexpr int64_t kWeightBytes = 64 << 10;       // and for the weights that a tile runs over: both lie in L2
+constexpr int64_t kWeightBytes = 64 << 10;        // and for the weights that a tile runs over: both lie in L2
 constexpr int64_t kMostStageBytes = 256ll << 20;  // refused beyond
 constexpr int64_t kTasks = 32;                    // wanted at least, for many cores
 constexpr int64_t kTaskMultiplications = 4 << 20; // but none smaller
@@ -17,6 +17,7 @@ struct ConvPlan {
     ConvShape s;
     bool planes;            // the source is row-major: one channel a plane
     bool staged;            // the source is copied first
+    bool past_caches;       // finished sums need not stay in the caches
     bool blocked;           // so is the destination; else it is written from a buffer, channel by channel
     int64_t in_blocks;      // blocks of input channels of a group; planes: 1
     int64_t out_tiles;      // tiles of output channels of a group
@@ -148,6 +149,9 @@ static ConvPlan make_plan(const Step &step) {
     const ConvShape &s = p.s;
     p.planes = src.layout == VOXELRT_LINEAR;
     p.blocked = step.out[kDestination].layout == VOXELRT_BLOCKED16;
+    p.past_caches = p.blocked && outgrows_caches(step.out[kDestination]) &&
+                    in_tile(params.activation, params.alpha, params.beta) &&
+                    !(step.outputs > 1 && step.out[kStatistics].present());
     p.in_blocks = p.planes ? 1 : ceil_div(s.in_group(), kBlock);
     p.out_tiles = ceil_div(s.out_group(), kTileChannels);
     p.rows = p.planes ? 1 : tile_rows(s.out.x);

@@ -80,7 +80,11 @@ template <int OB, int R, int X, int P> static void tile(const Tile &t) {
                 v = min(hi, max(lo, select(v < zero(), v * slope, v)));
                 if (o == OB - 1)
                     v = select(keep, v, zero());
-                store(t.dst + r * t.dst_row + x * t.dst_x + o * t.dst_block, v);
+                float *to = t.dst + r * t.dst_row + x * t.dst_x + o * t.dst_block;
+                if (t.past_caches)
+                    stream(to, v);
+                else
+                    store(to, v);
             }
 }
 

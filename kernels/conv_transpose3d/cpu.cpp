@@ -309,6 +309,8 @@ static void run_channels(const TransposeTask &task, int64_t out_tile, int64_t bl
     Tile t{};
     t.start = block == 0 ? start : nullptr;
     t.finish = block + count == p.in_blocks;
+    t.past_caches =
+        block == 0 && t.finish && outgrows_caches(dst) && in_tile(params.activation, params.alpha, params.beta);
     t.blocks = count;
     t.src_block = task.block_step;
     t.inner = kBlock;
@@ -365,6 +367,7 @@ static Message run(const Step &step, const Env &env) {
             for (int64_t tile = p.out_tiles * piece / p.pieces; tile < p.out_tiles * (piece + 1) / p.pieces; ++tile)
                 run_channels(task, tile, block, count);
         }
+        stream_fence();
     });
     return nullptr;
 }
