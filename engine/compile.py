@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,11 @@ from voxelrt.plan.batch import mark_batched
 from voxelrt.plan.file import SectionKind, assemble
 from voxelrt.plan.lowering.builder import Builder, Unsupported, WeightTable, supports
 from voxelrt.plan.memory import plan_arena
-from voxelrt.plan.partition import Segment, partition
+from voxelrt.plan.partition import Segment, detach, partition
 from voxelrt.plan.plan import ParityLine, Placement, Plan, PlanInfo
 from voxelrt.plan.portable import read_graph
 from voxelrt.plan.schedule import Schedule, Variant
+from voxelrt.plan.tail import Tail
 from voxelrt.runtime.sample import recipe_sample
 
 Array = NDArray[Any]
@@ -47,6 +48,13 @@ class _Options:
     fallback: str
     fuse: bool = True
     share: bool = True
+
+
+@dataclass(frozen=True)
+class _Lowered:
+    variant: Variant
+    placements: list[Placement]
+    tail: Tail | None = None
 
 
 def compile(
@@ -122,10 +130,13 @@ def _compile(
     weights = WeightTable()
     variants: list[Variant] = []
     islands: list[bytes] = []
+    tails: list[Tail | None] = []
     for shape_set in sets:
-        variant, placements = _variant(graph, shape_set, constants, options, weights, islands)
-        variants.append(variant)
-        info.placements = info.placements or placements
+        lowered = _variant(graph, shape_set, constants, options, weights, islands)
+        variants.append(lowered.variant)
+        tails.append(lowered.tail)
+        info.placements = info.placements or lowered.placements
+    info.settings = {**info.settings, "tails": [None if tail is None else asdict(tail) for tail in tails]}
     sections = sections_of(graph, Schedule(weights.weights, variants), _pack_islands(islands), info)
     return Plan(assemble(sections), threads=threads, checksums=False)
 
@@ -137,20 +148,20 @@ def _variant(
     options: _Options,
     weights: WeightTable,
     islands: list[bytes],
-) -> tuple[Variant, list[Placement]]:
+) -> _Lowered:
     """One variant; a range in the batch becomes a run-time loop bound where every step allows it."""
     known = len(islands)
-    variant, placements = _lower(specialise(graph, _shape_at(shapes, 1), constants), options, weights, islands)
+    lowered = _lower(specialise(graph, _shape_at(shapes, 1), constants), options, weights, islands)
     batches = {s[0][2] for s in shapes.values() if s and isinstance(s[0], tuple)}
     if batches and len(islands) == known:
-        one, _ = _lower(specialise(graph, _shape_at(shapes, 1, batch=1), constants), options, weights, islands)
-        two, _ = _lower(specialise(graph, _shape_at(shapes, 1, batch=2), constants), options, weights, islands)
+        one = _lower(specialise(graph, _shape_at(shapes, 1, batch=1), constants), options, weights, islands).variant
+        two = _lower(specialise(graph, _shape_at(shapes, 1, batch=2), constants), options, weights, islands).variant
         if mark_batched(one, two):
             lows = {s[0][0] for s in shapes.values() if s and isinstance(s[0], tuple)}
             one.batch = (max(1, *lows), min(batches))
-            variant = one
-    plan_arena(variant, share=options.share)
-    return variant, placements
+            lowered = replace(lowered, variant=one)
+    plan_arena(lowered.variant, share=options.share)
+    return lowered
 
 
 def _shape_at(shapes: Shapes, which: int, batch: int | None = None) -> dict[str, tuple[int, ...]]:
@@ -164,9 +175,7 @@ def _shape_at(shapes: Shapes, which: int, batch: int | None = None) -> dict[str,
     return result
 
 
-def _lower(
-    model: ir.Model, options: _Options, weights: WeightTable, islands: list[bytes]
-) -> tuple[Variant, list[Placement]]:
+def _lower(model: ir.Model, options: _Options, weights: WeightTable, islands: list[bytes]) -> _Lowered:
     model = _expanded(model)
     segments, placements = partition(model, lambda node: supports(model.graph, node))
     refused = [p for p in placements if p.backend != "native"]
@@ -174,6 +183,13 @@ def _lower(
         raise UnsupportedError(
             f"{len(refused)} of {len(placements)} nodes have no native kernel (fallback='error'):",
             [f"{p.node} ({p.op}): {p.why}" for p in refused],
+        )
+    tail: Tail | None = None
+    passed: list[ir.Value] = []
+    if segments and segments[-1].tail:
+        data = segments[-1].onnx_bytes()
+        tail, passed = detach(
+            model.graph, segments[-1], len(islands) + sum(s.backend != "native" for s in segments) - 1
         )
     native_nodes = {node for s in segments if s.backend == "native" for node in s.nodes}
     builder = Builder(model.graph, weights, native_nodes=native_nodes, fuse=options.fuse)
@@ -187,9 +203,12 @@ def _lower(
                         "a node that runs natively alone does not in this graph:",
                         [f"{node.name} ({node.op_type}): {refusal}"],
                     ) from refusal
-        else:
+        elif not segment.tail:
             _add_island(builder, segment, islands)
-    return builder.finish(), placements
+    if tail is not None:
+        builder.island(tail.island, [n.name or n.op_type for n in segments[-1].nodes], passed, [])
+        islands.append(data)
+    return _Lowered(builder.finish(), placements, tail)
 
 
 def _expanded(model: ir.Model) -> ir.Model:

@@ -11,7 +11,7 @@ which runs behind the schedule in memory of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
@@ -20,6 +20,7 @@ from voxelrt.plan.grouping import Grouping
 from voxelrt.plan.islands import captured, island_bytes, outputs_of, producer, reads
 from voxelrt.plan.lowering.builder import Unsupported, check_value
 from voxelrt.plan.plan import Placement
+from voxelrt.plan.tail import Tail
 
 NATIVE, ISLAND = "native", "onnxruntime"
 FOLLOWS = "it follows from a value that only the plan's tail can hold"
@@ -127,3 +128,35 @@ def _tail(graph: ir.Graph, refused: Collection[ir.Value]) -> set[ir.Node]:
             if value in refused:
                 waiting += (*users.get(value, ()), *producer(value))
     return found
+
+
+def detach(graph: ir.Graph, segment: Segment, island: int) -> tuple[Tail, list[ir.Value]]:
+    """Take what only the tail can hold out of the graph's inputs and outputs, before the graph is lowered.
+
+    Returns
+    -------
+    The tail, and the values that the schedule hands to it.
+    """
+    hosts = [value for value in segment.inputs if unholdable(value) is not None]
+    steps = [value for value in segment.inputs if value not in hosts]
+    makes = [value for value in segment.outputs if value in graph.outputs]
+    tail = Tail(
+        island,
+        reads=_names(segment.inputs),
+        steps=_names(steps),
+        hosts=_names(hosts),
+        makes=_names(makes),
+        inputs=_names(graph.inputs),
+        outputs=_names(graph.outputs),
+    )
+    for values, gone in ((graph.inputs, hosts), (graph.outputs, makes)):
+        for value in gone:
+            while value in values:
+                values.remove(value)
+    for value in [v for v in graph.inputs if unholdable(v) is not None]:
+        graph.inputs.remove(value)  # an input that nothing reads
+    return tail, steps
+
+
+def _names(values: Sequence[ir.Value]) -> list[str]:
+    return [str(value.name) for value in values]

@@ -18,6 +18,7 @@ from voxelrt.io.atomic import atomic_path
 from voxelrt.kernels.common import native
 from voxelrt.plan.file import Bytes, Section, SectionKind, assemble, disassemble, map_file
 from voxelrt.plan.schedule import Io
+from voxelrt.plan.tail import Tail, TailCall, read_tails
 
 Array = NDArray[Any]
 
@@ -93,6 +94,8 @@ class Plan:
         self._islands: dict[int, Any] = {}
         self._native = NativePlan(file, pool=self._pool, host_step=self._run_island, checksums=checksums)
         self._others: dict[Any, Plan] = {}
+        self._tails = read_tails(self.info.settings.get("tails", []))
+        self._call = TailCall()
         if not self._native.variants:
             raise PlanError("the plan is damaged: it has no variant")
 
@@ -161,6 +164,12 @@ class Plan:
         return self._native.variants[0][1]
 
     @property
+    def host_inputs(self) -> list[str]:
+        """The names of inputs that no schedule can hold (strings, sequences, optionals); ONNX Runtime takes them."""
+        tail = self._tail(0)
+        return [] if tail is None else tail.hosts
+
+    @property
     def variants(self) -> list[tuple[list[Io], list[Io], tuple[int, int], int]]:
         """(inputs, outputs, (smallest, largest batch), steps) of every variant."""
         return self._native.variants
@@ -220,13 +229,21 @@ class Plan:
         if found is None:
             return self._other(arrays, ()).run(inputs, out, cancel=cancel, progress=progress)
         variant, batch = found
+        tail = self._tail(variant)
+        if tail is not None and out is not None:
+            raise UsageError(
+                "the shapes of this plan's outputs depend on data: they cannot be written into given arrays"
+            )
         outputs = self._make_outputs(variant, batch, out)
+        self._call.inputs = inputs
         self._native.run(
             [arrays[io.name] for io in self._native.variants[variant][0]],
             list(outputs.values()),
             cancel=cancel,
             progress=progress,
         )
+        if tail is not None:
+            return self._call.finish(tail, outputs)
         if library is None or out is not None:
             return dict(outputs)
         return {name: library.from_dlpack(array) for name, array in outputs.items()}
@@ -246,7 +263,8 @@ class Plan:
 
     def _take(self, inputs: Mapping[str, Any]) -> tuple[dict[str, Array], Any]:
         """The inputs as NumPy arrays without a copy, and the library that the results should be made for."""
-        names = [io.name for io in self.inputs]
+        tail = self._tail(0)
+        names = [io.name for io in self.inputs] if tail is None else tail.inputs
         unknown, missing = sorted(set(inputs) - set(names)), sorted(set(names) - set(inputs))
         if unknown or missing:
             wrong = "; ".join(
@@ -260,7 +278,8 @@ class Plan:
             raise UsageError(f"the plan takes the inputs {', '.join(names)}: {wrong}")
         arrays: dict[str, Array] = {}
         library: Any = None
-        for name, given in inputs.items():
+        for name in (io.name for io in self.inputs):
+            given = inputs[name]
             if isinstance(given, np.ndarray) or not hasattr(given, "__dlpack__"):
                 arrays[name] = np.asarray(given)
             else:
@@ -338,12 +357,18 @@ class Plan:
                 raise ShapeError(f"the input {name} has the shape {shape}; the plan was compiled for {known}")
 
     def _run_island(self, variant: int, island: int, inputs: list[Array], outputs: list[Array]) -> None:
-        del variant
         if island not in self._islands:
             from voxelrt.backends.onnxruntime import load_islands  # an extra; only plans with islands need it
 
             self._islands = load_islands(bytes(self.section(SectionKind.ISLANDS, native.target())), self._pool.threads)
-        self._islands[island].run(inputs, outputs)
+        tail = self._tail(variant)
+        if tail is not None and tail.island == island:
+            self._call.run(tail, self._islands[island], inputs)
+        else:
+            self._islands[island].run(inputs, outputs)
+
+    def _tail(self, variant: int) -> Tail | None:
+        return self._tails[variant] if variant < len(self._tails) else None
 
     # ---- saying what it is ----
 
