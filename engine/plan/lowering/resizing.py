@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import onnx_ir as ir
 
@@ -33,7 +34,7 @@ def resize(b: Builder, node: ir.Node) -> None:
     if blocked:  # unit axes in front of the spatial ones
         scales = [*scales[:2], *[1.0] * (5 - len(scales)), *scales[2:]]
     rest = native.MAX_RANK - len(scales)
-    params = {
+    params: dict[str, Any] = {
         "mode": _code(mode, MODES, "mode"),
         "coordinate": _code(coordinate, COORDINATES, "coordinate_transformation_mode"),
         "rounding": _code(text(node, "nearest_mode", "round_prefer_floor"), ROUNDINGS, "nearest_mode"),

@@ -20,9 +20,9 @@ def reshape(b: Builder, node: ir.Node) -> None:
     assert x is not None
     if len(node.outputs) > 1 and any(o.uses() or b.is_output(o) for o in node.outputs[1:]):
         raise Unsupported("the second output (a mask) is not made")
-    if len(node.inputs) > 2 and node.inputs[2] is not None and node.op_type == "Dropout":
-        if b.need_constant(node.inputs[2], "whether Dropout trains").any():
-            raise Unsupported("training mode")
+    trains = node.inputs[2] if node.op_type == "Dropout" and len(node.inputs) > 2 else None
+    if trains is not None and b.need_constant(trains, "whether Dropout trains").any():
+        raise Unsupported("training mode")
     out = node.outputs[0]
     if dims_of(x) == dims_of(out):
         b.alias(out, b.value(x))
