@@ -188,7 +188,9 @@ def library() -> ctypes.CDLL:
     Raises
     ------
     NativeLibraryError : it was not built, is of another version, or cannot run on this processor.
+    UsageError : the environment has a ``VOXELRT_*`` name or value that does not exist.
     """
+    environment.check_names()
     path = environment.library_path() or Path(__file__).with_name("libvoxelrt.so")
     if not path.exists():
         raise NativeLibraryError(f"the native library {path.name} was not built: run `pip install .` or `make native`")
