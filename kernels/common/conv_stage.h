@@ -17,11 +17,12 @@ struct StageBox {
     const int32_t *residue;
     Axes in;        // the source's size
     bool planes;    // the source is row-major: stage one channel
+    bool split;     // the source is blocked: stage each of its channels as a plane; length is a multiple of four
     bool zero_rows; // rows outside in y are read, and so must hold zeros; planes outside in z never are
 };
 
 static inline int64_t staged_row_floats(const StageBox &b) {
-    return b.residues * b.length * (b.planes ? 1 : kBlock);
+    return b.residues * b.length * (b.planes || b.split ? 1 : kBlock);
 }
 
 struct Norm { // of one block of channels
@@ -61,6 +62,32 @@ static inline void stage_blocked_row(const StageBox &b, const float *row, const 
     }
 }
 
+// A row of a channel block as rows of `plane` floats apart, one for each of `channels` channels (up to a multiple of
+// 4).
+static inline void split_row(const StageBox &b, const float *row, const Norm &norm, int64_t channels, float *to,
+                             int64_t plane) {
+    static const float nothing[kBlock] = {};
+    float made[4][kBlock];
+    for (int64_t q = 0; q < b.residues; ++q, to += b.length) {
+        const int64_t first = b.first.x + b.residue[q];
+        const Span span = inside(0, b.length, b.stride, first, b.in.x);
+        for (int64_t m = 0; m < b.length; m += kQuad) {
+            const float *from[kQuad];
+            for (int64_t j = 0; j < kQuad; ++j) {
+                const bool there = m + j >= span.begin && m + j < span.end;
+                from[j] = there ? row + (first + (m + j) * b.stride) * kBlock : nothing;
+                if (there && norm.pending) {
+                    store(made[j], normed(norm, load(from[j])));
+                    from[j] = made[j];
+                }
+            }
+            for (int64_t c = 0; c < channels; c += kQuad) {
+                transpose_quad(from, c, to + c * plane + m, plane);
+            }
+        }
+    }
+}
+
 static inline void stage_plane_row(const StageBox &b, const Tensor &t, const float *row, int64_t n, int64_t c,
                                    float *to) {
     for (int64_t q = 0; q < b.residues; ++q, to += b.length) {
@@ -80,8 +107,8 @@ static inline void stage_plane_row(const StageBox &b, const Tensor &t, const flo
     }
 }
 
-// The box of channel block (of planes: channel) `channel` of item n.
-static inline void stage(const StageBox &b, const Tensor &t, int64_t n, int64_t channel, float *to) {
+// The box of channel block (of planes: channel) `channel` of item n. `plane`: floats between planes of a split block.
+static inline void stage(const StageBox &b, const Tensor &t, int64_t n, int64_t channel, float *to, int64_t plane) {
     const Norm norm = b.planes ? Norm{false, zero(), zero(), zero()} : norm_of(t, n, channel);
     const int64_t row_floats = staged_row_floats(b);
     const float *source = t.as<const float>() + n * t.strides[0] + channel * t.strides[1];
@@ -93,13 +120,15 @@ static inline void stage(const StageBox &b, const Tensor &t, int64_t n, int64_t 
             const int64_t iy = b.first.y + y;
             float *target = to + (z * b.y + y) * row_floats;
             if (iy < 0 || iy >= b.in.y) {
-                for (int64_t i = 0; i < row_floats && b.zero_rows; ++i)
+                for (int64_t i = 0; i < row_floats && b.zero_rows; ++i) // never with split planes
                     target[i] = 0.0f;
                 continue;
             }
             const float *row = source + iz * t.strides[2] + iy * t.strides[3];
             if (b.planes)
                 stage_plane_row(b, t, row, n, channel, target);
+            else if (b.split)
+                split_row(b, row, norm, least(kBlock, t.dims[1] - channel * kBlock), target, plane);
             else
                 stage_blocked_row(b, row, norm, target);
         }

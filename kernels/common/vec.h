@@ -326,6 +326,27 @@ static inline vf16 select(vm16 m, vf16 yes, vf16 no) {
 
 #endif
 
+constexpr int kQuad = 4;
+// to[j * step + i] = from[i][at + j] for i and j in [0, 4).
+static inline void transpose_quad(const float *const from[kQuad], int64_t at, float *to, int64_t step) {
+#if defined(VOXELRT_ISA_neon)
+    const float32x4x2_t ab = vtrnq_f32(vld1q_f32(from[0] + at), vld1q_f32(from[1] + at)),
+                        cd = vtrnq_f32(vld1q_f32(from[2] + at), vld1q_f32(from[3] + at));
+    vst1q_f32(to, vcombine_f32(vget_low_f32(ab.val[0]), vget_low_f32(cd.val[0])));
+    vst1q_f32(to + step, vcombine_f32(vget_low_f32(ab.val[1]), vget_low_f32(cd.val[1])));
+    vst1q_f32(to + 2 * step, vcombine_f32(vget_high_f32(ab.val[0]), vget_high_f32(cd.val[0])));
+    vst1q_f32(to + 3 * step, vcombine_f32(vget_high_f32(ab.val[1]), vget_high_f32(cd.val[1])));
+#else
+    __m128 a = _mm_loadu_ps(from[0] + at), b = _mm_loadu_ps(from[1] + at), c = _mm_loadu_ps(from[2] + at),
+           d = _mm_loadu_ps(from[3] + at);
+    _MM_TRANSPOSE4_PS(a, b, c, d);
+    _mm_storeu_ps(to, a);
+    _mm_storeu_ps(to + step, b);
+    _mm_storeu_ps(to + 2 * step, c);
+    _mm_storeu_ps(to + 3 * step, d);
+#endif
+}
+
 // The sum of all lanes, always in the same order on every instruction set.
 static inline float sum(vf16 a) {
     float lanes[16];

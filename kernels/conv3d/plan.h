@@ -3,6 +3,7 @@
 
 #include "contract.h"
 #include "conv_tile.h"
+#include "narrow_tiles.h"
 
 namespace voxelrt::VOXELRT_ISA {
 
@@ -15,10 +16,13 @@ constexpr int64_t kTaskMultiplications = 4 << 20; // but none smaller
 // How a step is cut. Depends on the step alone, never on the threads.
 struct ConvPlan {
     ConvShape s;
+    bool narrow;            // few output channels: the lanes of a tile are positions
     bool planes;            // the source is row-major: one channel a plane
     bool staged;            // the source is copied first
     bool past_caches;       // finished sums need not stay in the caches
     bool blocked;           // so is the destination; else it is written from a buffer, channel by channel
+    int64_t unit;           // staged floats of a position: one, where channels are staged as planes, or a block
+    int64_t planes_a_block; // staged channels of an input block: all of a source of planes, or a block, or one
     int64_t in_blocks;      // blocks of input channels of a group; planes: 1
     int64_t out_tiles;      // tiles of output channels of a group
     int64_t chunk;          // blocks of input channels staged at a time
@@ -33,7 +37,7 @@ struct ConvPlan {
 };
 
 static int64_t block_floats(const ConvPlan &p) { // staged floats of a block of input channels, or of a plane
-    return p.rows_z * p.rows_y * p.residues * p.length * (p.planes ? 1 : kBlock);
+    return p.rows_z * p.rows_y * p.residues * p.length * p.unit;
 }
 
 static void measure_box(ConvPlan &p) {
@@ -41,10 +45,17 @@ static void measure_box(ConvPlan &p) {
     p.rows_z = (p.box.z - 1) * s.stride.z + (s.kernel.z - 1) * s.dilation.z + 1;
     p.rows_y = (p.box.y - 1) * s.stride.y + (s.kernel.y - 1) * s.dilation.y + 1;
     p.length = p.box.x + (s.kernel.x - 1) * s.dilation.x / s.stride.x;
+    if (p.narrow)
+        p.length = ceil_div(p.length, kQuad) * kQuad;
+}
+
+// Floats of a row of the narrow tiles' sums, for one output channel: their last vector may reach past the box.
+static int64_t narrow_row(const ConvPlan &p) {
+    return ceil_div(p.box.x, kBlock) * kBlock;
 }
 
 static bool fits(const ConvPlan &p) {
-    return !p.staged || p.chunk * (p.planes ? p.s.in_channels : 1) * block_floats(p) * 4 <= kStageBytes;
+    return !p.staged || p.chunk * p.planes_a_block * block_floats(p) * 4 <= kStageBytes;
 }
 
 // The largest box within the budget of what is staged, grown where that saves most of the overlap.
@@ -152,18 +163,23 @@ static ConvPlan make_plan(const Step &step) {
     p.past_caches = p.blocked && outgrows_caches(step.out[kDestination]) &&
                     in_tile(params.activation, params.alpha, params.beta) &&
                     !(step.outputs > 1 && step.out[kStatistics].present());
+    p.narrow = is_narrow(params, s.out_channels);
+    p.unit = p.planes || p.narrow ? 1 : kBlock;
+    p.planes_a_block = p.planes ? s.in_channels : p.narrow ? kBlock : 1;
     p.in_blocks = p.planes ? 1 : ceil_div(s.in_group(), kBlock);
-    p.out_tiles = ceil_div(s.out_group(), kTileChannels);
-    p.rows = p.planes ? 1 : tile_rows(s.out.x);
-    p.staged = p.planes || src.pending() || other.pending() || s.stride.x != 1 || s.pad.x != 0 ||
+    p.out_tiles = p.narrow ? 1 : ceil_div(s.out_group(), kTileChannels);
+    p.rows = p.unit == 1 ? 1 : tile_rows(s.out.x);
+    p.staged = p.unit == 1 || src.pending() || other.pending() || s.stride.x != 1 || s.pad.x != 0 ||
                params.pad_end[2] != 0 || (p.rows > 1 && (s.pad.y != 0 || params.pad_end[1] != 0));
     choose_residues(p);
     const int64_t weights_a_block = s.taps() * kBlock * kTileChannels * 4;
     p.chunk = least(p.in_blocks, most(1, kWeightBytes / weights_a_block));
     choose_box(p);
     choose_tasks(p);
-    p.stage_floats = p.staged ? p.chunk * (p.planes ? s.in_channels : 1) * block_floats(p) : 0;
-    p.buffer_floats = p.blocked ? 0 : p.box.z * p.box.y * p.box.x * kTileChannels;
+    p.stage_floats = p.staged ? p.chunk * p.planes_a_block * block_floats(p) + (p.narrow ? kNarrowX * kBlock : 0) : 0;
+    p.buffer_floats = p.narrow    ? p.box.z * p.box.y * s.out_channels * narrow_row(p)
+                      : p.blocked ? 0
+                                  : p.box.z * p.box.y * p.box.x * kTileChannels;
     return p;
 }
 

@@ -224,7 +224,7 @@ static void open_source(TransposeTask &task, int64_t block, int64_t count) {
         StageBox box = p.stage;
         box.first = {task.origin.z + p.z.least, task.origin.y + p.y.least, task.origin.x + p.x.least};
         for (int64_t b = 0; b < count; ++b)
-            stage(box, src, task.n, block + b, task.stage + b * block_floats(p));
+            stage(box, src, task.n, block + b, task.stage + b * block_floats(p), 0);
         task.block_step = block_floats(p);
         task.y_step = staged_row_floats(box);
         task.z_step = box.y * task.y_step;
