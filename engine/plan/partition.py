@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
+from voxelrt.errors import UnsupportedError
 from voxelrt.plan.grouping import Grouping
 from voxelrt.plan.islands import captured, island_bytes, outputs_of, producer, reads
 from voxelrt.plan.lowering.builder import Unsupported, check_value
@@ -73,6 +74,10 @@ def partition(model: ir.Model, supported: Supported) -> tuple[list[Segment], lis
     -------
     The segments in an order in which each has what it needs, the tail last if there is one; and a row for every node in
     the graph's order.
+
+    Raises
+    ------
+    UnsupportedError : an input that no schedule can hold and nothing reads, or a constant of that kind as an output.
     """
     nodes = list(model.graph)
     refused = {value: why for value in _values(model.graph) if (why := unholdable(value)) is not None}
@@ -81,6 +86,12 @@ def partition(model: ir.Model, supported: Supported) -> tuple[list[Segment], lis
         held = next((refused[v] for v in (*reads(node), *node.outputs) if v in refused), None)
         reasons[node] = supported(node) if held is None else held
     tail = _tail(model.graph, refused)
+    stranded = [v for v in (*model.graph.inputs, *model.graph.outputs) if v in refused and v.producer() is None]
+    if stranded and not tail:
+        raise UnsupportedError(
+            "no schedule can hold these inputs or constant outputs of the model, and no node is there to take them:",
+            [f"{value.name}: {refused[value]}" for value in stranded],
+        )
     reasons.update({node: FOLLOWS for node in tail if reasons[node] is None})
     body = [node for node in nodes if node not in tail]
     grouping = Grouping(body, [node for node in body if reasons[node] is not None])
@@ -108,8 +119,6 @@ def _values(graph: ir.Graph) -> Iterable[ir.Value]:
 def _tail(graph: ir.Graph, refused: Collection[ir.Value]) -> set[ir.Node]:
     """The nodes of islands at the plan's edge, and all that follows from them."""
     edge = {value for value in (*graph.inputs, *graph.outputs) if value in refused}
-    if not edge:
-        return set()
     users: dict[ir.Value, list[ir.Node]] = {}
     for node in graph:
         for value in reads(node):

@@ -7,6 +7,7 @@ only operators; operators of domains that nobody here knows are refused, all of 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -148,14 +149,11 @@ def _convert(proto: onnx.ModelProto, version: int) -> onnx.ModelProto:
     light.graph.input.extend(
         onnx.helper.make_tensor_value_info(t.name, t.data_type, list(t.dims)) for t in aside if t.name in stand_ins
     )
-    if version < 9 and any(node.op_type == "Scan" for node in proto.graph.node):
+    lost = [f"{node_label(n, i)}: {why}" for i, n in enumerate(proto.graph.node) if (why := _lost(n, version, proto))]
+    if lost:
         raise UnsupportedError(
-            f"the Scan of version {version} of the ONNX operator set cannot be brought to {OLDEST_OPSET}:",
-            [
-                f"{node_label(n, i)}: its batch axis is gone"
-                for i, n in enumerate(proto.graph.node)
-                if n.op_type == "Scan"
-            ],
+            f"{len(lost)} nodes mean something else in version {version} of the ONNX operator set than in any newer one:",
+            lost,
         )
     if proto.functions:
         raise UnsupportedError(f"the model has functions and operator set {version}; functions need {OLDEST_OPSET}")
@@ -172,6 +170,17 @@ def _convert(proto: onnx.ModelProto, version: int) -> onnx.ModelProto:
         del converted.graph.input[index]
     converted.graph.initializer.extend(aside)
     return converted
+
+
+def _lost(node: onnx.NodeProto, version: int, proto: onnx.ModelProto) -> str:
+    """What the converter would get wrong about a node without a word."""
+    if node.op_type == "Scan" and version < 9:
+        return "its batch axis is gone"
+    if node.op_type == "PRelu" and version < 7:
+        slope = next((t for t in proto.graph.initializer if t.name == node.input[-1]), None)
+        if slope is None or math.prod(slope.dims) != 1:
+            return "its slopes belong to the channels"
+    return ""
 
 
 def _without_initializers(proto: onnx.ModelProto) -> onnx.ModelProto:

@@ -1,4 +1,4 @@
-"""``python -m tests.conformance [native|islands|reference] [FILTER]``: run and print, or make the reference set."""
+"""``python -m tests.conformance [native|islands|reference] [FILTER]``: print the table, or make the reference set."""
 
 from __future__ import annotations
 

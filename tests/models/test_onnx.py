@@ -351,3 +351,10 @@ def test_damaged_bytes_are_an_error_of_ours_or_a_sound_model(changes: list[tuple
         data[place % len(data)] = byte
     with suppress(ModelError):
         verify(load_onnx(bytes(data)))
+
+
+def test_old_operators_that_would_change_their_meaning_are_refused_by_name() -> None:
+    proto = network(6)
+    proto.graph.node[1].CopyFrom(helper.make_node("PRelu", ["a", "w"], ["y"], name="slopes"))
+    with refused(r"'slopes' \(PRelu\): its slopes belong to the channels", UnsupportedError):
+        load_onnx(proto.SerializeToString())

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from onnx.reference import ReferenceEvaluator
 
 from tests.unit.graphs import Array, model_of, run_model
+from voxelrt.errors import UnsupportedError
 from voxelrt.graph.passes import name_nodes
 from voxelrt.graph.specialise import specialise
 from voxelrt.plan.partition import BETWEEN, FOLLOWS, ISLAND, NATIVE, Segment, partition
@@ -158,3 +159,9 @@ def test_a_long_chain_is_one_island_quickly() -> None:
 def test_a_graph_of_one_kind_is_one_segment(islanders: set[str]) -> None:
     model = specialise(model_of("(float[2] x) => (y) { a = Neg(x) y = Abs(a) }"), {})
     assert len(_split(model, islanders)) == 1
+
+
+def test_an_input_that_nothing_can_hold_and_nothing_reads_is_refused_by_name() -> None:
+    model = specialise(model_of("(float[2] x, string[2] s) => (y) { y = Neg(x) }"), {})
+    with pytest.raises(UnsupportedError, match="s: the dtype STRING"):
+        partition(model, lambda node: None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
@@ -108,7 +109,8 @@ class Builder:
         self._nodes: tuple[str, ...] = ()
         self._outputs = {value: i for i, value in enumerate(graph.outputs)}
         for i, value in enumerate(graph.inputs):
-            self._values[value] = self._dense(Kind.INPUT, i, dims_of(value), dtype_of(value))
+            with contextlib.suppress(Unsupported):  # an input that no schedule can hold stops those who read it
+                self._values[value] = self._dense(Kind.INPUT, i, dims_of(value), dtype_of(value))
 
     # ---- what a rule asks of its node ----
 

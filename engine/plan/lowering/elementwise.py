@@ -11,7 +11,7 @@ import onnx_ir as ir
 from voxelrt.kernels.common import native
 from voxelrt.kernels.elementwise.codes import BINARY, UNARY
 from voxelrt.plan.lowering.attributes import integer, real, text
-from voxelrt.plan.lowering.builder import Builder, dims_of, dtype_of, lowers
+from voxelrt.plan.lowering.builder import Builder, Unsupported, dims_of, dtype_of, lowers
 from voxelrt.plan.schedule import BLOCKED16, LINEAR, Operand
 
 FLOATS = {native.DTYPES[name] for name in ("float32", "float64", "float16", "bfloat16")}
@@ -166,7 +166,10 @@ def fold(b: Builder, name: str, values: list[ir.Value], out: ir.Value, factor: f
     sofar = operands[0]
     for i, operand in enumerate(operands[1:], start=2):
         final = i == len(operands) and factor is None
-        shape = np.broadcast_shapes(sofar.dims, operand.dims)
+        try:
+            shape = np.broadcast_shapes(sofar.dims, operand.dims)
+        except ValueError as error:
+            raise Unsupported(f"the shapes {sofar.dims} and {operand.dims} do not broadcast") from error
         target = b.result(out, layout) if final else b.temporary(shape, dtype_of(out), layout)
         _binary_step(b, name, sofar, operand, target)
         sofar = target
