@@ -198,3 +198,47 @@ def test_the_places_of_maxima() -> None:
     x = {"x": _random((2, 3, 7, 8))}
     attributes = {"kernel_shape": [3, 2], "strides": [2, 2], "storage_order": 1}
     agree(model([("MaxPool", ["x"], ["y", "i"], attributes)], x, {}, ["y", "i"]), x, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("equation", "shapes"),
+    [
+        ("ij,jk->ik", [(3, 4), (4, 5)]),
+        ("bij , bjk", [(2, 3, 4), (2, 4, 5)]),
+        ("...ij,...jk->...ik", [(2, 1, 3, 4), (1, 6, 4, 5)]),
+        ("ii->i", [(4, 4)]),
+        ("iij->j", [(4, 4, 3)]),
+        ("ij->", [(3, 4)]),
+        ("ij", [(3, 4)]),
+        ("ba", [(3, 4)]),
+        ("i,j->ji", [(3,), (4,)]),
+        ("i,i", [(3,), (3,)]),
+        ("bhid,bhjd->bhij", [(2, 3, 4, 5), (2, 3, 6, 5)]),
+        ("abc,cd,def->feb", [(2, 3, 4), (4, 5), (5, 6, 7)]),
+        ("ij,kl->il", [(3, 4), (5, 6)]),
+    ],
+)
+def test_einsum(equation: str, shapes: list[tuple[int, ...]]) -> None:
+    inputs = {f"x{i}": _random(shape, seed=i) for i, shape in enumerate(shapes)}
+    made = model([("Einsum", list(inputs), ["y"], {"equation": equation})], inputs, {}, ["y"])
+    found = compile(made, verify=False, fallback="error").run(inputs)["y"]
+    expected = np.einsum(equation.replace(" ", ""), *(v.astype("f8") for v in inputs.values()))
+    assert found.shape == expected.shape
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_quantisation_by_axis_and_block() -> None:
+    x = {"x": _random((4, 6, 8))}
+    scale, zero = np.abs(_random((6,), seed=1)) + np.float32(0.1), np.arange(6, dtype=np.int8)
+    blocks = np.abs(_random((4, 6, 2), seed=2)) + np.float32(0.1)
+    nodes: list[Node] = [
+        ("QuantizeLinear", ["x", "s", "z"], ["q"], {"axis": 1}),
+        ("DequantizeLinear", ["q", "s", "z"], ["y"], {"axis": 1}),
+        ("QuantizeLinear", ["x", "t"], ["r"], {"axis": 2, "block_size": 4, "output_dtype": onnx.TensorProto.INT8}),
+    ]
+    made = model(nodes, x, {"s": scale, "z": zero, "t": blocks}, ["q", "y", "r"])
+    found = compile(made, verify=False, fallback="error").run(x)
+    q = np.clip(np.rint(x["x"] / scale[:, None]) + zero[:, None], -128, 127)
+    assert np.array_equal(found["q"], q)
+    np.testing.assert_allclose(found["y"], (q - zero[:, None]) * scale[:, None], rtol=1e-6)
+    assert np.array_equal(found["r"], np.clip(np.rint(x["x"] / np.repeat(blocks, 4, axis=2)), -128, 127))

@@ -19,13 +19,14 @@ PACKED = tuple(native.DTYPES[name] for name in ("float32", "float16", "bfloat16"
 FLOATS = (*PACKED, native.DTYPES["float64"])
 
 
-def _params(
+def product_params(
     packed: bool = False,
     transposed: bool = False,
     alpha: float = 1.0,
     beta: float = 1.0,
     activation: Activation | None = None,
 ) -> dict[str, Any]:
+    """The parameters of a matmul step."""
     act = activation or Activation()
     return {
         "packed": packed,
@@ -48,7 +49,7 @@ def _right(b: Builder, value: ir.Value, transposed: bool, batch: Sequence[int]) 
     """The right-hand side with these batch axes, or packed where it is a constant matrix of a float."""
     array = b.constant(value)
     if array is not None and array.ndim == 2 and array.size and dtype_of(value) in PACKED:
-        return b.weight(array, "matmul", **_params(True, transposed)), True
+        return b.weight(array, "matmul", **product_params(True, transposed)), True
     operand = b.linear(value)
     if len(operand.dims) == 1:
         operand = operand.view((*operand.dims, 1))
@@ -93,7 +94,7 @@ def matmul(b: Builder, node: ir.Node) -> None:
         [broadcast(left, (*batch, *left.dims[-2:])), right, addend],
         [target],
         flops=2 * target.count * left.dims[-1],
-        **_params(packed, activation=activation),
+        **product_params(packed, activation=activation),
     )
 
 
@@ -115,7 +116,7 @@ def gemm(b: Builder, node: ir.Node) -> None:
         [left, right, None if c is None else broadcast(b.linear(c), target.dims)],
         [target],
         flops=2 * target.count * left.dims[-1],
-        **_params(packed, False, real(node, "alpha", 1.0), real(node, "beta", 1.0), activation),
+        **product_params(packed, False, real(node, "alpha", 1.0), real(node, "beta", 1.0), activation),
     )
 
 
