@@ -152,7 +152,7 @@ def _convert(proto: onnx.ModelProto, version: int) -> onnx.ModelProto:
     lost = [f"{node_label(n, i)}: {why}" for i, n in enumerate(proto.graph.node) if (why := _lost(n, version, proto))]
     if lost:
         raise UnsupportedError(
-            f"{len(lost)} nodes mean something else in version {version} of the ONNX operator set than in any newer one:",
+            f"{len(lost)} nodes mean something else in operator set {version} than in any newer one:",
             lost,
         )
     if proto.functions:

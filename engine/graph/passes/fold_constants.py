@@ -55,7 +55,10 @@ def _evaluate(model: ir.Model, node: ir.Node) -> list[ir.TensorProtocol | None] 
     if node.domain != "" or node.op_type in RANDOM or _has_graphs(node):
         return None
     if node.op_type == "Constant":
-        tensor = ir.convenience.get_const_tensor(node.outputs[0])
+        try:
+            tensor = ir.convenience.get_const_tensor(node.outputs[0])
+        except (ValueError, TypeError):  # no value, or several: left for its backend to refuse
+            return None
         return None if tensor is None else [tensor]
     if node.op_type in ("Shape", "Size"):
         array = _shape(node)
