@@ -10,6 +10,7 @@ import onnx
 import onnx.inliner
 import onnx_ir as ir
 
+from voxelrt.graph.spec import opset_of
 from voxelrt.graph.structure import structure
 
 # Bodies that say less than the operator: sequences, control flow, or a reference that no executor should follow.
@@ -25,6 +26,17 @@ def is_function(node: ir.Node, opset: int) -> bool:
     return bool(schema.has_function or schema.has_context_dependent_function)
 
 
+def _spell_defaults(proto: onnx.ModelProto, operators: Collection[str], opset: int) -> None:
+    """Write out the attributes that nodes leave to their defaults: the inliner takes what is not there for absent."""
+    for node in proto.graph.node:
+        if node.domain or node.op_type not in operators:
+            continue
+        present = {attribute.name for attribute in node.attribute}
+        for name, attribute in onnx.defs.get_schema(node.op_type, opset).attributes.items():
+            if name not in present and attribute.default_value.name:
+                node.attribute.append(attribute.default_value)
+
+
 def run(model: ir.Model, operators: Collection[str]) -> ir.Model:
     """The model with every node of these operators expanded; the weights are shared with the model given.
 
@@ -32,6 +44,7 @@ def run(model: ir.Model, operators: Collection[str]) -> ir.Model:
     """
     weights = {name: value.const_value for name, value in model.graph.initializers.items()}
     proto = structure(model)
+    _spell_defaults(proto, operators, opset_of(model))
     for operator in sorted(operators):
         # The inliner cannot type a body whose optional input is absent: that operator stays as it is.
         with contextlib.suppress(RuntimeError):

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from voxelrt.kernels.common import native
 from voxelrt.kernels.pad.codes import MODES
 from voxelrt.plan.lowering.attributes import integer, integers, text
 from voxelrt.plan.lowering.builder import Builder, Unsupported, dims_of, lowers
-from voxelrt.plan.schedule import Operand, dense_strides
+from voxelrt.plan.schedule import BLOCKED16, Operand, dense_strides
 
 
 def transposed(operand: Operand, order: Sequence[int]) -> Operand:
@@ -72,18 +74,46 @@ def tile(b: Builder, node: ir.Node) -> None:
     copy(b, source.view(dims, strides), node.outputs[0])
 
 
+def cut(b: Builder, x: ir.Value, ranges: Sequence[range], out: ir.Value) -> None:
+    """Copy what a range of each axis picks. A blocked volume cut in space or at whole blocks of channels stays one."""
+    ranges = [r if len(r) > 1 else range(r.start, r.start + 1) for r in ranges]
+    if 0 in dims_of(out):
+        b.result(out)
+        return
+    forward = all(r.step > 0 for r in ranges)
+    if forward and b.is_blocked(x) and ranges[1].start % native.BLOCK == 0 and ranges[1].step == 1:
+        volume = b.blocked(x)
+        five = [*ranges[:2], *[range(1)] * (5 - len(ranges)), *ranges[2:]]
+        starts = [five[0].start, five[1].start // native.BLOCK, *(r.start for r in five[2:])]
+        b.step("copy", [_strided(volume, five, starts)], [b.result(out, BLOCKED16)], reserved=0)
+        return
+    source = b.linear(x)
+    if forward:
+        copy(b, _strided(source, ranges, [r.start for r in ranges]), out)
+        return
+    rest = [0] * (native.MAX_RANK - len(ranges))
+    start, step = ([r.start for r in ranges] + rest, [r.step for r in ranges] + rest)
+    b.step("gather.slice", [source], [b.result(out)], start=start, step=step)
+
+
+def _strided(source: Operand, ranges: Sequence[range], starts: Sequence[int]) -> Operand:
+    offset = sum(start * stride for start, stride in zip(starts, source.strides, strict=True))
+    strides = [stride * r.step for stride, r in zip(source.strides, ranges, strict=True)]
+    return source.view([len(r) for r in ranges], strides, offset)
+
+
 @lowers("Split")
 def split(b: Builder, node: ir.Node) -> None:
     """Split: one copy a part."""
     x = node.inputs[0]
     assert x is not None
-    source = b.linear(x)
-    axis = integer(node, "axis", 0) % max(1, len(source.dims))
+    axis = integer(node, "axis", 0) % max(1, len(dims_of(x)))
     start = 0
     for out in node.outputs:
-        dims = dims_of(out)
-        copy(b, source.view(dims, source.strides, start * source.strides[axis]), out)
-        start += dims[axis]
+        ranges = [range(n) for n in dims_of(x)]
+        ranges[axis] = range(start, start + dims_of(out)[axis])
+        cut(b, x, ranges, out)
+        start = ranges[axis].stop
 
 
 @lowers("Slice")
@@ -91,7 +121,6 @@ def slice_(b: Builder, node: ir.Node) -> None:
     """Slice with constant bounds; negative steps too."""
     x = node.inputs[0]
     assert x is not None
-    source = b.linear(x)
     given = [b.need_constant(v, "a bound") if v is not None else None for v in node.inputs[1:]]
     given += [None] * (4 - len(given))
     assert given[0] is not None
@@ -99,53 +128,63 @@ def slice_(b: Builder, node: ir.Node) -> None:
     starts, ends = (np.asarray(v).ravel().tolist() for v in given[:2])
     axes = given[2].ravel().tolist() if given[2] is not None else list(range(len(starts)))
     steps = given[3].ravel().tolist() if given[3] is not None else [1] * len(starts)
-    ranges = [range(n) for n in source.dims]
+    ranges = [range(n) for n in dims_of(x)]
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
-        n = source.dims[axis]
+        n = dims_of(x)[axis]
         # Python would count an end below -n from the back again; with a negative step ONNX means "before 0" by it.
         stop = None if step < 0 and end < -n else int(end)
         ranges[axis] = range(n)[slice(int(start), stop, int(step))]
-    rest = [0] * (native.MAX_RANK - len(ranges))
-    target = b.result(node.outputs[0])
-    if 0 in target.dims:
-        return
-    b.step(
-        "gather.slice",
-        [source],
-        [target],
-        start=[r.start for r in ranges] + rest,
-        step=[r.step for r in ranges] + rest,
-    )
+    cut(b, x, ranges, node.outputs[0])
 
 
 @lowers("Pad")
 def pad(b: Builder, node: ir.Node) -> None:
-    """Pad with constant widths; negative ones are taken away first."""
+    """Pad with constant widths; negative ones are taken away first. A volume padded in space keeps its layout."""
     x = node.inputs[0]
     assert x is not None
-    inputs = [*node.inputs, None, None, None][:4]
-    source = b.linear(x)
-    widths = b.need_constant(inputs[1], "the widths").ravel().tolist()
-    axes: Sequence[int] = range(len(source.dims))
-    if inputs[3] is not None:
-        axes = [a % len(source.dims) for a in b.need_constant(inputs[3], "the axes").ravel().tolist()]
-    pads = [(0, 0)] * len(source.dims)
-    for i, axis in enumerate(axes):
-        pads[axis] = (int(widths[i]), int(widths[i + len(widths) // 2]))
-    dims = [n + min(0, a) + min(0, z) for n, (a, z) in zip(source.dims, pads, strict=True)]
-    if min(dims, default=0) < 0:
-        raise Unsupported("negative widths that take away more than there is")
-    start = sum(max(0, -a) * stride for (a, _), stride in zip(pads, source.strides, strict=True))
+    value = node.inputs[2] if len(node.inputs) > 2 else None
     mode = text(node, "mode", "constant")
     if mode not in MODES:
         raise Unsupported(f"mode {mode!r}")
+    dims, pads = dims_of(x), _widths(b, node)
+    zero = value is None or mode != "constant" or _is_zero(b.constant(value))
+    if b.is_blocked(x) and zero and pads[:2] == [(0, 0)] * 2 and all(a >= 0 and z >= 0 for a, z in pads):
+        source, target = b.blocked(x), b.result(node.outputs[0], BLOCKED16)
+        pads = [*pads[:2], *[(0, 0)] * (5 - len(pads)), *pads[2:]]
+        value = None
+    else:
+        kept = [n + min(0, a) + min(0, z) for n, (a, z) in zip(dims, pads, strict=True)]
+        if min(kept, default=0) < 0:
+            raise Unsupported("negative widths that take away more than there is")
+        whole, target = b.linear(x), b.result(node.outputs[0])
+        start = sum(max(0, -a) * stride for (a, _), stride in zip(pads, whole.strides, strict=True))
+        source = whole.view(kept, whole.strides, start)
     b.step(
         "pad",
-        [source.view(dims, source.strides, start), b.linear(inputs[2]).view((1,)) if inputs[2] is not None else None],
-        [b.result(node.outputs[0])],
+        [source, b.linear(value).view((1,)) if value is not None else None],
+        [target],
         mode=MODES.index(mode),
         begin=[max(0, a) for a, _ in pads] + [0] * (native.MAX_RANK - len(pads)),
     )
+
+
+def _is_zero(array: NDArray[Any] | None) -> bool:
+    return array is not None and not array.any()
+
+
+def _widths(b: Builder, node: ir.Node) -> list[tuple[int, int]]:
+    """How many elements Pad adds before and after each axis."""
+    x = node.inputs[0]
+    assert x is not None
+    rank = len(dims_of(x))
+    widths = b.need_constant(node.inputs[1], "the widths").ravel().tolist()
+    axes: Sequence[int] = range(rank)
+    if len(node.inputs) > 3 and node.inputs[3] is not None:
+        axes = [a % rank for a in b.need_constant(node.inputs[3], "the axes").ravel().tolist()]
+    pads = [(0, 0)] * rank
+    for i, axis in enumerate(axes):
+        pads[axis] = (int(widths[i]), int(widths[i + len(widths) // 2]))
+    return pads
 
 
 @lowers("DepthToSpace", "SpaceToDepth")

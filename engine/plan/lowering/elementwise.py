@@ -109,7 +109,7 @@ def clip(b: Builder, node: ir.Node) -> None:
     for name, limit in zip(("Max", "Min"), limits, strict=True):
         if limit is not None:
             target = b.temporary(source.dims, source.dtype)
-            _binary_step(b, name, source, b.linear(limit), target)
+            binary_step(b, name, source, b.linear(limit), target)
             source = target
     b.alias(node.outputs[0], source)
 
@@ -120,15 +120,21 @@ _BINARY: dict[str, str] = {
 }
 
 
-def _binary_step(b: Builder, name: str, x: Operand, y: Operand, target: Operand) -> None:
+Post = tuple[str, float, float]  # a unary function of the result, its alpha and beta
+_NO_POST: Post = ("Identity", 0.0, 0.0)
+
+
+def binary_step(b: Builder, name: str, x: Operand, y: Operand, target: Operand, post: Post = _NO_POST) -> None:
+    """One binary function of two operands, and a unary one of its result."""
+    function, alpha, beta = post
     b.step(
         "elementwise.binary",
         [x, y],
         [target],
         op=BINARY.index(name),
-        post=UNARY.index("Identity"),
-        alpha=0.0,
-        beta=0.0,
+        post=UNARY.index(function),
+        alpha=alpha,
+        beta=beta,
     )
 
 
@@ -158,24 +164,58 @@ def variadic(b: Builder, node: ir.Node) -> None:
 
 
 def fold(b: Builder, name: str, values: list[ir.Value], out: ir.Value, factor: float | None = None) -> None:
-    """Join values from the left with a binary function, then scale."""
-    dims = dims_of(out)
-    blocked = dtype_of(out) == dtype_of(values[0]) and all(b.is_blocked(v) and dims_of(v) == dims for v in values)
-    operands = [b.value(v) if blocked else b.linear(v) for v in values]
-    layout = BLOCKED16 if blocked else LINEAR
+    """Join values from the left with a binary function, then scale; else a unary function behind it joins the step."""
+    blocked = _blocked_together(b, values, out)
+    layout = BLOCKED16 if blocked is not None else LINEAR
+    operands = blocked if blocked is not None else [b.linear(v) for v in values]
+    post, final = (_NO_POST, out) if factor is not None else _fused_function(b, out)
     sofar = operands[0]
     for i, operand in enumerate(operands[1:], start=2):
-        final = i == len(operands) and factor is None
+        last = i == len(operands) and factor is None
         try:
             shape = np.broadcast_shapes(sofar.dims, operand.dims)
         except ValueError as error:
             raise Unsupported(f"the shapes {sofar.dims} and {operand.dims} do not broadcast") from error
-        target = b.result(out, layout) if final else b.temporary(shape, dtype_of(out), layout)
-        _binary_step(b, name, sofar, operand, target)
+        target = b.result(final, layout) if last else b.temporary(shape, dtype_of(out), layout)
+        binary_step(b, name, sofar, operand, target, post if last else _NO_POST)
         sofar = target
     if factor is not None:
         target = b.result(out, layout)
         b.step("elementwise.unary", [sofar], [target], op=UNARY.index("Affine"), alpha=factor, beta=0.0)
+
+
+def _fused_function(b: Builder, value: ir.Value) -> tuple[Post, ir.Value]:
+    """The unary function behind a floating value, absorbed, and the value it makes."""
+    node = b.next_node(value, *_UNARY) if dtype_of(value) in FLOATS else None
+    if node is None or dtype_of(node.outputs[0]) != dtype_of(value):
+        return _NO_POST, value
+    b.absorb(node)
+    return _UNARY[node.op_type](node), node.outputs[0]
+
+
+def _blocked_together(b: Builder, values: list[ir.Value], out: ir.Value) -> list[Operand] | None:
+    """The operands of a blocked result: volumes as they are, what is spread over them linear; None for a linear one."""
+    dims = dims_of(out)
+    whole = [dims_of(v) == dims for v in values]
+    volumes = [b.is_blocked(v) and full for v, full in zip(values, whole, strict=True)]
+    same = dtype_of(out) == dtype_of(values[0]) and 2 <= len(dims) <= 5
+    if not same or not any(volumes) or (len(values) > 2 and not all(volumes)):
+        return None
+    spread = {v: _spread(b, v, len(dims)) for v, full in zip(values, whole, strict=True) if not full}
+    # Linear channels that do not fill their blocks forbid applying a norm on load: it is written first.
+    partial = dims[1] % native.BLOCK != 0 and any(s.layout == LINEAR and s.dims[1] != 1 for s in spread.values())
+    return [
+        spread[v] if not full else b.value(v) if b.is_blocked(v) and not partial else b.blocked(v)
+        for v, full in zip(values, whole, strict=True)
+    ]
+
+
+def _spread(b: Builder, value: ir.Value, rank: int) -> Operand:
+    """A value that is spread over a volume, as one of five axes."""
+    own = dims_of(value)
+    if b.is_blocked(value) and len(own) == rank:
+        return b.blocked(value)
+    return b.volume(b.linear(value).view((*(1,) * (rank - len(own)), *own)))
 
 
 @lowers("Where")

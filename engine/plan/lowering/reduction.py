@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import ml_dtypes
+import numpy as np
 import onnx_ir as ir
 
+from voxelrt.kernels.common import native
 from voxelrt.kernels.reduce.codes import REDUCTIONS
 from voxelrt.kernels.softmax.codes import FUNCTIONS
 from voxelrt.plan.lowering.attributes import integer, integers
-from voxelrt.plan.lowering.builder import Builder, Unsupported, dims_of, dtype_of, lowers
+from voxelrt.plan.lowering.builder import Builder, Unsupported, dims_of, dtype_of, lowers, volume_dims
+from voxelrt.plan.lowering.elementwise import binary_step
+from voxelrt.plan.schedule import BLOCKED16
 
 
 @lowers(*(f"Reduce{name}" for name in REDUCTIONS))
@@ -25,10 +32,35 @@ def reduce(b: Builder, node: ir.Node) -> None:
             return
         axes = tuple(range(rank))
     over = {axis % rank for axis in axes} if rank else set()
+    if b.is_blocked(x):
+        _reduce_volume(b, node, over)
+        return
     source = b.linear(x)
     kept = [1 if i in over else d for i, d in enumerate(dims_of(x))]
     target = b.result(node.outputs[0])
     b.step("reduce", [source], [target.view(kept)], flops=source.count, op=REDUCTIONS.index(node.op_type[6:]))
+
+
+def _reduce_volume(b: Builder, node: ir.Node, over: set[int]) -> None:
+    """Reduce a blocked volume: into a linear result where channels go, else into a blocked one."""
+    x, out = node.inputs[0], node.outputs[0]
+    assert x is not None
+    source, kept = b.blocked(x), reduced_volume(x, over)
+    params: dict[str, Any] = {"flops": source.count, "op": REDUCTIONS.index(node.op_type[6:])}
+    if kept[1] != source.dims[1]:
+        b.step("reduce", [source], [b.result(out).view(kept)], **params)
+    elif len(dims_of(out)) == len(dims_of(x)):
+        b.step("reduce", [source], [b.result(out, BLOCKED16)], **params)
+    else:
+        made = b.temporary(kept, source.dtype, BLOCKED16)
+        b.step("reduce", [source], [made], **params)
+        b.step("copy", [made], [b.result(out).view(kept)], reserved=0)
+
+
+def reduced_volume(x: ir.Value, over: set[int]) -> tuple[int, ...]:
+    """The dims of a volume after axes of the value are reduced to one."""
+    dims = dims_of(x)
+    return volume_dims([1 if i in over else n for i, n in enumerate(dims)])
 
 
 @lowers("ArgMax", "ArgMin")
@@ -39,10 +71,11 @@ def arg(b: Builder, node: ir.Node) -> None:
     axis = integer(node, "axis", 0) % max(1, len(dims_of(x)))
     kept = [1 if i == axis else d for i, d in enumerate(dims_of(x))]
     target = b.result(node.outputs[0])
+    blocked = axis == 1 and kept != list(dims_of(x)) and b.is_blocked(x)
     b.step(
         "reduce.arg",
-        [b.linear(x)],
-        [target.view(kept)],
+        [b.blocked(x) if blocked else b.linear(x)],
+        [target.view(reduced_volume(x, {axis}) if blocked else kept)],
         axis=axis,
         smallest=int(node.op_type == "ArgMin"),
         last=integer(node, "select_last_index", 0),
@@ -77,3 +110,17 @@ def softmax(b: Builder, node: ir.Node) -> None:
     source = b.blocked(x) if blocked else b.linear(x)
     target = b.result(node.outputs[0], source.layout)
     b.step("softmax", [source], [target], op=FUNCTIONS.index(node.op_type), axis=axis)
+
+
+@lowers("LpNormalization")
+def lp_normalization(b: Builder, node: ir.Node) -> None:
+    """Each line divided by its norm; a line of zeros stays one."""
+    x = node.inputs[0]
+    assert x is not None
+    source, dtype = b.linear(x), dtype_of(x)
+    axis = integer(node, "axis", -1) % max(1, len(source.dims))
+    norm, guarded = (b.temporary([1 if i == axis else n for i, n in enumerate(source.dims)], dtype) for _ in range(2))
+    b.step("reduce", [source], [norm], op=REDUCTIONS.index(f"L{integer(node, 'p', 2)}"))
+    least = ml_dtypes.finfo(native.numpy_dtype(dtype)).tiny  # type: ignore[no-untyped-call]
+    binary_step(b, "Max", norm, b.weight(np.full(1, least, native.numpy_dtype(dtype))), guarded)
+    binary_step(b, "Div", source, guarded, b.result(node.outputs[0]))

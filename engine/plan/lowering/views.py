@@ -50,22 +50,24 @@ def concat(b: Builder, node: ir.Node) -> None:
         b.defer_concat(out, inputs[0], inputs[1])
         return
     axis = integer(node, "axis", 0) % max(1, len(dims_of(out)))
-    layout = BLOCKED16 if axis == 1 and _whole_blocks(b, inputs) else LINEAR
+    layout = BLOCKED16 if _join_as_blocked(b, inputs, axis) else LINEAR
     target = b.result(out, layout)
+    inner = axis + 5 - len(dims_of(out)) if layout == BLOCKED16 and axis > 1 else axis  # unit axes before space
     start = 0
     for value in inputs:
         source = b.blocked(value) if layout == BLOCKED16 else b.linear(value)
         if source.count:
-            b.step("copy", [source], [_slice(target, axis, start, source)], reserved=0)
+            b.step("copy", [source], [_slice(target, inner, start, source)], reserved=0)
         start += dims_of(value)[axis]
 
 
-def _whole_blocks(b: Builder, values: list[ir.Value]) -> bool:
-    """Whether all values are blocked already and all but the last end with a block."""
-    return all(b.is_blocked(v) for v in values) and all(dims_of(v)[1] % native.BLOCK == 0 for v in values[:-1])
+def _join_as_blocked(b: Builder, values: list[ir.Value], axis: int) -> bool:
+    """Whether all values are blocked already and, along the channels, all but the last end with a block."""
+    whole = axis != 1 or all(dims_of(v)[1] % native.BLOCK == 0 for v in values[:-1])
+    return whole and all(b.is_blocked(v) for v in values)
 
 
 def _slice(target: Operand, axis: int, start: int, like: Operand) -> Operand:
     step = target.strides[axis]
-    offset = start // native.BLOCK * step if target.layout == BLOCKED16 else start * step
+    offset = start // native.BLOCK * step if target.layout == BLOCKED16 and axis == 1 else start * step
     return target.view(like.dims, target.strides, offset)
