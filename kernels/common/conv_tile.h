@@ -43,8 +43,18 @@ constexpr int tile_rows(int64_t x) {
     return x <= 0 || x > kTileX ? 1 : kTileX / x > 4 ? 4 : static_cast<int>(kTileX / x);
 }
 
-// The tile of `blocks` (1 to kTileBlocks) blocks, `rows` (1, or tile_rows(x)) rows and x (1 to kTileX) positions;
-// planes: the source has one channel a plane, read along x, and rows is 1.
+// Whether tiles of so many rows and positions exist.
+constexpr bool has_rows(int64_t rows, int64_t x) {
+    return rows == 1 || (x <= kTileX / 2 && (rows == 2 || rows == tile_rows(x)));
+}
+// Rows of the tiles over a volume of x by y: rather two and two than three and one.
+constexpr int choose_rows(int64_t x, int64_t y) {
+    const int rows = tile_rows(x);
+    return rows == 3 && y % 3 == 1 ? 2 : y < rows && y > 1 ? 2 : rows;
+}
+
+// The tile of `blocks` (1 to kTileBlocks) blocks, `rows` (see has_rows) rows and x (1 to kTileX) positions; planes: the
+// source has one channel a plane, read along x, and rows is 1.
 TileFunction conv_tile(int blocks, int rows, int x, bool planes);
 
 // Whether a volume is so large that what is written of it leaves the caches before it is read.

@@ -168,7 +168,7 @@ static ConvPlan make_plan(const Step &step) {
     p.planes_a_block = p.planes ? s.in_channels : p.narrow ? kBlock : 1;
     p.in_blocks = p.planes ? 1 : ceil_div(s.in_group(), kBlock);
     p.out_tiles = p.narrow ? 1 : ceil_div(s.out_group(), kTileChannels);
-    p.rows = p.unit == 1 ? 1 : tile_rows(s.out.x);
+    p.rows = p.unit == 1 ? 1 : choose_rows(s.out.x, s.out.y);
     p.staged = p.unit == 1 || src.pending() || other.pending() || s.stride.x != 1 || s.pad.x != 0 ||
                params.pad_end[2] != 0 || (p.rows > 1 && (s.pad.y != 0 || params.pad_end[1] != 0));
     choose_residues(p);

@@ -94,16 +94,16 @@ template <int OB, int P, int X> static TileFunction narrower(int x) {
     else
         return tile<OB, 1, 1, P>;
 }
-template <int OB, int X> static TileFunction narrower_rows(int x) {
+template <int OB, int X> static TileFunction narrower_rows(int rows, int x) {
     if constexpr (X > 1)
-        return x == X ? tile<OB, tile_rows(X), X, kBlock> : narrower_rows<OB, X - 1>(x);
-    else
-        return tile<OB, tile_rows(1), 1, kBlock>;
+        if (x != X)
+            return narrower_rows<OB, X - 1>(rows, x);
+    return rows == 2 ? tile<OB, 2, X, kBlock> : tile<OB, tile_rows(X), X, kBlock>;
 }
 template <int OB> static TileFunction tile_of(int rows, int x, bool planes) {
     if (planes)
         return narrower<OB, 1, kTileX>(x);
-    return rows == 1 ? narrower<OB, kBlock, kTileX>(x) : narrower_rows<OB, kTileX / 2>(x);
+    return rows == 1 ? narrower<OB, kBlock, kTileX>(x) : narrower_rows<OB, kTileX / 2>(rows, x);
 }
 
 TileFunction conv_tile(int blocks, int rows, int x, bool planes) {

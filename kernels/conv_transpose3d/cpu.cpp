@@ -114,7 +114,7 @@ static TransposePlan make_plan(const Step &step) {
     p.in_blocks = ceil_div(s.in_channels, kBlock);
     p.out_tiles = ceil_div(s.out_channels, kTileChannels);
     p.chunk = least(p.in_blocks, most(1, kWeightBytes / (s.taps() * kBlock * kTileChannels * 4)));
-    p.rows = tile_rows(p.q.x);
+    p.rows = choose_rows(p.q.x, p.q.y);
     const auto stays = [](const PhaseTaps &t, int64_t q, int64_t size) { return t.least >= 0 && q + t.most <= size; };
     p.staged = step.in[kSource].pending() || !stays(p.x, p.q.x, s.in.x) || (p.rows > 1 && !stays(p.y, p.q.y, s.in.y));
     static const int32_t only[1] = {0};
@@ -276,7 +276,7 @@ static void run_phase_row(const TransposeTask &task, Tile t, int64_t o, int bloc
         t.nx = p.x.begin[phase + 1] - p.x.begin[phase];
         const int64_t tiles = ceil_div(count, kTileX), narrow = count / tiles, wide = count % tiles;
         // With several rows a tile is as wide as the volume; a phase may have one position less.
-        const bool together = at.rows == 1 || at.rows == tile_rows(narrow);
+        const bool together = has_rows(at.rows, narrow);
         for (int64_t row = 0; row < (together ? 1 : at.rows); ++row)
             for (int64_t i = 0, x = task.origin.x; i < tiles; ++i) {
                 const int64_t width = narrow + (i < wide);
