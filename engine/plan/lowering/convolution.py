@@ -14,7 +14,8 @@ from voxelrt.plan.lowering.fusion import fused_activation
 from voxelrt.plan.schedule import BLOCKED16, LINEAR, Operand
 
 FLOAT32 = native.DTYPES["float32"]
-FEW = 4  # channels up to which a first or last layer stays LINEAR
+FEW = 4  # channels up to which a first layer stays LINEAR
+FEW_OUT = 8  # and up to which a last one does
 
 
 @lowers("Conv")
@@ -85,7 +86,7 @@ def _direct(
     assert x is not None
     first, second = _sources(b, x)
     activation, out = fused_activation(b, node.outputs[0])
-    head = raw.shape[0] <= FEW and not _read_by_volumes(out)
+    head = raw.shape[0] <= FEW_OUT and not _read_by_volumes(out)
     params = {
         "algorithm": 0,
         **_window_params(shape),
