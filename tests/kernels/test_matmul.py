@@ -58,7 +58,9 @@ def test_shapes(data: st.DataObject) -> None:
         options |= {"alpha": data.draw(st.sampled_from([1.0, 0.5])), "beta": data.draw(st.sampled_from([1.0, -2.0]))}
     out = KERNEL(a, b, c, **options)
     tolerance = {"float32": 2e-6, "float64": 1e-13}.get(dtype, 0.0)
-    assert compare(out, oracle(a, b, c, **options)).relative <= tolerance
+    found = compare(out, oracle(a, b, c, **options))
+    # In the tail of a GELU the answer is next to nothing, and no float32 argument says it to six digits.
+    assert found.relative <= tolerance or found.maximum <= tolerance
 
 
 @PROPERTY
