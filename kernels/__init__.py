@@ -1,1 +1,42 @@
-"""Kernels usable alone, on arrays: one folder per op."""
+"""Kernels usable alone, on arrays: one folder per op.
+
+``from voxelrt.kernels import conv3d`` gives the op's *function*. It has the name of the op's folder, so the names are
+bound here, eagerly: whatever is imported first, ``voxelrt.kernels.conv3d`` stays the function (importing
+``voxelrt.kernels.conv3d.oracle`` later does not put the folder in its place). Backends load with their first call.
+"""
+
+from __future__ import annotations
+
+from voxelrt.kernels.conv3d import conv3d
+from voxelrt.kernels.conv_transpose3d import conv_transpose3d
+from voxelrt.kernels.copy import copy
+from voxelrt.kernels.elementwise import elementwise
+from voxelrt.kernels.gather import gather
+from voxelrt.kernels.matmul import matmul
+from voxelrt.kernels.norm3d import layer_norm, norm3d
+from voxelrt.kernels.pad import pad
+from voxelrt.kernels.pool3d import pool3d
+from voxelrt.kernels.quantize import dequantize, quantize
+from voxelrt.kernels.reduce import reduce
+from voxelrt.kernels.resize import resize
+from voxelrt.kernels.softmax import softmax
+from voxelrt.kernels.topk import topk
+
+__all__ = [
+    "conv3d",
+    "conv_transpose3d",
+    "copy",
+    "dequantize",
+    "elementwise",
+    "gather",
+    "layer_norm",
+    "matmul",
+    "norm3d",
+    "pad",
+    "pool3d",
+    "quantize",
+    "reduce",
+    "resize",
+    "softmax",
+    "topk",
+]
