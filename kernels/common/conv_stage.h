@@ -15,9 +15,10 @@ struct StageBox {
     int64_t stride;
     int64_t residues;
     const int32_t *residue;
-    Axes in;        // the source's size
-    bool planes;    // the source is row-major: stage one channel
-    bool split;     // the source is blocked: stage each of its channels as a plane; length is a multiple of four
+    Axes in;     // the source's size
+    bool planes; // the source is row-major: stage one channel
+    bool split;  // the source is blocked: stage each of its channels as a plane; length is a multiple of four
+    bool filled; // channels past the last of a block are multiplied (with weights of zero), and so must be staged too
     bool zero_rows; // rows outside in y are read, and so must hold zeros; planes outside in z never are
 };
 
@@ -128,7 +129,7 @@ static inline void stage(const StageBox &b, const Tensor &t, int64_t n, int64_t 
             if (b.planes)
                 stage_plane_row(b, t, row, n, channel, target);
             else if (b.split)
-                split_row(b, row, norm, least(kBlock, t.dims[1] - channel * kBlock), target, plane);
+                split_row(b, row, norm, b.filled ? kBlock : least(kBlock, t.dims[1] - channel * kBlock), target, plane);
             else
                 stage_blocked_row(b, row, norm, target);
         }

@@ -59,6 +59,7 @@ KERNEL = Kernel(
         _case("odd", (2, 5, 5, 7, 9), 7, 3, padding=1, activation="leaky_relu", alpha=0.01),
         _case("blocks", (1, 40, 4, 9, 31), 72, 3, padding=1, activation="relu"),
         _case("strided-input", (1, 3, 6, 7, 8), 5, (1, 3, 5), strided=True),
+        _case("two-sources-narrow", (1, 8, 5, 6, 19), 7, 3, second=4, padding=1),
         _case("two-sources", (1, 32, 4, 6, 17), 33, 3, second=19, residual=True, padding=1, activation="silu"),
         _case("stride-2", (1, 16, 9, 10, 33), 32, 3, stride=2, padding=1),
         _case("planes-stride-2", (1, 3, 1, 65, 66), 64, (1, 7, 7), stride=(1, 2, 2), activation="relu"),

@@ -76,6 +76,7 @@ static Source open_source(Task &task, int64_t block, int64_t count) {
     box.in = s.in;
     box.planes = p.planes;
     box.split = p.narrow && !p.planes;
+    box.filled = s.channels1 != 0;
     box.zero_rows = p.rows > 1;
     const int64_t floats = block_floats(p), row = staged_row_floats(box);
     const int64_t channels = p.planes ? s.in_channels : count, planes = p.planes ? 1 : p.planes_a_block;
