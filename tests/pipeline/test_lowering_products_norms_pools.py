@@ -116,7 +116,9 @@ def test_the_batch_of_a_product_is_a_run_time_bound() -> None:
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
     plan = compile(made, shapes={"x": ((1, 1, 4), 5, 7)}, verify=False, fallback="error")
     x = _random((3, 5, 7))
-    np.testing.assert_allclose(plan.run({"x": x})["y"], ReferenceEvaluator(made).run(None, {"x": x})[0], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        plan.run({"x": x})["y"], ReferenceEvaluator(made).run(None, {"x": x})[0], rtol=1e-5, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "float64"])
