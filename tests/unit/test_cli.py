@@ -240,6 +240,7 @@ SCRIPT = """
 import os, signal, sys, threading
 from voxelrt.cli import main
 from voxelrt.plan.plan import Plan
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell has it ignored
 run = Plan.run
 def interrupted(self, *arguments, **options):
     threading.Timer(0.05, os.kill, (os.getpid(), signal.{signal})).start()
