@@ -55,9 +55,17 @@ static ConvShape conv_shape(const Step &step) {
     return s;
 }
 
-static Message check_conv_params(const ConvParams &p) {
-    if (p.algorithm != 0)
-        return fail("algorithm %d is unknown; 0 is the direct one", p.algorithm);
+// The first of two sources counts whole blocks: its lanes past the last channel are zeros, and so are their weights.
+static ConvShape blocked_shape(const Step &step) {
+    ConvShape s = conv_shape(step);
+    if (s.channels1)
+        s.in_channels = ceil_div(s.channels0, kBlock) * kBlock + s.channels1;
+    return s;
+}
+
+static Message check_conv_params(const ConvParams &p, int algorithm, int last_algorithm) {
+    if (p.algorithm < algorithm || p.algorithm > last_algorithm)
+        return fail("algorithm %d is not one of this kernel's", p.algorithm);
     if (p.precision != 0)
         return fail("precision %d is unknown; 0 is float32", p.precision);
     if (p.output_channel_offset != 0)
@@ -79,11 +87,11 @@ static Message check_conv_params(const ConvParams &p) {
 }
 
 // All that does not depend on the kernel: counts, ranks, and how the dims follow from each other.
-static Message check_conv(const Step &step) {
+static Message check_conv(const Step &step, int algorithm = 0, int last_algorithm = 0) {
     if (step.inputs < 3 || step.inputs > 5 || step.outputs < 1 || step.outputs > 2)
         return fail("takes 3 to 5 inputs and 1 or 2 outputs, not %d and %d", step.inputs, step.outputs);
     const ConvParams &p = step.as<ConvParams>();
-    if (Message message = check_conv_params(p))
+    if (Message message = check_conv_params(p, algorithm, last_algorithm))
         return message;
     const Tensor &src = step.in[kSource0], &other = step.in[kSource1], &weights = step.in[kWeights],
                  &bias = step.input(kBias), &residual = step.input(kResidual), &dst = step.out[kDestination];
@@ -124,6 +132,28 @@ static Message check_conv(const Step &step) {
     if (residual.present() && (!same_dims(residual, dst) || residual.dtype != dst.dtype ||
                                residual.layout != dst.layout || residual.pending()))
         return "the residual has the destination's dims, dtype and layout, and nothing pending";
+    return nullptr;
+}
+
+// What the kernels of blocked volumes share.
+static Message check_statistics(const Step &step) {
+    if (step.outputs < 2 || !step.out[kStatistics].present())
+        return nullptr;
+    const Tensor &statistics = step.out[kStatistics], &dst = step.out[kDestination];
+    if (statistics.rank != 3 || statistics.dims[0] != dst.dims[0] || statistics.dims[1] != dst.dims[1] ||
+        statistics.dims[2] != 2 || statistics.dtype != VOXELRT_F64 || !statistics.contiguous())
+        return "the statistics are (N, O, 2), float64";
+    if (step.as<ConvParams>().activation != kNoActivation)
+        return "statistics are of a convolution without an activation";
+    return nullptr;
+}
+
+static Message check_strides(const Step &step) {
+    const Tensor *volumes[] = {&step.in[kSource0], &step.in[kSource1], &step.out[kDestination], &step.input(kResidual)};
+    for (const Tensor *t : volumes)
+        for (int i = 0; i < 5 && t->present(); ++i)
+            if (t->strides[i] > kMostElements || t->strides[i] < -kMostElements)
+                return "a stride is too large";
     return nullptr;
 }
 

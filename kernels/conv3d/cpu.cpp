@@ -39,21 +39,12 @@ static Message check_direct(const Step &step) {
         if (s.kernel[i] > kMostTaps)
             return fail("a kernel of %lld taps along an axis; at most %d are supported",
                         static_cast<long long>(s.kernel[i]), kMostTaps);
-    if (step.outputs > 1 && step.out[kStatistics].present()) {
-        const Tensor &statistics = step.out[kStatistics];
-        if (statistics.rank != 3 || statistics.dims[0] != s.n || statistics.dims[1] != s.out_channels ||
-            statistics.dims[2] != 2 || statistics.dtype != VOXELRT_F64 || !statistics.contiguous())
-            return "the statistics are (N, O, 2), float64";
-        if (params.activation != kNoActivation)
-            return "statistics are of a convolution without an activation";
-    }
+    if (Message message = check_statistics(step))
+        return message;
     if (empty(dst))
         return nullptr;
-    const Tensor *volumes[] = {&src, &other, &dst, &residual};
-    for (const Tensor *t : volumes)
-        for (int i = 0; i < 5 && t->present(); ++i)
-            if (t->strides[i] > kMostElements || t->strides[i] < -kMostElements)
-                return "a stride is too large";
+    if (Message message = check_strides(step))
+        return message;
     // The packed weights cover every block that a tile reads: whole tiles of the last group too.
     const int64_t per_output = s.in_group() * s.taps(), outputs = packed_outputs(params, s.out_channels);
     int64_t wanted;

@@ -1,6 +1,7 @@
 // The packed weights of conv3d.direct.
 #pragma once
 
+#include "packed_channels.h"
 #include "plan.h"
 
 namespace voxelrt::VOXELRT_ISA {
@@ -13,27 +14,12 @@ static bool packable(const ConvParams &p, const Tensor &raw) {
            raw.dims[0] % p.groups == 0 && (p.groups == 1 || (raw.dims[0] / p.groups) % kBlock == 0);
 }
 
-// The input channels of packed weights: with two sources the first one's are filled up to whole blocks.
-struct PackedChannels {
-    int64_t first, filled, all;
-    PackedChannels(const ConvParams &p, int64_t in) {
-        const bool two = p.groups == 1 && p.channels0 > 0 && p.channels0 < in;
-        first = two ? p.channels0 : in;
-        filled = two ? ceil_div(first, kBlock) * kBlock : in;
-        all = filled + in - first;
-    }
-    // The raw channel of a packed one, or -1 where there is none.
-    int64_t raw(int64_t packed) const {
-        return packed < first ? packed : packed < filled ? -1 : packed - filled + first;
-    }
-};
-
 static uint64_t pack_bytes(const void *params, const Tensor &raw) {
     const ConvParams &p = *static_cast<const ConvParams *>(params);
     if (!packable(p, raw))
         return 0;
     int64_t bytes = packed_outputs(p, raw.dims[0]) * 4;
-    if (__builtin_mul_overflow(bytes, PackedChannels(p, raw.dims[1]).all, &bytes))
+    if (__builtin_mul_overflow(bytes, PackedChannels(p.groups, p.channels0, raw.dims[1]).all, &bytes))
         return 0;
     for (int i = 2; i < 5; ++i)
         if (__builtin_mul_overflow(bytes, raw.dims[i], &bytes))
@@ -46,7 +32,7 @@ static void pack(const void *params, const Tensor &raw, char *packed) {
     const int64_t groups = p.groups;
     const bool narrow = is_narrow(p, raw.dims[0]);
     const int64_t depth = narrow ? 1 : kBlock; // input channels of a block
-    const PackedChannels channels(p, raw.dims[1]);
+    const PackedChannels channels(p.groups, p.channels0, raw.dims[1]);
     const int64_t out_group = raw.dims[0] / groups, in = channels.all, taps_z = raw.dims[2], taps_y = raw.dims[3],
                   taps_x = raw.dims[4];
     const float *weights = raw.as<const float>();

@@ -143,14 +143,6 @@ static void flatten(const Step &step, ConvShape &s) {
     s.out = {1, 1, all};
 }
 
-// The first of two sources counts whole blocks: its lanes past the last channel are zeros, and so are their weights.
-static ConvShape blocked_shape(const Step &step) {
-    ConvShape s = conv_shape(step);
-    if (s.channels1)
-        s.in_channels = ceil_div(s.channels0, kBlock) * kBlock + s.channels1;
-    return s;
-}
-
 static ConvPlan make_plan(const Step &step) {
     const Tensor &src = step.in[kSource0], &other = step.in[kSource1];
     const ConvParams &params = step.as<ConvParams>();
