@@ -1,4 +1,4 @@
-"""conv3d on the native library: ``conv3d.direct`` on blocked volumes, ``conv3d.grouped`` for all else."""
+"""conv3d on the native library: blocked volumes by the cheapest algorithm, ``conv3d.grouped`` for all else."""
 
 from __future__ import annotations
 
@@ -6,14 +6,21 @@ from typing import Any
 
 import numpy as np
 
-from voxelrt.errors import ShapeError
+from voxelrt.errors import ShapeError, UsageError
 from voxelrt.kernels.common import native
 from voxelrt.kernels.common.activation import activation_number
 from voxelrt.kernels.common.kernel import Array
 from voxelrt.kernels.common.native import BLOCK, BLOCKED16, Operand
 from voxelrt.kernels.common.windows import Padding, Triple, pairs, triple
+from voxelrt.kernels.conv3d.algorithm import DIRECT, PRIVATE, SHARED, Algorithm, Problem, algorithms
 
 MOST_PLANES = 4  # channels of a row-major source that the direct kernel takes
+WAYS = {
+    "direct": (DIRECT,),
+    "winograd": (PRIVATE, SHARED),
+    "winograd_private": (PRIVATE,),
+    "winograd_shared": (SHARED,),
+}
 
 
 def direct_takes(channels: int, second: int, outputs: int, groups: int, kernel: tuple[int, ...], dtype: Any) -> bool:
@@ -67,7 +74,8 @@ def run(
     beta: float = 0.0,
     second: Array | None = None,
     residual: Array | None = None,
-    kernel: str = "auto",
+    algorithm: str = "auto",
+    tile: Triple | None = None,
     pool: native.Pool | None = None,
 ) -> Array:
     if x.ndim != 5 or weights.ndim != 5:
@@ -76,30 +84,38 @@ def run(
     if groups < 1 or channels != weights.shape[1] * groups:
         raise ShapeError(f"{channels} channels in {groups} groups do not fit weights {weights.shape}")
     taps = tuple(weights.shape[2:])
-    values = parameters(
-        x,
-        taps,
-        stride,
-        padding,
-        dilation,
-        groups=groups,
-        activation=activation_number(activation),
-        alpha=alpha,
-        beta=beta,
-    )
+    number = activation_number(activation)
+    values = parameters(x, taps, stride, padding, dilation, groups=groups, activation=number, alpha=alpha, beta=beta)
     shape = (x.shape[0], weights.shape[0], *output_size(x.shape, values))
-    if kernel == "auto":
-        fits = direct_takes(x.shape[1], channels - x.shape[1], shape[1], groups, taps, x.dtype) and weights.size > 0
-        kernel = "conv3d.direct" if fits else "conv3d.grouped"
-    if kernel == "conv3d.grouped":
+    fits = direct_takes(x.shape[1], channels - x.shape[1], shape[1], groups, taps, x.dtype) and weights.size > 0
+    if algorithm == "grouped" or (algorithm == "auto" and not fits):
         out = native.aligned_empty(shape, x.dtype)
         sources = [None if a is None else np.ascontiguousarray(a) for a in (x, second, weights, bias, residual)]
-        native.run_kernel(kernel, sources, [out], pool, **values)
+        native.run_kernel("conv3d.grouped", sources, [out], pool, **values)
         return out
-    return _direct(x, second, weights, bias, residual, shape, values, pool)
+    return _blocked(x, second, weights, bias, residual, shape, values, algorithm, tile, pool)
 
 
-def _direct(
+def problem(shape: tuple[int, ...], second: int, values: dict[str, Any], out: tuple[int, ...]) -> Problem:
+    """A convolution as the cost model sees it; the first of two sources counts whole blocks."""
+    channels = -(-shape[1] // BLOCK) * BLOCK + second if second else shape[1]
+    kernel, stride, dilation = (tuple(values[name]) for name in ("kernel", "stride", "dilation"))
+    return Problem(shape[0], channels, out[1], out[2:], kernel, stride, dilation, values["groups"])  # type: ignore[arg-type]
+
+
+def _choose(p: Problem, algorithm: str, tile: Triple | None) -> Algorithm:
+    """The cheapest algorithm of the wanted kind."""
+    if algorithm != "auto" and algorithm not in WAYS:
+        raise UsageError(f"algorithm {algorithm!r} is unknown; choose from auto, {', '.join(WAYS)}")
+    for found in algorithms(p):
+        if algorithm != "auto" and found.params["algorithm"] not in WAYS[algorithm]:
+            continue
+        if tile is None or found.params.get("tile") == triple(tile):
+            return found
+    raise UsageError(f"{algorithm} with tile {tile} does not compute a kernel of {p.kernel} with stride {p.stride}")
+
+
+def _blocked(
     x: Array,
     second: Array | None,
     weights: Array,
@@ -107,6 +123,8 @@ def _direct(
     residual: Array | None,
     shape: tuple[int, ...],
     values: dict[str, Any],
+    algorithm: str,
+    tile: Triple | None,
     pool: native.Pool | None,
 ) -> Array:
     """Few channels go in and come out as they are, many in blocks."""
@@ -114,9 +132,16 @@ def _direct(
     def blocked(array: Array) -> Operand:
         return Operand(native.to_blocked(array), BLOCKED16, array.shape[1])
 
-    packed = native.pack_weight("conv3d.direct", weights, **values)
-    planes = x.shape[1] <= MOST_PLANES and second is None and values["groups"] == 1
-    few = shape[1] <= MOST_PLANES
+    forced = algorithm.startswith("winograd")
+    planes = x.shape[1] <= MOST_PLANES and second is None and values["groups"] == 1 and not forced
+    few = shape[1] <= MOST_PLANES and not forced
+    way = _choose(
+        problem(x.shape, 0 if second is None else second.shape[1], values, shape),
+        "direct" if planes or few else algorithm,
+        tile,
+    )
+    values = {**values, **way.params}
+    packed = native.pack_weight(way.kernel, weights, **values)
     if few:
         target = Operand(native.aligned_empty(shape, np.float32))
     else:
@@ -129,5 +154,5 @@ def _direct(
         None if bias is None else np.ascontiguousarray(bias),
         None if residual is None else (Operand(residual) if few else blocked(residual)),
     ]
-    native.run_kernel("conv3d.direct", inputs, [target], pool, **values)
+    native.run_kernel(way.kernel, inputs, [target], pool, **values)
     return target.array if few else native.from_blocked(target.array, shape[1])

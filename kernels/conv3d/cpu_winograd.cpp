@@ -1,7 +1,8 @@
 // conv3d.winograd: convolutions of three taps an axis with a fraction of the products (README.md has the maths).
 //
-// Tiles of outputs are transformed so that the sum over taps becomes one product a point; the sum over channels is then a
-// matrix product a point. A block of tiles goes through the three phases (transform, products, transform back) together.
+// Tiles of outputs are transformed so that the sum over taps becomes one product a point; the sum over channels is then
+// a matrix product a point. A block of tiles goes through the three phases (transform, products, transform back)
+// together.
 #include "winograd_gemm.h"
 #include "winograd_pack.h"
 #include "winograd_plan.h"
@@ -106,8 +107,10 @@ static void multiply_points(const Step &step, const WinogradPlan &p, int64_t til
     const int64_t wide = p.out_blocks * kBlock;
     const int64_t blocks = least(kTileBlocks, p.out_blocks - run * kTileBlocks);
     product.channels = p.s.in_channels;
+    product.next = v + (point + 1) * p.slot + run * p.s.in_channels * ceil_div(tiles, kTileX) * kBlock;
     product.v = v + point * p.slot;
-    product.u = step.in[kWeights].as<const float>() + point * p.s.in_channels * wide + run * kTileChannels * p.s.in_channels;
+    product.u =
+        step.in[kWeights].as<const float>() + point * p.s.in_channels * wide + run * kTileChannels * p.s.in_channels;
     product.m = m + point * p.output_slot + run * kTileBlocks * tiles * kBlock;
     product.v_block = product.m_block = tiles * kBlock;
     point_product(product, tiles, blocks);
@@ -194,7 +197,8 @@ static void sum_statistics(const Step &step, const WinogradPlan &p, const double
     const Tensor &bias = step.input(kBias);
     double *to = step.out[kStatistics].as<double>();
     const int64_t width = p.out_blocks * 2 * kBlock;
-    const double count = static_cast<double>(p.s.out.z) * static_cast<double>(p.s.out.y) * static_cast<double>(p.s.out.x);
+    const double count =
+        static_cast<double>(p.s.out.z) * static_cast<double>(p.s.out.y) * static_cast<double>(p.s.out.x);
     for (int64_t n = 0; n < p.s.n; ++n)
         for (int64_t o = 0; o < p.s.out_channels; ++o) {
             const double *from = partial + n * blocks_an_item(p) * width + o / kBlock * 2 * kBlock + o % kBlock;
@@ -243,7 +247,8 @@ static void run_private(const Step &step, const WinogradPlan &p, const Env &env,
     });
 }
 
-static void run_shared(const Step &step, const WinogradPlan &p, const Env &env, double *partial, float *v, float *work) {
+static void run_shared(const Step &step, const WinogradPlan &p, const Env &env, double *partial, float *v,
+                       float *work) {
     float *m = v + p.points * p.slot;
     constexpr int64_t kTilesATask = 8;
     for (int64_t index = 0; index < p.s.n * blocks_an_item(p); ++index) {

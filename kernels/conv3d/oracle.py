@@ -1,12 +1,13 @@
 """conv3d, obviously: in float64, one tap at a time.
 
 As in every network framework it is a correlation: out[o, p] = bias[o] + sum over i, k of w[o, i, k] x[i, p stride + k
-dilation - padding].
+dilation - padding]. How a fast version computes it (``algorithm``, ``tile``) does not matter here.
 """
 
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 
@@ -34,6 +35,7 @@ def conv3d(
     beta: float = 0.0,
     second: Array | None = None,
     residual: Array | None = None,
+    **_how: Any,
 ) -> Array:
     source: Array = x.astype(np.float64)
     if second is not None:

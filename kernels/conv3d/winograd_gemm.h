@@ -11,6 +11,7 @@ struct PointProduct {
     const float *u; // [C][16 x blocks of O]
     float *m;       // [block of O][tile][16]
     int64_t v_block, m_block;
+    const float *next; // inputs of the next point, fetched meanwhile, a line for each channel of each run of tiles
     int64_t channels;
 };
 
@@ -21,12 +22,13 @@ template <int R, int OB> static void point_rows(const PointProduct &p) {
 #pragma GCC unroll 2
         for (int o = 0; o < OB; ++o)
             sums[r][o] = zero();
-    const float *u = p.u, *block = p.v;
+    const float *u = p.u, *block = p.v, *next = p.next;
     for (int64_t left = p.channels; left > 0; left -= kBlock, block += p.v_block) {
         const int64_t inner = left < kBlock ? left : kBlock;
         const float *v = block;
 #pragma GCC unroll 4
-        for (int64_t i = 0; i < inner; ++i, ++v, u += OB * kBlock) {
+        for (int64_t i = 0; i < inner; ++i, ++v, u += OB * kBlock, next += kBlock) {
+            __builtin_prefetch(next);
             vf16 w[OB];
 #pragma GCC unroll 2
             for (int o = 0; o < OB; ++o) {
@@ -69,6 +71,7 @@ static void point_product(PointProduct p, int64_t tiles, int64_t out_blocks) {
         (i < wide ? wider : ordinary)(p);
         p.v += rows * kBlock;
         p.m += rows * kBlock;
+        p.next += p.channels * kBlock;
     }
 }
 

@@ -50,7 +50,8 @@ static void pack_winograd(const void *params, const Tensor &raw, char *packed) {
                             double sum = 0;
                             for (int k = 0; k < tx; ++k)
                                 sum += kind.weights[2][q * tx + k] *
-                                       static_cast<double>(from[z * raw.strides[2] + y * raw.strides[3] + k * raw.strides[4]]);
+                                       static_cast<double>(
+                                           from[z * raw.strides[2] + y * raw.strides[3] + k * raw.strides[4]]);
                             by_x[z][y][q] = sum;
                         }
                 for (int z = 0; z < tz; ++z)

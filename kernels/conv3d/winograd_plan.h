@@ -1,10 +1,10 @@
 // How conv3d.winograd cuts a step: tiles of outputs, blocks of tiles. Depends on the step alone, never on the threads.
 #pragma once
 
+#include "block.h"
 #include "contract.h"
 #include "conv_tile.h"
 #include "packed_channels.h"
-#include "block.h"
 #include "winograd_tile.h"
 
 namespace voxelrt::VOXELRT_ISA {
@@ -107,8 +107,8 @@ static Message check_winograd(const Step &step) {
         return "a block of too many tiles";
     const WinogradPlan p = winograd_plan(step);
     int64_t wanted, floats;
-    if (__builtin_mul_overflow(p.points * p.s.in_channels, p.out_blocks * kBlock, &wanted) ||
-        weights.rank != 1 || !weights.contiguous() || weights.dims[0] < wanted)
+    if (__builtin_mul_overflow(p.points * p.s.in_channels, p.out_blocks * kBlock, &wanted) || weights.rank != 1 ||
+        !weights.contiguous() || weights.dims[0] < wanted)
         return "the packed weights are too short";
     if (__builtin_mul_overflow(p.points + 1, p.slot + p.output_slot, &floats) || floats > kMostBlockFloats)
         return "a block takes too much memory";

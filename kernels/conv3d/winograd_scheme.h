@@ -72,12 +72,9 @@ struct FourOfThree {
         store(3, load(5) + more(broadcast(kNear2 * kNear) * near_odd, kFar2 * kFar, far_odd));
     }
     static constexpr double kN = 2 * kNear2 * (kNear2 - kFar2), kF = 2 * kFar2 * (kFar2 - kNear2);
-    static constexpr double kG[6][3] = {{1 / double(kProduct), 0, 0},
-                                        {1 / kN, kNear / kN, kNear2 / kN},
-                                        {1 / kN, -kNear / kN, kNear2 / kN},
-                                        {1 / kF, kFar / kF, kFar2 / kF},
-                                        {1 / kF, -kFar / kF, kFar2 / kF},
-                                        {0, 0, 1}};
+    static constexpr double kG[6][3] = {{1 / double(kProduct), 0, 0},       {1 / kN, kNear / kN, kNear2 / kN},
+                                        {1 / kN, -kNear / kN, kNear2 / kN}, {1 / kF, kFar / kF, kFar2 / kF},
+                                        {1 / kF, -kFar / kF, kFar2 / kF},   {0, 0, 1}};
 };
 
 // Three taps, stride 2. The outer taps read every second input, so they are a convolution of two taps with stride 1 of

@@ -66,7 +66,8 @@ template <class Z, class Y, class X, bool kWhole> static void output_tile(const 
         Z::output([&](int k) { return load(t.m + (k * kPlane + i) * t.slot); },
                   [&](int q, vf16 a) { store(t.work + (q * kPlane + i) * kBlock, a); });
     vf16 sums = zero(), squares = zero();
-    const int planes = kWhole ? Z::kOut : static_cast<int>(t.planes), rows = kWhole ? Y::kOut : static_cast<int>(t.rows),
+    const int planes = kWhole ? Z::kOut : static_cast<int>(t.planes),
+              rows = kWhole ? Y::kOut : static_cast<int>(t.rows),
               positions = kWhole ? X::kOut : static_cast<int>(t.positions);
     for (int z = 0; z < planes; ++z) {
         for (int x = 0; x < kRow; ++x)
@@ -110,16 +111,11 @@ struct TileKind {
 };
 
 template <class Z, class Y, class X> constexpr TileKind make_kind() {
-    return {{Z::kTaps, Y::kTaps, X::kTaps},
-            {Z::kStride, Y::kStride, X::kStride},
-            {Z::kOut, Y::kOut, X::kOut},
-            {Z::kIn, Y::kIn, X::kIn},
-            {Z::kPoints, Y::kPoints, X::kPoints},
-            {Z::kG[0], Y::kG[0], X::kG[0]},
-            input_tile<Z, Y, X, false>,
-            input_tile<Z, Y, X, true>,
-            output_tile<Z, Y, X, true>,
-            output_tile<Z, Y, X, false>};
+    return {{Z::kTaps, Y::kTaps, X::kTaps},       {Z::kStride, Y::kStride, X::kStride},
+            {Z::kOut, Y::kOut, X::kOut},          {Z::kIn, Y::kIn, X::kIn},
+            {Z::kPoints, Y::kPoints, X::kPoints}, {Z::kG[0], Y::kG[0], X::kG[0]},
+            input_tile<Z, Y, X, false>,           input_tile<Z, Y, X, true>,
+            output_tile<Z, Y, X, true>,           output_tile<Z, Y, X, false>};
 }
 
 static constexpr TileKind kTileKinds[] = {

@@ -8,7 +8,9 @@ namespace voxelrt::VOXELRT_ISA {
 #define STATISTICS_PARAMS(S, A) S(i32, groups) S(f32, epsilon)
 #define APPLY_PARAMS(S, A) S(i32, activation) S(f32, alpha) S(f32, beta)
 #define FOLD_PARAMS(S, A) S(f32, epsilon)
+#define FROM_SUMS_PARAMS(S, A) STATISTICS_PARAMS(S, A) S(i64, voxels)
 VOXELRT_PARAMS(StatisticsParams, STATISTICS_PARAMS)
+VOXELRT_PARAMS(FromSumsParams, FROM_SUMS_PARAMS)
 VOXELRT_PARAMS(ApplyParams, APPLY_PARAMS)
 VOXELRT_PARAMS(FoldParams, FOLD_PARAMS)
 
@@ -30,16 +32,8 @@ struct Tiles {
     int64_t end(int64_t tile) const { return (tile + 1) * per < total ? (tile + 1) * per : total; }
 };
 
-static Message check_statistics(const Step &step) {
-    if (step.inputs < 1 || step.inputs > 3 || step.outputs != 2)
-        return "takes a volume, gamma and beta, and gives scale and shift";
-    const Tensor &x = step.in[0];
-    if (Message message = check_volume(x))
-        return message;
-    if (x.dtype == VOXELRT_F64)
-        return "scale and shift are float32: too coarse for a float64 volume";
-    if (x.pending() && x.layout != VOXELRT_BLOCKED16)
-        return "takes a pending affine on blocked inputs only";
+// Gamma and beta (C), scale and shift (N, C) of a tensor (N, C, ...).
+static Message check_affine_vectors(const Step &step, const Tensor &x) {
     for (int i = 1; i < 3; ++i) {
         const Tensor &t = step.input(i);
         if (t.present() && (t.dtype != VOXELRT_F32 || t.rank != 1 || t.dims[0] != x.dims[1] ||
@@ -52,10 +46,35 @@ static Message check_statistics(const Step &step) {
             !t.contiguous())
             return "scale and shift are (N, C) float32";
     }
-    const int32_t groups = step.as<StatisticsParams>().groups;
-    if (groups < 0 || (groups > 0 && x.dims[1] % groups != 0))
-        return fail("%d groups do not divide %lld channels", groups, static_cast<long long>(x.dims[1]));
     return nullptr;
+}
+
+// The groups of channels that share a norm; 0 means every channel for itself.
+static int64_t group_count(const Step &step, int64_t channels) {
+    const int32_t groups = step.as<StatisticsParams>().groups;
+    return groups ? groups : channels;
+}
+
+static Message check_groups(const Step &step, int64_t channels) {
+    const int32_t groups = step.as<StatisticsParams>().groups;
+    if (groups < 0 || (groups > 0 && channels % groups != 0))
+        return fail("%d groups do not divide %lld channels", groups, static_cast<long long>(channels));
+    return nullptr;
+}
+
+static Message check_statistics(const Step &step) {
+    if (step.inputs < 1 || step.inputs > 3 || step.outputs != 2)
+        return "takes a volume, gamma and beta, and gives scale and shift";
+    const Tensor &x = step.in[0];
+    if (Message message = check_volume(x))
+        return message;
+    if (x.dtype == VOXELRT_F64)
+        return "scale and shift are float32: too coarse for a float64 volume";
+    if (x.pending() && x.layout != VOXELRT_BLOCKED16)
+        return "takes a pending affine on blocked inputs only";
+    if (Message message = check_affine_vectors(step, x))
+        return message;
+    return check_groups(step, x.dims[1]);
 }
 
 // What is known of a set of numbers: how many, their mean, and the sum of squared distances from it.
@@ -230,7 +249,7 @@ static Message run_statistics(const Step &step, const Env &env) {
         tile_moments(x, tiles, loop, task / (tiles.count * outer), task / tiles.count % outer, task % tiles.count,
                      partial + task * lanes);
     });
-    const int64_t groups = step.as<StatisticsParams>().groups ? step.as<StatisticsParams>().groups : C;
+    const int64_t groups = group_count(step, C);
     const int64_t size = C / groups;
     env.parallel(N * groups, [&](int64_t task, uint32_t) {
         const int64_t n = task / groups, first = task % groups * size;
@@ -240,6 +259,40 @@ static Message run_statistics(const Step &step, const Env &env) {
         });
         finish_group(step, n, first, first + size, all);
     });
+    return nullptr;
+}
+
+// ---- from_sums: the same from the sums that a convolution made on its way ----
+
+static Message check_from_sums(const Step &step) {
+    if (step.inputs < 1 || step.inputs > 3 || step.outputs != 2)
+        return "takes sums, gamma and beta, and gives scale and shift";
+    const Tensor &sums = step.in[0];
+    if (sums.dtype != VOXELRT_F64 || sums.rank != 3 || sums.dims[2] != 2 || !sums.contiguous() || sums.pending() ||
+        sums.dims[0] >= kLongestAxis || sums.dims[1] >= kLongestAxis)
+        return "the sums are (N, C, 2), float64";
+    if (Message message = check_affine_vectors(step, sums))
+        return message;
+    if (step.as<FromSumsParams>().voxels < 0)
+        return "the number of voxels is negative";
+    return check_groups(step, sums.dims[1]);
+}
+
+static Message run_from_sums(const Step &step, const Env &) {
+    const Tensor &sums = step.in[0];
+    const int64_t C = sums.dims[1], groups = group_count(step, C);
+    const double count = static_cast<double>(step.as<FromSumsParams>().voxels);
+    if (sums.dims[0] * C == 0)
+        return nullptr;
+    const int64_t size = C / groups;
+    for (int64_t n = 0; n < sums.dims[0]; ++n)
+        for (int64_t first = 0; first < C; first += size) {
+            const Moments all = together(size, [&](int64_t i) {
+                const double *from = sums.as<const double>() + (n * C + first + i) * 2;
+                return count > 0 ? moments_of(count, 0.0, from[0], from[1]) : Moments{};
+            });
+            finish_group(step, n, first, first + size, all);
+        }
     return nullptr;
 }
 
@@ -383,6 +436,8 @@ VOXELRT_KERNELS(
     norm3d,
     {{"norm3d.statistics", 1, StatisticsParamsText, sizeof(StatisticsParams), check_statistics, run_statistics,
       scratch_statistics, nullptr, nullptr},
+     {"norm3d.from_sums", 1, FromSumsParamsText, sizeof(FromSumsParams), check_from_sums, run_from_sums, nullptr,
+      nullptr, nullptr},
      {"norm3d.apply", 1, ApplyParamsText, sizeof(ApplyParams), check_apply, run_apply, nullptr, nullptr, nullptr},
      {"norm3d.fold", 1, FoldParamsText, sizeof(FoldParams), check_fold, run_fold, nullptr, nullptr, nullptr},
      {"norm3d.layer", 1, LayerParamsText, sizeof(LayerParams), check_layer, run_layer, scratch_layer, nullptr, nullptr},

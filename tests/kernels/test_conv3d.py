@@ -80,7 +80,7 @@ def test_any_convolution(case: Any) -> None:
     arguments, options = case
     expected = conv_oracle(*arguments, **options)
     _close(conv.run(*arguments, **options), expected)
-    _close(conv.run(*arguments, kernel="conv3d.grouped", **options), expected)
+    _close(conv.run(*arguments, algorithm="grouped", **options), expected)
 
 
 @st.composite
@@ -120,11 +120,11 @@ def test_by_hand() -> None:
     assert transpose_oracle(x, w).ravel().tolist() == [10, 21, 32, 43, 4]
 
 
-@pytest.mark.parametrize("kernel", ["auto", "conv3d.grouped"])
-def test_threads_do_not_change_a_bit(kernel: str) -> None:
+@pytest.mark.parametrize("algorithm", ["auto", "grouped", "direct", "winograd_private", "winograd_shared"])
+def test_threads_do_not_change_a_bit(algorithm: str) -> None:
     x, w, b = _array(0, 1, 40, 6, 11, 19), _array(1, 72, 40, 3, 3, 3), _array(2, 72)
     answers = [
-        conv.run(x, w, b, padding=1, activation="tanh", kernel=kernel, pool=native.Pool(t)) for t in (1, 2, 3, 4)
+        conv.run(x, w, b, padding=1, activation="tanh", algorithm=algorithm, pool=native.Pool(t)) for t in (1, 2, 3, 4)
     ]
     assert all(np.array_equal(answers[0], a) for a in answers)
     up = [transpose.run(x, w[:40, :36], b[:36], stride=2, pool=native.Pool(t)) for t in (1, 2, 3, 4)]

@@ -57,10 +57,16 @@ class WeightTable:
         self._known: dict[tuple[Any, ...], int] = {}
         self._digests: dict[int, tuple[NDArray[Any], bytes]] = {}  # keeps the array, so that its id stays its own
 
-    def add(self, raw: NDArray[Any], kernel: str, params: bytes) -> int:
+    def key(self, raw: NDArray[Any], kernel: str, params: bytes) -> tuple[Any, ...]:
         if id(raw) not in self._digests:
             self._digests[id(raw)] = (raw, hashlib.sha256(np.ascontiguousarray(raw).view(np.uint8).data).digest())
-        key = (self._digests[id(raw)][1], raw.shape, raw.dtype.str, kernel, params)
+        return (self._digests[id(raw)][1], raw.shape, raw.dtype.str, kernel, params)
+
+    def __contains__(self, key: tuple[Any, ...]) -> bool:
+        return key in self._known
+
+    def add(self, raw: NDArray[Any], kernel: str, params: bytes) -> int:
+        key = self.key(raw, kernel, params)
         if key not in self._known:
             self._known[key] = len(self.weights)
             self.weights.append(Weight(np.ascontiguousarray(raw), kernel, params))
@@ -107,6 +113,7 @@ class Builder:
         self._constants: dict[ir.Value, NDArray[Any]] = {}
         self._deferred: dict[ir.Value, tuple[ir.Value, ir.Value]] = {}
         self._nodes: tuple[str, ...] = ()
+        self._summing: dict[tuple[Kind, int], Step] = {}
         self._outputs = {value: i for i, value in enumerate(graph.outputs)}
         for i, value in enumerate(graph.inputs):
             with contextlib.suppress(Unsupported):  # an input that no schedule can hold stops those who read it
@@ -235,6 +242,10 @@ class Builder:
         slot = self.weights.add(array, kernel, packed)
         return self._dense(Kind.WEIGHT, slot, (size // 4,), native.DTYPES["float32"])
 
+    def knows_weight(self, array: NDArray[Any], kernel: str, /, **params: Any) -> bool:
+        """Whether a constant is among the weights already, packed for this kernel."""
+        return self.weights.key(array, kernel, native.kernels()[kernel].pack(params)) in self.weights
+
     # ---- steps ----
 
     def step(
@@ -255,6 +266,19 @@ class Builder:
         except (ShapeError, UsageError) as error:
             raise Unsupported(str(error)) from error
         self.steps.append(Step(kernel, packed, list(inputs), list(outputs), self._nodes, note, int(flops)))
+
+    def offer_sums(self, target: Operand) -> None:
+        """Say that the step just added could also sum its result over each channel, as a second output."""
+        self._summing[target.kind, target.slot] = self.steps[-1]
+
+    def sums_of(self, source: Operand) -> Operand | None:
+        """The sums and sums of squares (N, C, 2) of a volume that a step could make on its way; or None."""
+        step = self._summing.pop((source.kind, source.slot), None)
+        if step is None or source.pending is not None or step.outputs[0] != source:
+            return None
+        sums = self.temporary((*source.dims[:2], 2), native.DTYPES["float64"])
+        step.outputs.append(sums)
+        return sums
 
     def island(
         self, number: int, nodes: Sequence[str], inputs: Sequence[ir.Value], outputs: Sequence[ir.Value]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from voxelrt.kernels.common import native
+from voxelrt.kernels.conv3d.algorithm import DIRECT, Algorithm, Problem, algorithms
 from voxelrt.plan.lowering.attributes import Window, integer, integers, text, three, window
 from voxelrt.plan.lowering.builder import Activation, Builder, Unsupported, dims_of, dtype_of, lowers
 from voxelrt.plan.lowering.fusion import fused_activation
@@ -16,6 +18,7 @@ from voxelrt.plan.schedule import BLOCKED16, LINEAR, Operand
 FLOAT32 = native.DTYPES["float32"]
 FEW = 4  # channels up to which a first layer stays LINEAR
 FEW_OUT = 8  # and up to which a last one does
+SHARING = 1.5  # how much slower a step may be for weights that are there already
 
 
 @lowers("Conv")
@@ -87,8 +90,9 @@ def _direct(
     first, second = _sources(b, x)
     activation, out = fused_activation(b, node.outputs[0])
     head = raw.shape[0] <= FEW_OUT and not _read_by_volumes(out)
+    target = b.result(out, LINEAR if head else BLOCKED16)
+    volume = b.volume(target)
     params = {
-        "algorithm": 0,
         **_window_params(shape),
         "groups": groups,
         "channels0": first.dims[1],
@@ -98,15 +102,36 @@ def _direct(
         "output_channel_offset": 0,
         "precision": 0,
     }
-    packed = b.weight(raw, "conv3d.direct", **params)
-    target = b.result(out, LINEAR if head else BLOCKED16)
+    way = _algorithm(b, raw, _algorithms(first, second, volume, shape, groups), params)
+    packed = b.weight(raw, way.kernel, **{**params, **way.packing})
     b.step(
-        "conv3d.direct",
+        way.kernel,
         [first, second, packed, b.weight(bias) if bias is not None else None, None],
-        [b.volume(target)],
+        [volume],
         flops=2 * shape.taps * raw.shape[1] * target.count,
-        **params,
+        **{**params, **way.params},
     )
+    if not activation.kind and volume.layout == BLOCKED16:
+        b.offer_sums(volume)
+
+
+def _algorithms(first: Operand, second: Operand | None, target: Operand, shape: Window, groups: int) -> list[Algorithm]:
+    """The algorithms for these operands, the cheapest first."""
+    channels = first.dims[1] if second is None else -(-first.dims[1] // native.BLOCK) * native.BLOCK + second.dims[1]
+    z, y, x = target.dims[2:]
+    problem = Problem(
+        target.dims[0], channels, target.dims[1], (z, y, x), shape.kernel, shape.stride, shape.dilation, groups
+    )
+    blocked = first.layout == BLOCKED16 and target.layout == BLOCKED16
+    return [a for a in algorithms(problem) if blocked or a.params["algorithm"] == DIRECT]
+
+
+def _algorithm(b: Builder, raw: np.ndarray[Any, Any], found: Sequence[Algorithm], params: dict[str, Any]) -> Algorithm:
+    """The cheapest; or one nearly as cheap whose weights another variant has packed already."""
+    for way in found:
+        if way.cycles < SHARING * found[0].cycles and b.knows_weight(raw, way.kernel, **{**params, **way.packing}):
+            return way
+    return found[0]
 
 
 def _linear(

@@ -42,7 +42,12 @@ def _statistics(b: Builder, node: ir.Node, groups: int, epsilon: float) -> None:
     dims = volume_dims(dims_of(x))
     source = b.value(x) if b.is_blocked(x) else b.volume(b.linear(x))
     scale, shift = (b.temporary(dims[:2], FLOAT32) for _ in range(2))
-    b.step("norm3d.statistics", [source, *vectors], [scale, shift], groups=groups, epsilon=epsilon)
+    sums = b.sums_of(source)
+    if sums is not None:
+        voxels = int(np.prod(dims[2:]))
+        b.step("norm3d.from_sums", [sums, *vectors], [scale, shift], groups=groups, epsilon=epsilon, voxels=voxels)
+    else:
+        b.step("norm3d.statistics", [source, *vectors], [scale, shift], groups=groups, epsilon=epsilon)
     if source.pending is not None:  # a norm of a norm: the first is written
         source = b.blocked(x)
     b.pend(node.outputs[0], source, scale, shift)

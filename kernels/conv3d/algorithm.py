@@ -1,0 +1,180 @@
+"""How a convolution is best computed: the algorithms that can, the cheapest first, by a model of their cost.
+
+The model counts core cycles: two vector multiplications a cycle, and what the caches and the memory deliver. It knows
+the shape alone, so that a plan does not depend on the machine that compiled it; tuning times the first few instead.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from voxelrt.kernels.common.native import BLOCK
+
+Size = tuple[int, int, int]
+DIRECT, PRIVATE, SHARED = 0, 1, 2  # ConvParams.algorithm
+
+# Of an axis: (taps, stride, outputs of a tile) -> points, and inputs of a tile.
+_AXES = {(1, 1, 1): (1, 1), (3, 1, 2): (4, 4), (3, 1, 4): (6, 6), (3, 2, 2): (5, 5), (3, 2, 4): (9, 9)}
+_TILES = {
+    ((3, 3, 3), (1, 1, 1)): ((4, 4, 4), (2, 4, 4), (2, 2, 2)),
+    ((1, 3, 3), (1, 1, 1)): ((1, 4, 4), (1, 2, 2)),
+    ((3, 1, 1), (1, 1, 1)): ((4, 1, 1), (2, 1, 1)),
+    ((3, 3, 3), (2, 2, 2)): ((2, 4, 4), (2, 2, 2)),
+    ((3, 3, 3), (1, 2, 2)): ((4, 4, 4), (2, 2, 2)),
+    ((1, 3, 3), (1, 2, 2)): ((1, 4, 4), (1, 2, 2)),
+}
+_CACHE_BYTES = 1280 << 10  # of a core's second cache, for a block of tiles
+_SHARED_BYTES = 48 << 20  # for a block that all threads share
+_NEAR, _FAR = 8.0, 5.0  # bytes a cycle from the shared cache and from memory
+_FEWEST_TILES, _MOST_TILES = 6, 32
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A convolution of blocked volumes: ``channels`` counts packed input channels, ``size`` output positions."""
+
+    batch: int
+    channels: int
+    outputs: int
+    size: Size
+    kernel: Size
+    stride: Size
+    dilation: Size = (1, 1, 1)
+    groups: int = 1
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """A way to compute a convolution.
+
+    Parameters
+    ----------
+    kernel : ``conv3d.direct`` or ``conv3d.winograd``.
+    params : the kernel's parameters that say how: ``algorithm``, and for Winograd ``tile`` and ``block``.
+    cycles : of one core, estimated.
+    weight_bytes : of the packed weights.
+    """
+
+    kernel: str
+    params: dict[str, Any]
+    cycles: float
+    weight_bytes: int
+
+    @property
+    def packing(self) -> dict[str, Any]:
+        """The parameters that packed weights depend on; blocks of tiles share theirs."""
+        return {**self.params, "algorithm": PRIVATE, "block": (1, 1, 1)} if "tile" in self.params else self.params
+
+    def __str__(self) -> str:
+        if self.kernel == "conv3d.direct":
+            return "direct"
+        tile = ",".join(map(str, self.params["tile"]))
+        shared = " shared" if self.params["algorithm"] == SHARED else ""
+        return f"Winograd F({tile}){shared}"
+
+
+def algorithms(p: Problem) -> list[Algorithm]:
+    """All algorithms for a problem, the cheapest first; a direct one is among them."""
+    found = [_direct(p)]
+    if p.groups == 1 and p.dilation == (1, 1, 1) and min(p.channels, p.outputs, *p.size) > 0:
+        for tile in _TILES.get((p.kernel, p.stride), ()):
+            found += [_private(p, tile), _shared(p, tile)]
+    return sorted(found, key=lambda a: a.cycles)
+
+
+def _direct(p: Problem) -> Algorithm:
+    taps = math.prod(p.kernel) * p.channels // p.groups
+    products = p.batch * math.prod(p.size) * taps * _blocks(p.outputs)
+    efficiency = 0.72 if p.stride == (1, 1, 1) else 0.62
+    return Algorithm("conv3d.direct", {"algorithm": DIRECT}, products / 2 / efficiency, taps * p.outputs * 4)
+
+
+def _blocks(channels: int) -> int:
+    return -(-channels // BLOCK)
+
+
+@dataclass(frozen=True)
+class _Tiles:
+    """What does not depend on how tiles are blocked."""
+
+    grid: Size
+    count: int  # of all items
+    points: int
+    inputs: int
+    weight_bytes: int
+    products: float  # cycles of the matrix products
+    transforms: float  # cycles of the transforms, data in the nearest cache
+
+
+def _tiles(p: Problem, tile: Size) -> _Tiles:
+    axes = [_AXES[k, s, m] for k, s, m in zip(p.kernel, p.stride, tile, strict=True)]
+    grid = tuple(-(-n // m) for n, m in zip(p.size, tile, strict=True))
+    points, inputs = math.prod(a[0] for a in axes), math.prod(a[1] for a in axes)
+    count = p.batch * math.prod(grid)
+    blocks_in, blocks_out = _blocks(p.channels), _blocks(p.outputs)
+    return _Tiles(
+        (grid[0], grid[1], grid[2]),
+        count,
+        points,
+        inputs,
+        points * p.channels * blocks_out * BLOCK * 4,
+        count * points * p.channels * blocks_out / 2 / 0.8,
+        count * points * (7 * blocks_in + 4 * blocks_out),
+    )
+
+
+def _source_cycles(p: Problem, tile: Size, box: Size) -> float:
+    """Reading the source with the borders that neighbouring blocks share, and writing the result."""
+    read = math.prod((b * m * s + k - s) / (b * m) for b, m, s, k in zip(box, tile, p.stride, p.kernel, strict=True))
+    positions = p.batch * math.prod(p.size) * BLOCK * 4
+    return positions * (read * _blocks(p.channels) + _blocks(p.outputs)) / _FAR
+
+
+def _boxes(grid: Size, most: int) -> Iterator[Size]:
+    for z, y in itertools.product((1, 2, 4), (1, 2, 3, 4)):
+        for x in range(1, 17):
+            if z * y * x <= most and z <= grid[0] and y <= grid[1] and x <= grid[2]:
+                yield z, y, x
+
+
+def _algorithm(p: Problem, kind: int, tile: Size, box: Size, cycles: float, tiles: _Tiles) -> Algorithm:
+    params = {"algorithm": kind, "tile": tile, "block": box}
+    return Algorithm("conv3d.winograd", params, cycles, tiles.weight_bytes)
+
+
+def _private(p: Problem, tile: Size) -> Algorithm:
+    """A block of tiles to a thread; every block reads all weights."""
+    t = _tiles(p, tile)
+    slot = max(_blocks(p.channels), _blocks(p.outputs)) * BLOCK * 4
+    most = max(_FEWEST_TILES, min(_MOST_TILES, _CACHE_BYTES // ((t.points + 1) * slot)))
+    rate = 40.0 if t.weight_bytes < _CACHE_BYTES / 2 else _NEAR
+
+    def cycles(box: Size) -> float:
+        size = math.prod(box)
+        runs = -(-size // 14) * 14 / size  # rows of the register tile that hold nothing
+        weights = t.count / size * t.weight_bytes / rate
+        products = t.products * (0.8 + 0.2 * runs)
+        return max(products, weights) + 0.3 * min(products, weights) + t.transforms + _source_cycles(p, tile, box)
+
+    best = min(_boxes(t.grid, most), key=cycles)
+    return _algorithm(p, PRIVATE, tile, best, cycles(best), t)
+
+
+def _shared(p: Problem, tile: Size) -> Algorithm:
+    """A large block that all threads take through each phase: weights are read once a block, tiles go to memory."""
+    t = _tiles(p, tile)
+    each = t.points * (_blocks(p.channels) + _blocks(p.outputs)) * BLOCK * 4
+    most = max(8, _SHARED_BYTES // each)
+    box = list(t.grid)
+    while math.prod(box) > most:
+        axis = max(range(3), key=lambda a: (box[a], -a))
+        box[axis] = -(-box[axis] // 2)
+    size = (box[0], box[1], box[2])
+    blocks = math.prod(-(-g // b) for g, b in zip(t.grid, size, strict=True)) * p.batch
+    moved = 2 * t.count * each / _NEAR + blocks * t.weight_bytes / _FAR
+    cycles = max(t.products, moved) + 0.5 * min(t.products, moved) + t.transforms + _source_cycles(p, tile, size)
+    return _algorithm(p, SHARED, tile, size, cycles, t)
