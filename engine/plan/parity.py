@@ -17,6 +17,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from voxelrt.errors import ParityError
+from voxelrt.graph.edit import static_shape
 from voxelrt.kernels.common.kernel import compare
 from voxelrt.plan.plan import ParityLine
 
@@ -40,7 +41,10 @@ class ReferenceRunner:
         self.outputs = [str(v.name) for v in model.graph.outputs]
         if importlib.util.find_spec("onnxruntime") is not None:
             from voxelrt.backends.onnxruntime import reference_session
+            from voxelrt.plan.reference_norms import spell_norms
 
+            values = (v for node in model.graph for v in node.inputs if v is not None and v.dtype == ir.DataType.FLOAT)
+            spell_norms(proto, {str(v.name): static_shape(v) or () for v in values})
             self.name = "ONNX Runtime"
             self.share = 2.0  # it computes in float32 too: both may be a tolerance off, on either side
             self._run = reference_session(proto.SerializeToString())
