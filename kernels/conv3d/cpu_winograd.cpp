@@ -36,8 +36,8 @@ static Block block_of(const WinogradPlan &p, int64_t index) {
     return b;
 }
 
-// Memory of one worker: two tiles by axes, and a tile staged.
-constexpr int64_t kWorkFloats = 3 * kMostTilePoints * kBlock;
+// Memory of one worker: a tile between two axes, and a tile staged.
+constexpr int64_t kWorkFloats = 2 * kMostTilePoints * kBlock;
 
 // The inputs of a tile with what lies outside as zeros, and the norm applied inside.
 static void stage_tile(const WinogradPlan &p, const float *source, const Tensor &t, const Axes &first, const Norm &norm,
@@ -59,6 +59,20 @@ static void stage_tile(const WinogradPlan &p, const float *source, const Tensor 
         }
 }
 
+// Where the inputs of a tile lie, and whether all are there.
+struct Place {
+    Axes first;
+    bool inside;
+};
+static Place place_of(const WinogradPlan &p, const Axes &tile) {
+    Place place{{}, true};
+    for (int a = 0; a < 3; ++a) {
+        place.first[a] = tile[a] * p.kind->out[a] * p.kind->stride[a] - p.s.pad[a];
+        place.inside = place.inside && place.first[a] >= 0 && place.first[a] + p.kind->in[a] <= p.s.in[a];
+    }
+    return place;
+}
+
 // Tiles [begin, end) of a block and one block of input channels, into v.
 static void transform_inputs(const Step &step, const WinogradPlan &p, const Block &b, int64_t channel, int64_t begin,
                              int64_t end, float *v, float *work) {
@@ -68,34 +82,36 @@ static void transform_inputs(const Step &step, const WinogradPlan &p, const Bloc
     const Norm norm = norm_of(t, b.n, within);
     const float *source = t.as<const float>() + b.n * t.strides[0] + within * t.strides[1];
     const TileKind &kind = *p.kind;
-    float *staged = work + 2 * kMostTilePoints * kBlock;
+    float *staged = work + kMostTilePoints * kBlock;
     InputTile tile{};
     tile.norm = &norm;
     tile.slot = p.slot;
     tile.work = work;
+    tile.next_z = t.strides[2];
+    tile.next_y = t.strides[3];
+    Place place = place_of(p, b.tile(begin));
     for (int64_t i = begin; i < end; ++i) {
-        const Axes at = b.tile(i);
-        Axes first;
-        bool inside = true;
-        for (int a = 0; a < 3; ++a) {
-            first[a] = at[a] * kind.out[a] * kind.stride[a] - p.s.pad[a];
-            inside = inside && first[a] >= 0 && first[a] + kind.in[a] <= p.s.in[a];
-        }
+        const Place next = i + 1 < end ? place_of(p, b.tile(i + 1)) : Place{};
+        const auto at = [&](const Axes &first) {
+            return source + first.z * t.strides[2] + first.y * t.strides[3] + first.x * kBlock;
+        };
+        const bool beside = next.first.z == place.first.z && next.first.y == place.first.y;
+        tile.next = next.inside ? at(next.first) : nullptr;
+        tile.next_first = beside ? kind.in[2] - kind.out[2] * kind.stride[2] : 0;
         tile.v = v + (channel * b.count() + i) * kBlock;
-        if (inside) {
-            tile.src = source + first.z * t.strides[2] + first.y * t.strides[3] + first.x * kBlock;
+        if (place.inside) {
+            tile.src = at(place.first);
             tile.z = t.strides[2];
             tile.y = t.strides[3];
-            tile.ahead = kind.in[2] * kBlock;
             (norm.pending ? kind.normed_input : kind.input)(tile);
         } else {
-            stage_tile(p, source, t, first, norm, staged);
+            stage_tile(p, source, t, place.first, norm, staged);
             tile.src = staged;
             tile.y = kind.in[2] * kBlock;
             tile.z = kind.in[1] * tile.y;
-            tile.ahead = 0;
             kind.input(tile);
         }
+        place = next;
     }
 }
 

@@ -2,8 +2,8 @@
 //
 //     y = Aᵀ [(G w) ⊙ (Bᵀ x)]
 //
-// An algorithm for volumes is the tensor product of three of these. Each has `input` (Bᵀ), `output` (Aᵀ) and `weights`
-// (G). Those with interpolation (Toom and Cook; Winograd 1980) use Lagrange polynomials at the points below and
+// An algorithm for volumes is the tensor product of three of these. Each has `input` (Bᵀ), `output` (Aᵀ) and `kG`.
+// `input_part` makes points kPart[i] to kPart[i + 1] - 1 alone, so that those of all rows of a plane fit the registers. Those with interpolation (Toom and Cook; Winograd 1980) use Lagrange polynomials at the points below and
 // infinity: rows of Bᵀ are the coefficients of prod_{j≠i} (x - p_j), rows of G the powers of p_i over
 // prod_{j≠i} (p_i - p_j), columns of Aᵀ the powers of p_i. Points in pairs ±p share the even and the odd part.
 #pragma once
@@ -26,6 +26,8 @@ static inline vf16 more(vf16 a, float b, vf16 c) {
 // One tap, stride 1: nothing to gain, for the axis of a flat kernel.
 struct OneTap {
     static constexpr int kTaps = 1, kStride = 1, kOut = 1, kIn = 1, kPoints = 1;
+    static constexpr int kParts = 1, kPart[] = {0, kPoints};
+    template <int, class L, class S> static inline void input_part(L load, S store) { input(load, store); }
     template <class L, class S> static inline void input(L load, S store) { store(0, load(0)); }
     template <class L, class S> static inline void output(L load, S store) { store(0, load(0)); }
     static constexpr double kG[1][1] = {{1}};
@@ -34,6 +36,8 @@ struct OneTap {
 // Three taps, stride 1, two outputs; points 0, 1, -1, ∞.
 struct TwoOfThree {
     static constexpr int kTaps = 3, kStride = 1, kOut = 2, kIn = 4, kPoints = 4;
+    static constexpr int kParts = 1, kPart[] = {0, kPoints};
+    template <int, class L, class S> static inline void input_part(L load, S store) { input(load, store); }
     template <class L, class S> static inline void input(L load, S store) {
         const vf16 x0 = load(0), x1 = load(1), x2 = load(2), x3 = load(3);
         store(0, x2 - x0);
@@ -52,16 +56,24 @@ struct TwoOfThree {
 // Three taps, stride 1, four outputs; points 0, ±3/4, ±3/2, ∞.
 struct FourOfThree {
     static constexpr int kTaps = 3, kStride = 1, kOut = 4, kIn = 6, kPoints = 6;
+    static constexpr int kParts = 2, kPart[] = {0, 3, 6};
+    template <int kWhich, class L, class S> static inline void input_part(L load, S store) {
+        const vf16 x1 = load(1), x2 = load(2), x3 = load(3), x4 = load(4);
+        if constexpr (kWhich == 0) {
+            const vf16 even = less(x4, kFar2, x2), odd = less(x3, kFar2, x1);
+            store(0, more(less(x4, kBoth, x2), kProduct, load(0)));
+            store(1, more(even, kNear, odd));
+            store(2, less(even, kNear, odd));
+        } else {
+            const vf16 even = less(x4, kNear2, x2), odd = less(x3, kNear2, x1);
+            store(3, more(even, kFar, odd));
+            store(4, less(even, kFar, odd));
+            store(5, more(less(load(5), kBoth, x3), kProduct, x1));
+        }
+    }
     template <class L, class S> static inline void input(L load, S store) {
-        const vf16 x0 = load(0), x1 = load(1), x2 = load(2), x3 = load(3), x4 = load(4), x5 = load(5);
-        const vf16 even_near = less(x4, kFar2, x2), odd_near = less(x3, kFar2, x1);
-        const vf16 even_far = less(x4, kNear2, x2), odd_far = less(x3, kNear2, x1);
-        store(0, more(less(x4, kBoth, x2), kProduct, x0));
-        store(1, more(even_near, kNear, odd_near));
-        store(2, less(even_near, kNear, odd_near));
-        store(3, more(even_far, kFar, odd_far));
-        store(4, less(even_far, kFar, odd_far));
-        store(5, more(less(x5, kBoth, x3), kProduct, x1));
+        input_part<0>(load, store);
+        input_part<1>(load, store);
     }
     template <class L, class S> static inline void output(L load, S store) {
         const vf16 a = load(1), b = load(2), c = load(3), d = load(4);
@@ -82,6 +94,8 @@ struct FourOfThree {
 // Two outputs: points 0, 1, ∞ of the even inputs.
 struct TwoOfThreeByTwo {
     static constexpr int kTaps = 3, kStride = 2, kOut = 2, kIn = 5, kPoints = 5;
+    static constexpr int kParts = 1, kPart[] = {0, kPoints};
+    template <int, class L, class S> static inline void input_part(L load, S store) { input(load, store); }
     template <class L, class S> static inline void input(L load, S store) {
         const vf16 x2 = load(2);
         store(0, x2 - load(0));
@@ -101,19 +115,25 @@ struct TwoOfThreeByTwo {
 // Four outputs: points ±3/4, ±3/2, ∞ of the even inputs.
 struct FourOfThreeByTwo {
     static constexpr int kTaps = 3, kStride = 2, kOut = 4, kIn = 9, kPoints = 9;
+    static constexpr int kParts = 4, kPart[] = {0, 2, 4, 5, 9};
+    template <int kWhich, class L, class S> static inline void input_part(L load, S store) {
+        if constexpr (kWhich < 2) {
+            constexpr float other = kWhich == 0 ? kFar2 : kNear2, point = kWhich == 0 ? kNear : kFar;
+            const vf16 odd = less(load(6), other, load(2)), even = less(load(4), other, load(0));
+            store(2 * kWhich, more(odd, point, even));
+            store(2 * kWhich + 1, less(odd, point, even));
+        } else if constexpr (kWhich == 2) {
+            store(4, more(less(load(8), kBoth, load(4)), kProduct, load(0)));
+        } else {
+            for (int i = 0; i < 4; ++i)
+                store(5 + i, load(2 * i + 1));
+        }
+    }
     template <class L, class S> static inline void input(L load, S store) {
-        const vf16 e0 = load(0), e1 = load(2), e2 = load(4), e3 = load(6), e4 = load(8);
-        const vf16 odd_near = less(e3, kFar2, e1), even_near = less(e2, kFar2, e0);
-        const vf16 odd_far = less(e3, kNear2, e1), even_far = less(e2, kNear2, e0);
-        store(0, more(odd_near, kNear, even_near));
-        store(1, less(odd_near, kNear, even_near));
-        store(2, more(odd_far, kFar, even_far));
-        store(3, less(odd_far, kFar, even_far));
-        store(4, more(less(e4, kBoth, e2), kProduct, e0));
-        store(5, load(1));
-        store(6, load(3));
-        store(7, load(5));
-        store(8, load(7));
+        input_part<0>(load, store);
+        input_part<1>(load, store);
+        input_part<2>(load, store);
+        input_part<3>(load, store);
     }
     template <class L, class S> static inline void output(L load, S store) {
         const vf16 a = load(0), b = load(1), c = load(2), d = load(3);

@@ -14,8 +14,10 @@ struct InputTile {
     const Norm *norm; // applied on load
     float *v;         // of the first point
     int64_t slot;     // floats between points
-    float *work;      // 2 * kMostTilePoints blocks
-    int64_t ahead;    // floats to the inputs that the next tile adds
+    float *work;      // kMostTilePoints blocks
+    const float *next; // first input of the tile that comes next, fetched meanwhile; or null
+    int64_t next_z, next_y;
+    int next_first;    // positions of its rows that are here already
 };
 
 struct OutputTile {
@@ -34,34 +36,53 @@ struct OutputTile {
     vf16 *sums, *squares; // of the values without the bias; or null
 };
 
+// One plane by x and y: points kPart[kWhich] and on of every row stay in registers between the two.
+template <class Y, class X, bool kNormed, int kWhich>
+static inline void plane_part(const InputTile &t, const float *plane, float *to) {
+    constexpr int kFirst = X::kPart[kWhich], kCount = X::kPart[kWhich + 1] - kFirst;
+    vf16 rows[Y::kIn][kCount];
+#pragma GCC unroll 16
+    for (int y = 0; y < Y::kIn; ++y) {
+        const float *row = plane + y * t.y;
+        X::template input_part<kWhich>(
+            [&](int k) __attribute__((always_inline)) {
+                const vf16 x = load(row + k * kBlock);
+                return kNormed ? normed(*t.norm, x) : x;
+            },
+            [&](int q, vf16 a) __attribute__((always_inline)) { rows[y][q - kFirst] = a; });
+    }
+#pragma GCC unroll 16
+    for (int x = 0; x < kCount; ++x)
+        Y::input([&](int k) __attribute__((always_inline)) { return rows[k][x]; },
+                 [&](int q, vf16 a) __attribute__((always_inline)) {
+                     store(to + (q * X::kPoints + kFirst + x) * kBlock, a);
+                 });
+}
+
+template <class Y, class X, bool kNormed, int kWhich = 0>
+static inline void plane_parts(const InputTile &t, const float *plane, float *to) {
+    plane_part<Y, X, kNormed, kWhich>(t, plane, to);
+    if constexpr (kWhich + 1 < X::kParts)
+        plane_parts<Y, X, kNormed, kWhich + 1>(t, plane, to);
+}
+
 template <class Z, class Y, class X, bool kNormed> static void input_tile(const InputTile &t) {
-    constexpr int kRow = X::kPoints, kPlane = Y::kPoints * X::kPoints;
-    float *const by_y = t.work + kMostTilePoints * kBlock;
+    constexpr int kPlane = Y::kPoints * X::kPoints;
     for (int z = 0; z < Z::kIn; ++z) {
         const float *plane = t.src + z * t.z;
-        for (int y = 0; y < Y::kIn; ++y) {
-            const float *row = plane + y * t.y;
-            X::input(
-                [&](int k) {
-                    const vf16 x = load(row + k * kBlock);
-                    return kNormed ? normed(*t.norm, x) : x;
-                },
-                [&](int q, vf16 a) { store(t.work + (y * kRow + q) * kBlock, a); });
-            for (int k = 0; k < X::kStride * X::kOut; ++k)
-                __builtin_prefetch(row + t.ahead + k * kBlock);
-        }
-        for (int x = 0; x < kRow; ++x)
-            Y::input([&](int k) { return load(t.work + (k * kRow + x) * kBlock); },
-                     [&](int q, vf16 a) { store(by_y + (z * kPlane + q * kRow + x) * kBlock, a); });
+        plane_parts<Y, X, kNormed>(t, plane, t.work + z * kPlane * kBlock);
+        if (t.next)
+            for (int y = 0; y < Y::kIn; ++y)
+                for (int x = t.next_first; x < X::kIn; ++x)
+                    __builtin_prefetch(t.next + z * t.next_z + y * t.next_y + x * kBlock);
     }
     for (int i = 0; i < kPlane; ++i)
-        Z::input([&](int k) { return load(by_y + (k * kPlane + i) * kBlock); },
+        Z::input([&](int k) { return load(t.work + (k * kPlane + i) * kBlock); },
                  [&](int q, vf16 a) { store(t.v + (q * kPlane + i) * t.slot, a); });
 }
 
 template <class Z, class Y, class X, bool kWhole> static void output_tile(const OutputTile &t) {
     constexpr int kRow = X::kPoints, kPlane = Y::kPoints * X::kPoints;
-    float *const by_y = t.work + kMostTilePoints * kBlock;
     for (int i = 0; i < kPlane; ++i)
         Z::output([&](int k) { return load(t.m + (k * kPlane + i) * t.slot); },
                   [&](int q, vf16 a) { store(t.work + (q * kPlane + i) * kBlock, a); });
@@ -70,14 +91,21 @@ template <class Z, class Y, class X, bool kWhole> static void output_tile(const 
               rows = kWhole ? Y::kOut : static_cast<int>(t.rows),
               positions = kWhole ? X::kOut : static_cast<int>(t.positions);
     for (int z = 0; z < planes; ++z) {
+        vf16 by_y[Y::kOut][kRow];
+#pragma GCC unroll 16
         for (int x = 0; x < kRow; ++x)
-            Y::output([&](int k) { return load(t.work + (z * kPlane + k * kRow + x) * kBlock); },
-                      [&](int q, vf16 a) { store(by_y + (q * kRow + x) * kBlock, a); });
-        for (int y = 0; y < rows; ++y) {
+            Y::output([&](int k) __attribute__((always_inline)) {
+                return load(t.work + (z * kPlane + k * kRow + x) * kBlock);
+            },
+                      [&](int q, vf16 a) __attribute__((always_inline)) { by_y[q][x] = a; });
+#pragma GCC unroll 4
+        for (int y = 0; y < Y::kOut; ++y) {
+            if (!kWhole && y >= rows)
+                break;
             float *to = t.dst + z * t.z + y * t.y;
             const float *add = t.residual ? t.residual + z * t.residual_z + y * t.residual_y : nullptr;
-            X::output([&](int k) { return load(by_y + (y * kRow + k) * kBlock); },
-                      [&](int x, vf16 a) {
+            X::output([&](int k) __attribute__((always_inline)) { return by_y[y][k]; },
+                      [&](int x, vf16 a) __attribute__((always_inline)) {
                           if (!kWhole && x >= positions)
                               return;
                           if (add)
