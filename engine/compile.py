@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,12 @@ from voxelrt.graph.passes import expand_functions
 from voxelrt.graph.spec import opset_of
 from voxelrt.graph.specialise import refine, specialise
 from voxelrt.kernels.common import native
+from voxelrt.memory_size import parse_size
 from voxelrt.models.load import Model, load
 from voxelrt.plan import parity
 from voxelrt.plan.assembly import sections_of
 from voxelrt.plan.batch import mark_batched
+from voxelrt.plan.choice import Choice
 from voxelrt.plan.file import SectionKind, assemble
 from voxelrt.plan.lowering.builder import Builder, Unsupported, WeightTable, supports
 from voxelrt.plan.memory import plan_arena
@@ -33,6 +35,7 @@ from voxelrt.plan.plan import ParityLine, Placement, Plan, PlanInfo
 from voxelrt.plan.portable import read_graph
 from voxelrt.plan.schedule import Schedule, Variant
 from voxelrt.plan.tail import Tail
+from voxelrt.plan.tuning import MODES, Tuner
 from voxelrt.runtime.sample import recipe_sample
 
 Array = NDArray[Any]
@@ -46,6 +49,7 @@ FALLBACKS = ("onnxruntime", "error")
 @dataclass(frozen=True)
 class _Options:
     fallback: str
+    choice: Choice
     fuse: bool = True
     share: bool = True
 
@@ -69,6 +73,9 @@ def compile(
     samples: Sequence[Mapping[str, Array]] = (),
     reference: Sequence[tuple[Mapping[str, Array], Mapping[str, Array]]] = (),
     threads: int | None = None,
+    tune: str = "fast",
+    weights_memory: int | str | None = None,
+    progress: Callable[[str], None] | None = None,
 ) -> Plan:
     """Compile a trained model for this machine.
 
@@ -85,10 +92,16 @@ def compile(
     samples : real inputs as the network takes them; with them labels are compared too.
     reference : (inputs, outputs) that the source framework stored; measures the import.
     threads : compute threads (default: all that this process may use).
+    tune : how algorithms are chosen: ``off`` by a model of their cost, the same on every machine; ``fast`` times the
+        best few of the long steps; ``full`` times more of them, longer. Times are kept in the cache folder.
+    weights_memory : what packed convolution weights may take at most, in bytes or as ``400MiB``; fast algorithms need
+        up to eight times the network's own weights. Slower ones are taken until they fit.
+    progress : called with a line of text before each long step.
 
     Raises
     ------
-    UsageError : wrong options or shapes. UnsupportedError : nodes that nothing here can run, all named.
+    UsageError : wrong options or shapes, or weights that do not fit. UnsupportedError : nodes that nothing here can
+        run, all named.
     ParityError : the plan's answer departs from the network's own; names the first node that does.
     """
     if device not in ("auto", "cpu"):
@@ -97,6 +110,9 @@ def compile(
         raise UsageError(f"precision {precision!r} is not available; choose from {', '.join(PRECISIONS)}")
     if fallback not in FALLBACKS:
         raise UsageError(f"fallback {fallback!r} is unknown; choose from {', '.join(FALLBACKS)}")
+    if tune not in MODES:
+        raise UsageError(f"tune {tune!r} is unknown; choose from {', '.join(MODES)}")
+    limit = None if weights_memory is None else parse_size(weights_memory, "weights_memory")
     loaded = model if isinstance(model, Model) else load(model)
     sets = [shapes or {}] if shapes is None or isinstance(shapes, Mapping) else list(shapes)
     info = PlanInfo(
@@ -108,11 +124,15 @@ def compile(
         settings={
             "shapes": _asked(loaded.graph, sets),
             "fallback": fallback,
+            "tune": tune,
+            "weights_memory": limit,
             "constants": {k: _constant_text(v) for k, v in (constants or {}).items()},
         },
         recipe=loaded.recipe_text,
     )
-    plan = _compile(loaded.graph, sets, constants or {}, _Options(fallback), info, threads)
+    timer = None if tune == "off" else Tuner(tune, threads, progress)
+    options = _Options(fallback, Choice(timer, limit))
+    plan = _compile(loaded.graph, sets, constants or {}, options, info, threads)
     if not verify:
         return _with_parity(plan, [ParityLine(name, "pending") for name in ("import", "plan", "labels")], threads)
     lines = _measure(plan, loaded, sets[0], constants or {}, precision, samples, reference)
@@ -127,15 +147,18 @@ def _compile(
     info: PlanInfo,
     threads: int | None,
 ) -> Plan:
-    weights = WeightTable()
-    variants: list[Variant] = []
-    islands: list[bytes] = []
-    tails: list[Tail | None] = []
-    for shape_set in sets:
-        lowered = _variant(graph, shape_set, constants, options, weights, islands)
-        variants.append(lowered.variant)
-        tails.append(lowered.tail)
-        info.placements = info.placements or lowered.placements
+    while True:
+        weights = WeightTable()
+        variants: list[Variant] = []
+        islands: list[bytes] = []
+        tails: list[Tail | None] = []
+        for shape_set in sets:
+            lowered = _variant(graph, shape_set, constants, options, weights, islands)
+            variants.append(lowered.variant)
+            tails.append(lowered.tail)
+            info.placements = info.placements or lowered.placements
+        if not options.choice.shrink():
+            break
     info.settings = {**info.settings, "tails": [None if tail is None else asdict(tail) for tail in tails]}
     sections = sections_of(graph, Schedule(weights.weights, variants), _pack_islands(islands), info)
     return Plan(assemble(sections), threads=threads, checksums=False)
@@ -192,7 +215,7 @@ def _lower(model: ir.Model, options: _Options, weights: WeightTable, islands: li
             model.graph, segments[-1], len(islands) + sum(s.backend != "native" for s in segments) - 1
         )
     native_nodes = {node for s in segments if s.backend == "native" for node in s.nodes}
-    builder = Builder(model.graph, weights, native_nodes=native_nodes, fuse=options.fuse)
+    builder = Builder(model.graph, weights, native_nodes=native_nodes, fuse=options.fuse, choice=options.choice)
     for segment in segments:
         if segment.backend == "native":
             for node in segment.nodes:
@@ -295,7 +318,8 @@ def recompile(plan: Plan, shapes: Mapping[str, tuple[int, ...]], taps: Sequence[
         name: np.array(c["values"], native.numpy_dtype(native.DTYPES[c["dtype"]])).reshape(c["shape"])
         for name, c in settings["constants"].items()
     }
-    options = _Options(settings["fallback"], fuse=not taps, share=not taps)
+    choice = Choice(weights_memory=settings.get("weights_memory"))  # for one run at another shape: not timed
+    options = _Options(settings["fallback"], choice, fuse=not taps, share=not taps)
     info = replace(plan.info, placements=[], parity=[ParityLine("plan", "pending")])
     info.settings = {**settings, "shapes": {name: list(shape) for name, shape in shapes.items()}}
     if taps:

@@ -21,6 +21,9 @@ from voxelrt.commands.options import (
     QuietOption,
     ShapeOption,
     ThreadsOption,
+    Tune,
+    TuneOption,
+    WeightsMemoryOption,
     parse_shapes,
 )
 from voxelrt.errors import OutputError, UsageError
@@ -41,6 +44,8 @@ def compile_command(
     ] = True,
     describe: Annotated[bool, typer.Option("--describe", help="Say where every node runs and why.")] = False,
     threads: ThreadsOption = None,
+    tune: TuneOption = Tune.FAST,
+    weights_memory: WeightsMemoryOption = None,
     json: JsonOption = None,
     quiet: QuietOption = False,
 ) -> None:
@@ -53,6 +58,8 @@ def compile_command(
       voxelrt compile net.onnx -o net.vxp --shape input=1,1,128,128,128
 
       voxelrt compile net.onnx -o net.vxp --shape input=1:4:8,1,96,96,96 --fallback error
+
+      voxelrt compile net.onnx -o net.vxp --tune full --weights-memory 400MiB
     """
     # Importers and passes take a second to import, which `voxelrt --help` should not cost.
     from voxelrt.compile import compile as compile_model
@@ -76,6 +83,9 @@ def compile_command(
             verify=verify,
             fallback=fallback.value,
             threads=threads,
+            tune=tune.value,
+            weights_memory=weights_memory,
+            progress=say,
         )
         say("writing")
         plan.save(out)

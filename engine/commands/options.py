@@ -28,6 +28,14 @@ class Precision(StrEnum):
     FP32 = "fp32"
 
 
+class Tune(StrEnum):
+    """How the algorithms of long steps are chosen."""
+
+    OFF = "off"
+    FAST = "fast"
+    FULL = "full"
+
+
 class Fallback(StrEnum):
     """What becomes of nodes without a kernel of ours."""
 
@@ -37,6 +45,20 @@ class Fallback(StrEnum):
 
 DeviceOption = Annotated[Device, typer.Option("--device", help="Where to run.")]
 PrecisionOption = Annotated[Precision, typer.Option("--precision", help="In what arithmetic.")]
+TuneOption = Annotated[
+    Tune,
+    typer.Option(
+        "--tune", help="Choose algorithms by a cost model (off), or time the best few (fast) or more (full) here."
+    ),
+]
+WeightsMemoryOption = Annotated[
+    str | None,
+    typer.Option(
+        "--weights-memory",
+        metavar="SIZE",
+        help="What packed weights may take at most, such as 400MiB; slower algorithms are taken until they fit.",
+    ),
+]
 FallbackOption = Annotated[
     Fallback,
     typer.Option(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from voxelrt.kernels.common import native
+from voxelrt.kernels.conv3d.algorithm import SHARED
 from voxelrt.plan.file import SectionKind
 from voxelrt.plan.schedule import BLOCKED16, RECORDS, TABLES, Kind
 
@@ -57,9 +58,11 @@ def step_rows(plan: Plan, variant: int = 0) -> list[dict[str, Any]]:
         results = [o for o in operands[int(step["inputs"]) :] if o["kind"] != Kind.NONE]
         names = found["names"][int(step["first_name"]) : int(step["first_name"]) + int(step["name_count"])]
         kernel = _string(found, step["kernel"])
+        start = int(step["params_offset"])
         rows.append(
             {
                 "kernel": kernel,
+                "algorithm": _algorithm(kernel, bytes(found["params"][start : start + int(step["params_bytes"])])),
                 "nodes": [_string(found, n) for n in names],
                 "result": ", ".join(_shape(o) for o in results),
                 "flops": int(step["flops"]),
@@ -67,6 +70,15 @@ def step_rows(plan: Plan, variant: int = 0) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def _algorithm(kernel: str, params: bytes) -> str:
+    """How a step computes, where a kernel knows several ways."""
+    if kernel != "conv3d.winograd":
+        return ""
+    values = native.kernels()[kernel].unpack(params)
+    tile, block = (",".join(str(int(v)) for v in values[name]) for name in ("tile", "block"))
+    return f"F({tile}){' shared' if values['algorithm'] == SHARED else ''}, blocks of {block}"
 
 
 def describe(plan: Plan) -> str:
@@ -86,7 +98,9 @@ def describe(plan: Plan) -> str:
     lines.append("steps of variant 0:")
     for number, row in enumerate(step_rows(plan)):
         work = f"{row['flops'] / 1e9:.2f} GFLOP" if row["flops"] else f"{row['bytes'] / 1e6:.1f} MB"
-        lines.append(f"  {number:3d} {row['kernel']:24s} {row['result']:34s} {work:>14s}  {' + '.join(row['nodes'])}")
+        how = f"  [{row['algorithm']}]" if row["algorithm"] else ""
+        names = " + ".join(row["nodes"])
+        lines.append(f"  {number:3d} {row['kernel']:24s} {row['result']:34s} {work:>14s}  {names}{how}")
     lines.append("parity:")
     for line in info.parity:
         figure = f": relative {line.relative:.2e}, maximum {line.maximum:.2e}" if line.relative is not None else ""

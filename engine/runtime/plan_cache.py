@@ -103,7 +103,7 @@ def cached_plan(
     tell("loading the model")
     model = load(source, progress=tell)
     tell(f"compiling {model.name}")
-    plan = compile_model(model, precision=precision, shapes=shapes, fallback=fallback, threads=threads)
+    plan = compile_model(model, precision=precision, shapes=shapes, fallback=fallback, threads=threads, progress=tell)
     if place is not None:
         # A cache that cannot be written to costs time, not results.
         with suppress(OSError, OutputError):
@@ -131,8 +131,8 @@ def file_digest(path: Path) -> str:
 def _compiler_digest() -> str:
     """SHA-256 of the sources that make plans."""
     digest = hashlib.sha256()
-    engine, models = Path(__file__).parent.parent, SHIPPED.parent
-    for folder in (engine / "graph", engine / "plan", models / "formats"):
+    engine, models, kernels = Path(__file__).parent.parent, SHIPPED.parent, Path(native.__file__).parents[1]
+    for folder in (engine / "graph", engine / "plan", models / "formats", kernels):
         for source in sorted(folder.rglob("*.py")):
             digest.update(source.read_bytes())
     digest.update((engine / "compile.py").read_bytes())

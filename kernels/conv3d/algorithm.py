@@ -86,6 +86,21 @@ def algorithms(p: Problem) -> list[Algorithm]:
     return sorted(found, key=lambda a: a.cycles)
 
 
+def neighbours(a: Algorithm, p: Problem) -> list[Algorithm]:
+    """The same with other blocks of tiles, which the model finds no better."""
+    if a.params["algorithm"] != PRIVATE:
+        return []
+    t, (z, y, x) = _tiles(p, a.params["tile"]), a.params["block"]
+    others = {
+        (1, y, x),
+        (1, y, max(1, x // 2)),
+        (1, min(2 * y, t.grid[1]), x),
+        (1, 1, x),
+        (z, y, min(2 * x, t.grid[2])),
+    }
+    return [_algorithm(PRIVATE, a.params["tile"], box, a.cycles, t) for box in sorted(others - {(z, y, x)})]
+
+
 def _direct(p: Problem) -> Algorithm:
     taps = math.prod(p.kernel) * p.channels // p.groups
     products = p.batch * math.prod(p.size) * taps * _blocks(p.outputs)
@@ -123,7 +138,7 @@ def _tiles(p: Problem, tile: Size) -> _Tiles:
         inputs,
         points * p.channels * blocks_out * BLOCK * 4,
         count * points * p.channels * blocks_out / 2 / 0.8,
-        count * points * (7 * blocks_in + 4 * blocks_out),
+        count * points * (8 * blocks_in + 4 * blocks_out) * (1.4 if any(a[0] == 9 for a in axes) else 1.0),
     )
 
 
@@ -131,7 +146,9 @@ def _source_cycles(p: Problem, tile: Size, box: Size) -> float:
     """Reading the source with the borders that neighbouring blocks share, and writing the result."""
     read = math.prod((b * m * s + k - s) / (b * m) for b, m, s, k in zip(box, tile, p.stride, p.kernel, strict=True))
     positions = p.batch * math.prod(p.size) * BLOCK * 4
-    return positions * (read * _blocks(p.channels) + _blocks(p.outputs)) / _FAR
+    once = math.prod(p.stride)  # the rest of what is read lies in a cache since a neighbour has read it
+    far = positions * (once * _blocks(p.channels) + _blocks(p.outputs)) / _FAR
+    return far + positions * (read - once) * _blocks(p.channels) / _NEAR
 
 
 def _boxes(grid: Size, most: int) -> Iterator[Size]:
@@ -141,7 +158,7 @@ def _boxes(grid: Size, most: int) -> Iterator[Size]:
                 yield z, y, x
 
 
-def _algorithm(p: Problem, kind: int, tile: Size, box: Size, cycles: float, tiles: _Tiles) -> Algorithm:
+def _algorithm(kind: int, tile: Size, box: Size, cycles: float, tiles: _Tiles) -> Algorithm:
     params = {"algorithm": kind, "tile": tile, "block": box}
     return Algorithm("conv3d.winograd", params, cycles, tiles.weight_bytes)
 
@@ -150,18 +167,21 @@ def _private(p: Problem, tile: Size) -> Algorithm:
     """A block of tiles to a thread; every block reads all weights."""
     t = _tiles(p, tile)
     slot = max(_blocks(p.channels), _blocks(p.outputs)) * BLOCK * 4
-    most = max(_FEWEST_TILES, min(_MOST_TILES, _CACHE_BYTES // ((t.points + 1) * slot)))
-    rate = 40.0 if t.weight_bytes < _CACHE_BYTES / 2 else _NEAR
+    # Weights that fit stay in the cache beside the tiles; others pass through it.
+    stay = t.weight_bytes < 0.7 * _CACHE_BYTES
+    room = _CACHE_BYTES - (t.weight_bytes if stay else 0.3 * _CACHE_BYTES)
+    most = int(max(_FEWEST_TILES, min(_MOST_TILES, room // ((t.points + 1) * slot))))
+    rate = 40.0 if stay else _NEAR
 
     def cycles(box: Size) -> float:
         size = math.prod(box)
         runs = -(-size // 14) * 14 / size  # rows of the register tile that hold nothing
         weights = t.count / size * t.weight_bytes / rate
         products = t.products * (0.8 + 0.2 * runs)
-        return max(products, weights) + 0.3 * min(products, weights) + t.transforms + _source_cycles(p, tile, box)
+        return max(products, weights) + 0.5 * min(products, weights) + t.transforms + _source_cycles(p, tile, box)
 
     best = min(_boxes(t.grid, most), key=cycles)
-    return _algorithm(p, PRIVATE, tile, best, cycles(best), t)
+    return _algorithm(PRIVATE, tile, best, cycles(best), t)
 
 
 def _shared(p: Problem, tile: Size) -> Algorithm:
@@ -177,4 +197,4 @@ def _shared(p: Problem, tile: Size) -> Algorithm:
     blocks = math.prod(-(-g // b) for g, b in zip(t.grid, size, strict=True)) * p.batch
     moved = 2 * t.count * each / _NEAR + blocks * t.weight_bytes / _FAR
     cycles = max(t.products, moved) + 0.5 * min(t.products, moved) + t.transforms + _source_cycles(p, tile, size)
-    return _algorithm(p, SHARED, tile, size, cycles, t)
+    return _algorithm(SHARED, tile, size, cycles, t)

@@ -115,7 +115,7 @@ struct TwoOfThreeByTwo {
 // Four outputs: points ±3/4, ±3/2, ∞ of the even inputs.
 struct FourOfThreeByTwo {
     static constexpr int kTaps = 3, kStride = 2, kOut = 4, kIn = 9, kPoints = 9;
-    static constexpr int kParts = 4, kPart[] = {0, 2, 4, 5, 9};
+    static constexpr int kParts = 5, kPart[] = {0, 2, 4, 5, 7, 9};
     template <int kWhich, class L, class S> static inline void input_part(L load, S store) {
         if constexpr (kWhich < 2) {
             constexpr float other = kWhich == 0 ? kFar2 : kNear2, point = kWhich == 0 ? kNear : kFar;
@@ -125,8 +125,9 @@ struct FourOfThreeByTwo {
         } else if constexpr (kWhich == 2) {
             store(4, more(less(load(8), kBoth, load(4)), kProduct, load(0)));
         } else {
-            for (int i = 0; i < 4; ++i)
-                store(5 + i, load(2 * i + 1));
+            constexpr int first = 2 * (kWhich - 3);
+            store(5 + first, load(2 * first + 1));
+            store(6 + first, load(2 * first + 3));
         }
     }
     template <class L, class S> static inline void input(L load, S store) {
@@ -134,6 +135,7 @@ struct FourOfThreeByTwo {
         input_part<1>(load, store);
         input_part<2>(load, store);
         input_part<3>(load, store);
+        input_part<4>(load, store);
     }
     template <class L, class S> static inline void output(L load, S store) {
         const vf16 a = load(0), b = load(1), c = load(2), d = load(3);

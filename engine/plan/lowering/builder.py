@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from voxelrt.errors import ShapeError, UsageError
 from voxelrt.kernels.common import native
+from voxelrt.plan.choice import Choice
 from voxelrt.plan.schedule import (
     BLOCKED16,
     HOST_STEP,
@@ -57,16 +58,14 @@ class WeightTable:
         self._known: dict[tuple[Any, ...], int] = {}
         self._digests: dict[int, tuple[NDArray[Any], bytes]] = {}  # keeps the array, so that its id stays its own
 
-    def key(self, raw: NDArray[Any], kernel: str, params: bytes) -> tuple[Any, ...]:
+    def digest(self, raw: NDArray[Any]) -> bytes:
+        """SHA-256 of a weight's bytes."""
         if id(raw) not in self._digests:
             self._digests[id(raw)] = (raw, hashlib.sha256(np.ascontiguousarray(raw).view(np.uint8).data).digest())
-        return (self._digests[id(raw)][1], raw.shape, raw.dtype.str, kernel, params)
-
-    def __contains__(self, key: tuple[Any, ...]) -> bool:
-        return key in self._known
+        return self._digests[id(raw)][1]
 
     def add(self, raw: NDArray[Any], kernel: str, params: bytes) -> int:
-        key = self.key(raw, kernel, params)
+        key = (self.digest(raw), raw.shape, raw.dtype.str, kernel, params)
         if key not in self._known:
             self._known[key] = len(self.weights)
             self.weights.append(Weight(np.ascontiguousarray(raw), kernel, params))
@@ -91,6 +90,7 @@ class Builder:
     weights : the table that all variants share.
     native_nodes : the nodes that are lowered here; a fusion never reaches past them. None means all.
     fuse : whether a rule may absorb the node behind it.
+    choice : picks the algorithms of convolutions.
     """
 
     def __init__(
@@ -100,10 +100,12 @@ class Builder:
         *,
         native_nodes: Collection[ir.Node] | None = None,
         fuse: bool = True,
+        choice: Choice | None = None,
     ) -> None:
         self.graph = graph
         self.weights = weights
         self.fuse = fuse
+        self.choice = choice or Choice()
         self.steps: list[Step] = []
         self.buffers: list[int] = []
         self.absorbed: set[ir.Node] = set()
@@ -241,10 +243,6 @@ class Builder:
             raise Unsupported(str(error)) from error
         slot = self.weights.add(array, kernel, packed)
         return self._dense(Kind.WEIGHT, slot, (size // 4,), native.DTYPES["float32"])
-
-    def knows_weight(self, array: NDArray[Any], kernel: str, /, **params: Any) -> bool:
-        """Whether a constant is among the weights already, packed for this kernel."""
-        return self.weights.key(array, kernel, native.kernels()[kernel].pack(params)) in self.weights
 
     # ---- steps ----
 

@@ -18,7 +18,6 @@ from voxelrt.plan.schedule import BLOCKED16, LINEAR, Operand
 FLOAT32 = native.DTYPES["float32"]
 FEW = 4  # channels up to which a first layer stays LINEAR
 FEW_OUT = 8  # and up to which a last one does
-SHARING = 1.5  # how much slower a step may be for weights that are there already
 
 
 @lowers("Conv")
@@ -102,7 +101,7 @@ def _direct(
         "output_channel_offset": 0,
         "precision": 0,
     }
-    way = _algorithm(b, raw, _algorithms(first, second, volume, shape, groups), params)
+    way = _algorithm(b, raw, (first, second), volume, shape, groups)
     packed = b.weight(raw, way.kernel, **{**params, **way.packing})
     b.step(
         way.kernel,
@@ -115,23 +114,23 @@ def _direct(
         b.offer_sums(volume)
 
 
-def _algorithms(first: Operand, second: Operand | None, target: Operand, shape: Window, groups: int) -> list[Algorithm]:
-    """The algorithms for these operands, the cheapest first."""
+def _algorithm(
+    b: Builder,
+    raw: np.ndarray[Any, Any],
+    sources: Sequence[Operand | None],
+    target: Operand,
+    shape: Window,
+    groups: int,
+) -> Algorithm:
+    """The builder's choice among the algorithms for these operands."""
+    first, second = sources
+    assert first is not None
     channels = first.dims[1] if second is None else -(-first.dims[1] // native.BLOCK) * native.BLOCK + second.dims[1]
     z, y, x = target.dims[2:]
-    problem = Problem(
-        target.dims[0], channels, target.dims[1], (z, y, x), shape.kernel, shape.stride, shape.dilation, groups
-    )
+    problem = Problem(1, channels, target.dims[1], (z, y, x), shape.kernel, shape.stride, shape.dilation, groups)
     blocked = first.layout == BLOCKED16 and target.layout == BLOCKED16
-    return [a for a in algorithms(problem) if blocked or a.params["algorithm"] == DIRECT]
-
-
-def _algorithm(b: Builder, raw: np.ndarray[Any, Any], found: Sequence[Algorithm], params: dict[str, Any]) -> Algorithm:
-    """The cheapest; or one nearly as cheap whose weights another variant has packed already."""
-    for way in found:
-        if way.cycles < SHARING * found[0].cycles and b.knows_weight(raw, way.kernel, **{**params, **way.packing}):
-            return way
-    return found[0]
+    found = [a for a in algorithms(problem) if blocked or a.params["algorithm"] == DIRECT]
+    return b.choice.pick(b.weights.digest(raw), problem, found)
 
 
 def _linear(
