@@ -28,7 +28,7 @@ _TILES = {
     ((1, 3, 3), (1, 2, 2)): ((1, 4, 4), (1, 2, 2)),
 }
 _CACHE_BYTES = 1280 << 10  # of a core's second cache, for a block of tiles
-_SHARED_BYTES = 48 << 20  # for a block that all threads share
+_SHARED_BYTES = (12 << 20, 24 << 20, 48 << 20)  # for a block that all threads share; the last may leave the caches
 _NEAR, _FAR = 8.0, 5.0  # bytes a cycle from the shared cache and from memory
 _FEWEST_TILES, _MOST_TILES = 6, 32
 
@@ -82,7 +82,7 @@ def algorithms(p: Problem) -> list[Algorithm]:
     found = [_direct(p)]
     if p.groups == 1 and p.dilation == (1, 1, 1) and min(p.channels, p.outputs, *p.size) > 0:
         for tile in _TILES.get((p.kernel, p.stride), ()):
-            found += [_private(p, tile), _shared(p, tile)]
+            found += [_private(p, tile), *_shared(p, tile)]
     return sorted(found, key=lambda a: a.cycles)
 
 
@@ -184,17 +184,26 @@ def _private(p: Problem, tile: Size) -> Algorithm:
     return _algorithm(PRIVATE, tile, best, cycles(best), t)
 
 
-def _shared(p: Problem, tile: Size) -> Algorithm:
-    """A large block that all threads take through each phase: weights are read once a block, tiles go to memory."""
+def _shared(p: Problem, tile: Size) -> list[Algorithm]:
+    """Large blocks that all threads take through each phase: weights are read once a block, tiles lie far away."""
     t = _tiles(p, tile)
     each = t.points * (_blocks(p.channels) + _blocks(p.outputs)) * BLOCK * 4
-    most = max(8, _SHARED_BYTES // each)
-    box = list(t.grid)
+    found: dict[Size, Algorithm] = {}
+    for limit in _SHARED_BYTES:
+        box = _shared_box(t.grid, max(8, limit // each))
+        size = math.prod(box)
+        blocks = math.prod(-(-g // b) for g, b in zip(t.grid, box, strict=True)) * p.batch
+        moved = 2 * t.count * each / (_NEAR if size * each <= _SHARED_BYTES[-2] else _FAR)
+        moved += blocks * t.weight_bytes / _FAR
+        cycles = max(t.products, moved) + 0.5 * min(t.products, moved) + t.transforms + _source_cycles(p, tile, box)
+        found.setdefault(box, _algorithm(SHARED, tile, box, cycles, t))
+    return list(found.values())
+
+
+def _shared_box(grid: Size, most: int) -> Size:
+    """The largest box of so many tiles, halved along its longest axes."""
+    box = list(grid)
     while math.prod(box) > most:
         axis = max(range(3), key=lambda a: (box[a], -a))
         box[axis] = -(-box[axis] // 2)
-    size = (box[0], box[1], box[2])
-    blocks = math.prod(-(-g // b) for g, b in zip(t.grid, size, strict=True)) * p.batch
-    moved = 2 * t.count * each / _NEAR + blocks * t.weight_bytes / _FAR
-    cycles = max(t.products, moved) + 0.5 * min(t.products, moved) + t.transforms + _source_cycles(p, tile, size)
-    return _algorithm(SHARED, tile, size, cycles, t)
+    return box[0], box[1], box[2]
