@@ -25,7 +25,8 @@ from voxelrt.kernels.conv3d.algorithm import PRIVATE, Algorithm, Problem, neighb
 
 MODES = ("off", "fast", "full")
 WORTH = 5e6  # cycles of a step below which no time is spent on choosing
-RIVAL = {"fast": 1.6, "full": 4.0}  # times the model's best: algorithms beyond are not run
+RIVAL = {"fast": 1.4, "full": 3.0}  # times the model's best: algorithms beyond are not run
+RIVALS = {"fast": 4, "full": 16}  # nor more than so many
 NOMINAL = 3e9  # cycles a second, to say seconds in the model's unit
 ROUNDS = {"fast": 2, "full": 5}
 
@@ -54,7 +55,8 @@ class Tuner:
         if best < WORTH or len(found) == 1:
             return list(found)
         rivals = [a for a in found if a.cycles < RIVAL[self._mode] * best]
-        rivals += [n for a in rivals for n in neighbours(a, problem)] if self._mode == "full" else []
+        rivals += [n for a in rivals[:2] for n in neighbours(a, problem)] if self._mode == "full" else []
+        rivals = rivals[: RIVALS[self._mode]]
         key = json.dumps([list(astuple(problem)), [[a.kernel, a.params] for a in rivals]])
         digest = hashlib.sha256(key.encode()).hexdigest()[:24]
         cycles = self._known.get(digest)
