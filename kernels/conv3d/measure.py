@@ -1,7 +1,7 @@
-"""What the direct convolutions reach at the shapes of real networks, without packing and layout changes.
+"""What the convolutions reach at the shapes of real networks, without packing and layout changes.
 
-``python -m voxelrt.kernels.conv3d.measure [ROW ...]`` prints one line a row: one thread, processor time (so that a busy
-machine distorts less), the median of five runs.
+``python -m voxelrt.kernels.conv3d.measure [ROW ...]`` prints one line a row: the direct algorithm and the one that the
+cost model takes; one thread, processor time (so that a busy machine distorts less), the median of five runs, in turn.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from voxelrt.kernels.common import native
 from voxelrt.kernels.common.kernel import Array
 from voxelrt.kernels.common.native import BLOCK, BLOCKED16, Operand
 from voxelrt.kernels.conv3d import cpu as ordinary
+from voxelrt.kernels.conv3d.algorithm import Algorithm, algorithms
 from voxelrt.kernels.conv_transpose3d import cpu as transposed
 
 FEW = ordinary.MOST_PLANES
@@ -65,58 +66,89 @@ def _volume(channels: int, size: int, planes: bool) -> Operand:
         array: Array = native.aligned_empty((1, channels, size, size, size), np.float32)
     else:
         array = native.aligned_empty((1, -(-channels // BLOCK), size, size, size, BLOCK), np.float32)
-    array[...] = np.float32(0.5)
+    array[...] = np.float32(0.5)  # touched, so that no page is new to a run
     return Operand(array) if planes else Operand(array, BLOCKED16, channels)
 
 
-def _step(row: Row) -> tuple[str, list[Any], Operand, dict[str, Any]]:
-    """The kernel, inputs, output and parameters of a row."""
+@dataclass(frozen=True)
+class _Step:
+    kernel: str
+    inputs: list[Any]
+    target: Operand
+    values: dict[str, Any]
+
+
+def _transposed(row: Row) -> _Step:
+    shape, taps = (1, row.inputs, *(row.size,) * 3), (row.kernel,) * 3
     pad = (row.kernel - 1) // 2
-    taps = (row.kernel,) * 3
-    shape = (1, row.inputs, row.size, row.size, row.size)
+    values = ordinary.parameters(
+        np.broadcast_to(np.float32(0), shape), taps, row.stride, pad, 1, groups=1, activation=0, alpha=0.0, beta=0.0
+    )
+    values = {k: v for k, v in values.items() if k not in ("channels0", "output_channel_offset")}
+    values["output_padding"] = (row.kernel % 2,) * 3
+    weights = np.full((row.inputs, row.outputs, *taps), 0.01, np.float32)
+    packed = native.pack_weight("conv_transpose3d.direct", weights, **values)
+    target = _volume(row.outputs, transposed.output_size(shape, values)[0], False)
+    bias = np.zeros(row.outputs, np.float32)
+    return _Step("conv_transpose3d.direct", [_volume(row.inputs, row.size, False), packed, bias], target, values)
+
+
+def _ways(row: Row) -> tuple[list[_Step], Algorithm]:
+    """The direct step and, where it is another, the one that the model takes."""
+    shape, taps = (1, row.inputs, *(row.size,) * 3), (row.kernel,) * 3
     values = ordinary.parameters(
         np.broadcast_to(np.float32(0), shape),
         taps,
         row.stride,
-        pad,
+        (row.kernel - 1) // 2,
         1,
         groups=1,
         activation=0,
         alpha=0.0,
         beta=0.0,
     )
-    name, weights = "conv3d.direct", np.full((row.outputs, row.inputs, *taps), 0.01, np.float32)
+    out = (1, row.outputs, *ordinary.output_size(shape, values))
+    found = algorithms(ordinary.problem(shape, 0, values, out))
+    direct = next(a for a in found if a.kernel == "conv3d.direct")
+    best = found[0] if min(row.inputs, row.outputs) > FEW else direct
+    source, target = _volume(row.inputs, row.size, row.inputs <= FEW), _volume(row.outputs, out[2], row.outputs <= FEW)
+    weights, bias = np.full((row.outputs, row.inputs, *taps), 0.01, np.float32), np.zeros(row.outputs, np.float32)
+    steps = []
+    for way in (direct, best) if best is not direct else (direct,):
+        given = {**values, **way.params}
+        packed = native.pack_weight(way.kernel, weights, **{**values, **way.packing})
+        steps.append(_Step(way.kernel, [source, None, packed, bias], target, given))
+    return steps, best
+
+
+def measure(row: Row, repeats: int = 5) -> tuple[list[float], str]:
+    """Milliseconds of the direct algorithm and, where there is another, of the best; and the best one's name."""
     if row.up:
-        name, weights = "conv_transpose3d.direct", np.full((row.inputs, row.outputs, *taps), 0.01, np.float32)
-        values = {k: v for k, v in values.items() if k not in ("channels0", "output_channel_offset")}
-        values["output_padding"] = (row.kernel % 2,) * 3
-    size = (transposed if row.up else ordinary).output_size(shape, values)[0]
-    source = _volume(row.inputs, row.size, row.inputs <= FEW and not row.up)
-    target = _volume(row.outputs, size, row.outputs <= FEW and not row.up)
-    packed, bias = native.pack_weight(name, weights, **values), np.zeros(row.outputs, np.float32)
-    return name, [source, packed, bias] if row.up else [source, None, packed, bias], target, values
-
-
-def measure(row: Row, repeats: int = 5) -> tuple[float, float]:
-    """Milliseconds and GFLOP/s of a row."""
-    name, inputs, target, values = _step(row)
-    pool, times = native.Pool(1), []
+        steps, name = [_transposed(row)], "direct"
+    else:
+        steps, best = _ways(row)
+        name = str(best)
+    pool = native.Pool(1)
+    times: list[list[float]] = [[] for _ in steps]
     for _ in range(repeats):
-        start = time.process_time()
-        native.run_kernel(name, inputs, [target], pool, **values)
-        times.append(time.process_time() - start)
-    positions = row.size**3 if row.up else target.array.shape[2] ** 3
-    flops = 2.0 * positions * row.inputs * row.outputs * row.kernel**3
-    median = statistics.median(times)
-    return median * 1e3, flops / median / 1e9
+        for step, taken in zip(steps, times, strict=True):
+            start = time.process_time()
+            native.run_kernel(step.kernel, step.inputs, [step.target], pool, **step.values)
+            taken.append((time.process_time() - start) * 1e3)
+    return [statistics.median(taken) for taken in times], name
 
 
 def main() -> None:
     """Print the rows whose names hold one of the arguments, or all."""
     for row in ROWS:
         if len(sys.argv) == 1 or any(word in row.name for word in sys.argv[1:]):
-            time_ms, rate = measure(row)
-            print(f"{row.name:28s} {time_ms:9.2f} ms {rate:7.1f} GFLOP/s  {native.isa()}", flush=True)
+            times, name = measure(row)
+            positions = row.size**3 if row.up else (row.size // row.stride) ** 3
+            flops = 2.0 * positions * row.inputs * row.outputs * row.kernel**3
+            text = f"{row.name:28s} {times[0]:8.2f} ms {flops / times[0] / 1e6:6.0f} GFLOP/s"
+            if len(times) > 1:
+                text += f" {times[1]:8.2f} ms {times[0] / times[1]:5.2f} times  {name}"
+            print(text, f" {native.isa()}", flush=True)
 
 
 if __name__ == "__main__":

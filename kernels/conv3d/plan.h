@@ -61,7 +61,7 @@ static bool fits(const ConvPlan &p) {
 // The largest box within the budget of what is staged, grown where that saves most of the overlap.
 static void choose_box(ConvPlan &p) {
     const ConvShape &s = p.s;
-    const int64_t widest = p.staged ? 160 : 512;
+    const int64_t widest = !p.staged ? 512 : s.taps() == 1 ? 384 : 160;
     p.box = {1, 1, ceil_div(s.out.x, ceil_div(s.out.x, widest))};
     measure_box(p);
     while (!fits(p) && p.chunk > 1)

@@ -3,9 +3,10 @@
 //     y = Aᵀ [(G w) ⊙ (Bᵀ x)]
 //
 // An algorithm for volumes is the tensor product of three of these. Each has `input` (Bᵀ), `output` (Aᵀ) and `kG`.
-// `input_part` makes points kPart[i] to kPart[i + 1] - 1 alone, so that those of all rows of a plane fit the registers. Those with interpolation (Toom and Cook; Winograd 1980) use Lagrange polynomials at the points below and
-// infinity: rows of Bᵀ are the coefficients of prod_{j≠i} (x - p_j), rows of G the powers of p_i over
-// prod_{j≠i} (p_i - p_j), columns of Aᵀ the powers of p_i. Points in pairs ±p share the even and the odd part.
+// `input_part` makes points kPart[i] to kPart[i + 1] - 1 alone, so that those of all rows of a plane fit the registers.
+// Those with interpolation (Toom and Cook; Winograd 1980) use Lagrange polynomials at the points below and infinity:
+// rows of Bᵀ are the coefficients of prod_{j≠i} (x - p_j), rows of G the powers of p_i over prod_{j≠i} (p_i - p_j),
+// columns of Aᵀ the powers of p_i. Points in pairs ±p share the even and the odd part.
 #pragma once
 
 #include "vec.h"

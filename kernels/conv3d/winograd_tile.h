@@ -9,15 +9,15 @@ namespace voxelrt::VOXELRT_ISA {
 constexpr int kMostTilePoints = 9 * 9 * 9; // of the largest kind, and the most inputs
 
 struct InputTile {
-    const float *src; // first input; rows are contiguous along x
-    int64_t z, y;     // floats between planes and rows
-    const Norm *norm; // applied on load
-    float *v;         // of the first point
-    int64_t slot;     // floats between points
-    float *work;      // kMostTilePoints blocks
+    const float *src;  // first input; rows are contiguous along x
+    int64_t z, y;      // floats between planes and rows
+    const Norm *norm;  // applied on load
+    float *v;          // of the first point
+    int64_t slot;      // floats between points
+    float *work;       // kMostTilePoints blocks
     const float *next; // first input of the tile that comes next, fetched meanwhile; or null
     int64_t next_z, next_y;
-    int next_first;    // positions of its rows that are here already
+    int next_first; // positions of its rows that are here already
 };
 
 struct OutputTile {
@@ -54,9 +54,8 @@ static inline void plane_part(const InputTile &t, const float *plane, float *to)
 #pragma GCC unroll 16
     for (int x = 0; x < kCount; ++x)
         Y::input([&](int k) __attribute__((always_inline)) { return rows[k][x]; },
-                 [&](int q, vf16 a) __attribute__((always_inline)) {
-                     store(to + (q * X::kPoints + kFirst + x) * kBlock, a);
-                 });
+                 [&](int q, vf16 a)
+                     __attribute__((always_inline)) { store(to + (q * X::kPoints + kFirst + x) * kBlock, a); });
 }
 
 template <class Y, class X, bool kNormed, int kWhich = 0>
@@ -94,9 +93,8 @@ template <class Z, class Y, class X, bool kWhole> static void output_tile(const 
         vf16 by_y[Y::kOut][kRow];
 #pragma GCC unroll 16
         for (int x = 0; x < kRow; ++x)
-            Y::output([&](int k) __attribute__((always_inline)) {
-                return load(t.work + (z * kPlane + k * kRow + x) * kBlock);
-            },
+            Y::output([&](int k) __attribute__((
+                          always_inline)) { return load(t.work + (z * kPlane + k * kRow + x) * kBlock); },
                       [&](int q, vf16 a) __attribute__((always_inline)) { by_y[q][x] = a; });
 #pragma GCC unroll 4
         for (int y = 0; y < Y::kOut; ++y) {
