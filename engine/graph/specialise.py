@@ -18,10 +18,21 @@ from voxelrt.graph.passes import (
     name_nodes,
     remove_dead_nodes,
     remove_identities,
+    unroll_loops,
+    unroll_scans,
 )
 
 Array = NDArray[Any]
-PASSES = (infer_shapes, inline_branches, fold_constants, remove_identities, fold_batch_norm, remove_dead_nodes)
+PASSES = (
+    infer_shapes,
+    inline_branches,
+    unroll_loops,
+    unroll_scans,
+    fold_constants,
+    remove_identities,
+    fold_batch_norm,
+    remove_dead_nodes,
+)
 MAX_ROUNDS = 32
 
 

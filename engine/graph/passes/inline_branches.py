@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from voxelrt.graph.edit import constant_of, free_name, names_of, replace_value
+from voxelrt.graph.bodies import Names, place, take_over
+from voxelrt.graph.edit import constant_of, names_of
 
 
 def run(model: ir.Model) -> ir.Model:
@@ -26,31 +27,8 @@ def _is_if(node: ir.Node) -> bool:
 def _inline(graph: ir.Graph, node: ir.Node, which: str) -> list[ir.Node]:
     """Move the branch in front of the node and let its results take the place of the node's outputs."""
     branch = node.attributes[which].as_graph()
-    nodes, results = list(branch), list(branch.outputs)
+    nodes = list(branch)
     node.attributes.clear()  # the names of both branches are free now
-    branch.outputs.clear()
-    taken = names_of(graph)
-    constants = list(branch.initializers.values())
-    branch.initializers.clear()
-    branch.remove(nodes)
-    for value in constants:
-        value.name = free_name(taken, str(value.name))
-        graph.register_initializer(value)
-    for inner in nodes:
-        for value in inner.outputs:
-            if value.name:
-                value.name = free_name(taken, value.name)
-    taken_nodes = {str(n.name) for n in graph.all_nodes()}
-    for inner in nodes:
-        inner.name = free_name(taken_nodes, inner.name or inner.op_type)
-    graph.insert_before(node, nodes)
-    for output, result in zip(node.outputs, results, strict=True):
-        if not replace_value(graph, output, result):
-            name = str(output.name)
-            output.name = free_name(taken, f"{name}_was")
-            bridge = ir.Node("", "Identity", [result], num_outputs=1, name=free_name(taken_nodes, f"{name}_identity"))
-            graph.insert_before(node, bridge)
-            bridge.outputs[0].name, bridge.outputs[0].type, bridge.outputs[0].shape = name, output.type, output.shape
-            output.replace_all_uses_with(bridge.outputs[0], replace_graph_outputs=True)
-            nodes.append(bridge)
-    return nodes
+    names = Names(names_of(graph), {str(n.name) for n in graph.all_nodes()})
+    results = place(graph, node, branch, [], names)
+    return nodes + take_over(graph, node, results, names)
