@@ -1,0 +1,144 @@
+"""Layers with seeded weights, put one behind the other into an ONNX graph: what the small networks here are built of.
+
+Weights follow He et al. (2015), so that activations keep their scale through any depth; norms scatter as training
+leaves them. The same seed gives the same bytes on every machine.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+from onnx_ir.tape import Tape
+
+from voxelrt.errors import UsageError
+
+OPSET = 20
+IR_VERSION = 10
+ACTIVATIONS = ("", "Relu", "LeakyRelu", "Silu", "Gelu", "Tanh", "Sigmoid")
+
+Array = NDArray[Any]
+
+
+class Layers:
+    """One network in the making.
+
+    Parameters
+    ----------
+    seed : of all weights.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._rng = np.random.default_rng(seed)
+        self._tape = Tape()
+        self._count = 0
+        self._inputs: list[ir.Value] = []
+
+    def input(self, name: str, *shape: int) -> ir.Value:
+        """A float32 input; sizes below one are refused (UsageError)."""
+        if any(size < 1 for size in shape):
+            raise UsageError(f"{name} {shape}: every size is at least one")
+        value = ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(ir.DataType.FLOAT))
+        self._inputs.append(value)
+        return value
+
+    def op(self, kind: str, *inputs: ir.Value | None, **attributes: Any) -> ir.Value:
+        """A node of one output; attributes as ONNX names them."""
+        self._count += 1
+        return self._tape.op(kind, list(inputs), attributes or None, name=f"{kind.lower()}_{self._count}")
+
+    def constant(self, values: Any, dtype: Any = np.float32) -> ir.Value:
+        """An initializer."""
+        self._count += 1
+        array = np.array(values, dtype, order="C")
+        return self._tape.initializer(ir.tensor(array, name=f"constant_{self._count}"))
+
+    def weight(self, *shape: int, fan_in: int, gain: float = 2.0) -> ir.Value:
+        """Normal numbers of variance gain / fan_in; ``gain`` is 2 in front of a rectifier, 1 elsewhere."""
+        return self.constant(self._rng.standard_normal(shape) * math.sqrt(gain / fan_in))
+
+    def near(self, value: float, count: int, spread: float = 0.1) -> ir.Value:
+        """A vector that scatters around a value."""
+        return self.constant(value + spread * self._rng.standard_normal(count))
+
+    def conv(
+        self,
+        x: ir.Value,
+        inputs: int,
+        outputs: int,
+        kernel: int,
+        *,
+        axes: int = 2,
+        stride: int = 1,
+        groups: int = 1,
+        bias: bool = True,
+        gain: float = 2.0,
+    ) -> ir.Value:
+        """A convolution padded by half its kernel."""
+        per_group = inputs // groups
+        weight = self.weight(outputs, per_group, *(kernel,) * axes, fan_in=per_group * kernel**axes, gain=gain)
+        return self.op(
+            "Conv",
+            x,
+            weight,
+            *([self.near(0.0, outputs, 0.05)] if bias else []),
+            kernel_shape=(kernel,) * axes,
+            strides=(stride,) * axes,
+            pads=(kernel // 2,) * (2 * axes),
+            group=groups,
+        )
+
+    def batch_norm(self, x: ir.Value, channels: int, scale: float = 1.0) -> ir.Value:
+        """BatchNormalization with the statistics that training would have left."""
+        variance = self.constant(np.exp(0.2 * self._rng.standard_normal(channels)))
+        parts = (self.near(scale, channels, 0.1 * scale), self.near(0.0, channels), self.near(0.0, channels))
+        return self.op("BatchNormalization", x, *parts, variance, epsilon=1e-5)
+
+    def layer_norm(self, x: ir.Value, channels: int) -> ir.Value:
+        """LayerNormalization over the last axis."""
+        return self.op(
+            "LayerNormalization", x, self.near(1.0, channels), self.near(0.0, channels), axis=-1, epsilon=1e-6
+        )
+
+    def linear(self, x: ir.Value, inputs: int, outputs: int, gain: float = 2.0) -> ir.Value:
+        """A product with a matrix and a bias, over the last axis of any number of axes."""
+        product = self.op("MatMul", x, self.weight(inputs, outputs, fan_in=inputs, gain=gain))
+        return self.op("Add", product, self.near(0.0, outputs, 0.05))
+
+    def activation(self, x: ir.Value, kind: str) -> ir.Value:
+        """One of ``ACTIVATIONS``; Silu is x·sigmoid(x), as exporters write it."""
+        if kind not in ACTIVATIONS:
+            raise UsageError(f"activation {kind!r} is unknown; choose from {', '.join(ACTIVATIONS[1:])}")
+        if kind == "Silu":
+            return self.op("Mul", x, self.op("Sigmoid", x))
+        return self.op(kind, x) if kind else x
+
+    def reshape(self, x: ir.Value, *shape: int) -> ir.Value:
+        """Another shape; one size may be -1."""
+        return self.op("Reshape", x, self.constant(shape, np.int64))
+
+    def transpose(self, x: ir.Value, *order: int) -> ir.Value:
+        """Axes in another order."""
+        return self.op("Transpose", x, perm=order)
+
+    def mean(self, x: ir.Value, axes: Sequence[int], keep: bool = False) -> ir.Value:
+        """Mean over axes."""
+        return self.op("ReduceMean", x, self.constant(axes, np.int64), keepdims=int(keep))
+
+    def finish(self, name: str, **outputs: tuple[ir.Value, Sequence[int]]) -> ir.Model:
+        """The network: outputs by name, each a value and its shape."""
+        for label, (value, shape) in outputs.items():
+            value.name, value.shape, value.type = label, ir.Shape(shape), ir.TensorType(ir.DataType.FLOAT)
+        graph = ir.Graph(
+            self._inputs,
+            [value for value, _ in outputs.values()],
+            nodes=self._tape.nodes,
+            initializers=self._tape.initializers,
+            opset_imports={"": OPSET},
+            name=name,
+        )
+        return ir.Model(graph, ir_version=IR_VERSION, producer_name="voxelrt")
