@@ -75,6 +75,7 @@ def compile(
     threads: int | None = None,
     tune: str = "fast",
     weights_memory: int | str | None = None,
+    example_inputs: Any = None,
     progress: Callable[[str], None] | None = None,
 ) -> Plan:
     """Compile a trained model for this machine.
@@ -96,6 +97,7 @@ def compile(
         best few of the long steps; ``full`` times more of them, longer. Times are kept in the cache folder.
     weights_memory : what packed convolution weights may take at most, in bytes or as ``400MiB``; fast algorithms need
         up to eight times the network's own weights. Slower ones are taken until they fit.
+    example_inputs : what a torch module is traced with, as for ``voxelrt.load``.
     progress : called with a line of text before each long step.
 
     Raises
@@ -113,8 +115,8 @@ def compile(
     if tune not in MODES:
         raise UsageError(f"tune {tune!r} is unknown; choose from {', '.join(MODES)}")
     limit = None if weights_memory is None else parse_size(weights_memory, "weights_memory")
-    loaded = model if isinstance(model, Model) else load(model)
     sets = [shapes or {}] if shapes is None or isinstance(shapes, Mapping) else list(shapes)
+    loaded = model if isinstance(model, Model) else load(model, example_inputs=example_inputs, shapes=sets[0])
     info = PlanInfo(
         name=loaded.name,
         precision=precision,
@@ -292,6 +294,7 @@ def _measure(
     """The three lines, measured at the first variant's shapes."""
     model = specialise(loaded.graph, _shape_at(shapes, 1, batch=1), constants)
     imported = ParityLine("import", "not independent", "the model is ONNX already")
+    reference = reference or [pair for pair in loaded.reference if _fits(plan, pair[0])]
     if reference:
         imported = parity.measure_import(plan, reference, precision)
     elif loaded.source.get("format") != "onnx":
@@ -303,6 +306,11 @@ def _measure(
     if samples and loaded.is_segmentation:
         labels = parity.measure_labels(plan, model, samples, loaded.threshold, loaded.channel_axis)
     return [imported, measured, labels]
+
+
+def _fits(plan: Plan, inputs: Mapping[str, Array]) -> bool:
+    """Whether inputs are of the first variant's shapes."""
+    return {io.name: tuple(io.dims) for io in plan.inputs} == {name: array.shape for name, array in inputs.items()}
 
 
 def _with_parity(plan: Plan, lines: list[ParityLine], threads: int | None) -> Plan:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import onnx
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from voxelrt.errors import ModelError, UsageError
 from voxelrt.models.fetch import fetch
+from voxelrt.models.formats.torch import SUFFIXES as TORCH_SUFFIXES
+from voxelrt.models.formats.torch import is_torch, load_torch
 from voxelrt.models.recipe import SHIPPED, load_recipe, shipped_recipes
 from voxelrt.models.recipe_schema import Recipe
+
+Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,7 @@ class Model:
     source : format, sha256 of the file, notes of the importer.
     recipe : what the bare network cannot say, where there is one.
     recipe_text : its TOML.
+    reference : what the source framework itself answered, (inputs, outputs) by name, where it was there to be asked.
     """
 
     graph: ir.Model
@@ -35,6 +41,7 @@ class Model:
     source: Mapping[str, Any] = field(default_factory=dict)
     recipe: Recipe | None = None
     recipe_text: str = ""
+    reference: Sequence[tuple[Mapping[str, Array], Mapping[str, Array]]] = ()
 
     @property
     def is_segmentation(self) -> bool:
@@ -50,19 +57,29 @@ class Model:
         return self.recipe.output.threshold if self.recipe is not None else None
 
 
-def load(source: Any, *, progress: Any = None) -> Model:
+def load(
+    source: Any,
+    *,
+    progress: Any = None,
+    example_inputs: Any = None,
+    shapes: Mapping[str, Sequence[int | tuple[int, int, int]]] | None = None,
+) -> Model:
     """Load a trained model.
 
     Parameters
     ----------
     source : a path (.onnx, frozen TensorFlow .pb, recipe .toml), the name of a shipped recipe, ONNX bytes, an
-        ``onnx.ModelProto`` or an ``onnx_ir.Model``. A recipe's model is fetched into the cache where it is not there.
+        ``onnx.ModelProto`` or an ``onnx_ir.Model``; with the extra ``[torch]`` an ``nn.Module``, an ``ExportedProgram``
+        or a file of torch (.pt2, TorchScript .pt). A recipe's model is fetched into the cache where it is not there.
     progress : called with (text) while a recipe's model is fetched.
+    example_inputs : what a torch module or TorchScript is traced with: a tensor or array, a tuple, or a mapping.
+    shapes : in place of example inputs, input name -> shape. Other formats need neither.
 
     Raises
     ------
     UsageError : no such file or recipe. ModelError : the file is damaged or of no known format.
     UnsupportedError : nodes that cannot be imported, all named. FetchError : the model could not be fetched.
+    MissingExtraError : the format needs a package that is not installed.
     """
     if isinstance(source, Model):
         return source
@@ -72,6 +89,9 @@ def load(source: Any, *, progress: Any = None) -> Model:
         return _from_onnx(source.SerializeToString(), source.graph.name or "model")
     if isinstance(source, bytes):
         return _from_onnx(source, "model")
+    if is_torch(source):
+        imported = load_torch(source, example_inputs=example_inputs, shapes=shapes)
+        return Model(imported.graph, type(source).__name__, {"format": "torch"}, reference=imported.reference)
     text = str(source)
     path = Path(text)
     if path.suffix == ".toml" or text in shipped_recipes():
@@ -81,6 +101,10 @@ def load(source: Any, *, progress: Any = None) -> Model:
     beside = path.with_suffix(".toml")
     if beside.exists():
         return _from_recipe(beside, progress)
+    if path.suffix in TORCH_SUFFIXES:
+        digest = _sha256(path)
+        imported = load_torch(path, example_inputs=example_inputs, shapes=shapes)
+        return Model(imported.graph, path.stem, {"format": "torch", "sha256": digest}, reference=imported.reference)
     return _from_file(path, None, path.stem)
 
 
@@ -121,7 +145,8 @@ def _format_of(path: Path) -> str:
         raise ModelError(f"{path.name} is a folder; folders of trained models are not read by this version")
     formats = {".onnx": "onnx", ".pb": "tensorflow"}
     if path.suffix not in formats:
-        raise ModelError(f"{path.name}: no known model format; known are {', '.join(formats)} and recipes (.toml)")
+        known = ", ".join((*formats, *TORCH_SUFFIXES[:2]))
+        raise ModelError(f"{path.name}: no known model format; known are {known} and recipes (.toml)")
     return formats[path.suffix]
 
 

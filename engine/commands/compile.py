@@ -72,7 +72,7 @@ def compile_command(
         raise OutputError(f"cannot write {out.name!r}: there is no such folder; make it first")
     started = time.perf_counter()
     with screen.progress() as (_, say):
-        loaded = load(model, progress=say)
+        loaded = load(model, progress=say, shapes=parse_shapes(shape))
         say(f"compiling {loaded.name}")
         shapes: Any = parse_shapes(shape) or (recipe_shapes(loaded.recipe) if loaded.recipe is not None else None)
         plan = compile_model(

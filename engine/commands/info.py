@@ -26,7 +26,7 @@ from voxelrt.models.recipe import shipped_recipes
 from voxelrt.plan.description import step_rows
 from voxelrt.plan.plan import Plan
 
-MODEL_SUFFIXES = (".onnx", ".pb", ".toml")
+MODEL_SUFFIXES = (".onnx", ".pb", ".toml", ".pt2", ".pt", ".pth")
 
 
 def info(
@@ -68,7 +68,7 @@ def _model(what: str, shape: list[str] | None, fallback: str, screen: Screen, de
     from voxelrt.preprocess.contract import recipe_shapes
 
     with screen.progress() as (_, say):
-        loaded = load(what, progress=say)
+        loaded = load(what, progress=say, shapes=parse_shapes(shape))
         graph = loaded.graph.graph
         ops = Counter(node.op_type for node in graph)
         known = [v.const_value for v in graph.initializers.values() if v.const_value is not None]

@@ -87,7 +87,10 @@ ForceOption = Annotated[
     bool, typer.Option("--force", help="Run on a study that the model was not made for, with a warning.")
 ]
 
-MODEL_HELP = "A recipe's name, or a path: .onnx, frozen TensorFlow .pb, recipe .toml, compiled .vxp."
+MODEL_HELP = (
+    "A recipe's name, or a path: .onnx, frozen TensorFlow .pb, torch .pt2 or TorchScript .pt (these with the extra "
+    "torch), recipe .toml, compiled .vxp."
+)
 
 
 def parse_shapes(given: Sequence[str] | None) -> Shapes | None:

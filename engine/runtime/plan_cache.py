@@ -101,7 +101,7 @@ def cached_plan(
     from voxelrt.models.load import load
 
     tell("loading the model")
-    model = load(source, progress=tell)
+    model = load(source, progress=tell, shapes=shapes)
     tell(f"compiling {model.name}")
     plan = compile_model(model, precision=precision, shapes=shapes, fallback=fallback, threads=threads, progress=tell)
     if place is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -63,6 +64,28 @@ def _tensorflow() -> Target:
     return lambda path: _ignore(import_graph(path.read_bytes())), seeds
 
 
+def _torch_archive() -> Target:
+    from tests.models.test_torch import stored
+    from voxelrt.models.formats import torch_archive
+
+    archives = [stored(kind).tobytes() for kind in ("pt2", "pt2_open_batch", "torchscript", "state_dict")]
+    with tempfile.TemporaryDirectory() as folder:
+        seed = Path(folder) / "seed.pt2"
+        seed.write_bytes(archives[0])
+        parts = torch_archive.read_entries(seed)
+    texts = [name for name in parts if name.endswith(".json")]
+
+    def run(path: Path) -> None:
+        data = path.read_bytes()
+        if not data.startswith(b"PK"):  # a text of the archive, wrapped again: a checksum would hide it
+            part = next((name for name in texts if parts[name][:12] == data[:12]), texts[-1])
+            path.write_bytes(torch_archive.archive_of({**parts, part: data}).getvalue())
+        kind = torch_archive.exported_program if b"model.json" in path.read_bytes() else torch_archive.script
+        kind(path)
+
+    return run, archives + [parts[name] for name in texts]
+
+
 def _recipe() -> Target:
     from voxelrt.models.recipe import SHIPPED, load_recipe
 
@@ -107,4 +130,5 @@ TARGETS: dict[str, Callable[[], Target]] = {
     "plan": _plan,
     "recipe": _recipe,
     "tensorflow": _tensorflow,
+    "torch_archive": _torch_archive,
 }
