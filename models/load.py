@@ -68,9 +68,10 @@ def load(
 
     Parameters
     ----------
-    source : a path (.onnx, frozen TensorFlow .pb, recipe .toml), the name of a shipped recipe, ONNX bytes, an
-        ``onnx.ModelProto`` or an ``onnx_ir.Model``; with the extra ``[torch]`` an ``nn.Module``, an ``ExportedProgram``
-        or a file of torch (.pt2, TorchScript .pt). A recipe's model is fetched into the cache where it is not there.
+    source : a path (.onnx, frozen TensorFlow .pb, .safetensors, recipe .toml), the name of a shipped recipe, ONNX
+        bytes, an ``onnx.ModelProto`` or an ``onnx_ir.Model``; with the extra ``[torch]`` an ``nn.Module``, an
+        ``ExportedProgram`` or a file of torch (.pt2, TorchScript .pt). A recipe's model is fetched into the cache where
+        it is not there.
     progress : called with (text) while a recipe's model is fetched.
     example_inputs : what a torch module or TorchScript is traced with: a tensor or array, a tuple, or a mapping.
     shapes : in place of example inputs, input name -> shape. Other formats need neither.
@@ -125,6 +126,10 @@ def _from_file(path: Path, recipe: Recipe | None, name: str, recipe_text: str = 
             outputs=recipe.source.outputs or None if recipe else None,
             constants=recipe.source.constants or None if recipe else None,
         )
+    elif kind == "safetensors":
+        from voxelrt.models.formats.safetensors import load_safetensors
+
+        graph = load_safetensors(path)
     else:
         from voxelrt.models.formats.onnx import load_onnx
 
@@ -143,7 +148,7 @@ def _format_of(path: Path) -> str:
     """The format by the file's name; the readers check the content."""
     if path.is_dir():
         raise ModelError(f"{path.name} is a folder; folders of trained models are not read by this version")
-    formats = {".onnx": "onnx", ".pb": "tensorflow"}
+    formats = {".onnx": "onnx", ".pb": "tensorflow", ".safetensors": "safetensors"}
     if path.suffix not in formats:
         known = ", ".join((*formats, *TORCH_SUFFIXES[:2]))
         raise ModelError(f"{path.name}: no known model format; known are {known} and recipes (.toml)")

@@ -26,7 +26,7 @@ from voxelrt.models.recipe import shipped_recipes
 from voxelrt.plan.description import step_rows
 from voxelrt.plan.plan import Plan
 
-MODEL_SUFFIXES = (".onnx", ".pb", ".toml", ".pt2", ".pt", ".pth")
+MODEL_SUFFIXES = (".onnx", ".pb", ".toml", ".safetensors", ".pt2", ".pt", ".pth")
 
 
 def info(

@@ -88,8 +88,8 @@ ForceOption = Annotated[
 ]
 
 MODEL_HELP = (
-    "A recipe's name, or a path: .onnx, frozen TensorFlow .pb, torch .pt2 or TorchScript .pt (these with the extra "
-    "torch), recipe .toml, compiled .vxp."
+    "A recipe's name, or a path: .onnx, frozen TensorFlow .pb, .safetensors, torch .pt2 or TorchScript .pt "
+    "(these with the extra torch), recipe .toml, compiled .vxp."
 )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from voxelrt.errors import UsageError
-from voxelrt.models.architectures.layers import Layers
+from voxelrt.models.architectures.layers import Layers, Parameters
 
 Size = tuple[int, int]
 # Of ResNet: blocks in each stage, and whether a block is a bottleneck (1×1, 3×3, 1×1) or two 3×3.
@@ -27,6 +27,7 @@ def build_resnet(
     classes: int = 10,
     width: int = 64,
     seed: int = 0,
+    parameters: Parameters | None = None,
 ) -> ir.Model:
     """ResNet of He et al., CVPR 2016, with the stride on the 3×3 of a bottleneck as torchvision has it.
 
@@ -43,7 +44,7 @@ def build_resnet(
     if depth not in RESNETS:
         raise UsageError(f"depth {depth}: choose from {', '.join(map(str, RESNETS))}")
     blocks, bottleneck = RESNETS[depth]
-    net = Layers(seed)
+    net = Layers(seed, parameters)
     x = _normed(net, net.input("image", batch, channels, *size), channels, width, 7, stride=2)
     x = net.op("MaxPool", x, kernel_shape=(3, 3), strides=(2, 2), pads=(1, 1, 1, 1))
     before = width
@@ -89,6 +90,7 @@ def build_densenet(
     classes: int = 10,
     growth: int = 32,
     seed: int = 0,
+    parameters: Parameters | None = None,
 ) -> ir.Model:
     """DenseNet-BC of Huang et al., CVPR 2017; the default is DenseNet-121.
 
@@ -97,7 +99,7 @@ def build_densenet(
     blocks : layers of each dense block.
     growth : channels that a layer adds.
     """
-    net = Layers(seed)
+    net = Layers(seed, parameters)
     before = 2 * growth
     x = _normed(net, net.input("image", batch, channels, *size), channels, before, 7, stride=2)
     x = net.op("MaxPool", x, kernel_shape=(3, 3), strides=(2, 2), pads=(1, 1, 1, 1))
@@ -140,6 +142,7 @@ def build_efficientnet(
     stem: int = 32,
     head: int = 1280,
     seed: int = 0,
+    parameters: Parameters | None = None,
 ) -> ir.Model:
     """EfficientNet of Tan and Le, ICML 2019: inverted bottlenecks, depth-wise, with squeeze and excitation; B0.
 
@@ -147,7 +150,7 @@ def build_efficientnet(
     ----------
     stages : (expansion, channels, blocks, stride, kernel) of each.
     """
-    net = Layers(seed)
+    net = Layers(seed, parameters)
     x = _normed(net, net.input("image", batch, channels, *size), channels, stem, 3, "Silu", stride=2)
     before = stem
     for expansion, width, count, stride, kernel in stages:
@@ -181,6 +184,7 @@ def build_convnext(
     channels: int = 3,
     classes: int = 10,
     seed: int = 0,
+    parameters: Parameters | None = None,
 ) -> ir.Model:
     """ConvNeXt of Liu et al., CVPR 2022: 7×7 depth-wise convolutions, layer norms, GELU, layer scale; the tiny one.
 
@@ -188,7 +192,7 @@ def build_convnext(
     ----------
     depths, widths : blocks and channels of each stage.
     """
-    net = Layers(seed)
+    net = Layers(seed, parameters)
     x, before = net.input("image", batch, channels, *size), channels
     for stage, (count, width) in enumerate(zip(depths, widths, strict=True)):
         patch = 2 if stage else 4

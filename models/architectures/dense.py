@@ -8,11 +8,16 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from voxelrt.errors import UsageError
-from voxelrt.models.architectures.layers import Layers
+from voxelrt.models.architectures.layers import Layers, Parameters
 
 
 def build_mlp(
-    widths: Sequence[int] = (30, 64, 32, 2), *, batch: int = 1, activation: str = "Relu", seed: int = 0
+    widths: Sequence[int] = (30, 64, 32, 2),
+    *,
+    batch: int = 1,
+    activation: str = "Relu",
+    seed: int = 0,
+    parameters: Parameters | None = None,
 ) -> ir.Model:
     """Layers of these widths: ``features`` (N, first) -> ``logits`` (N, last).
 
@@ -20,29 +25,39 @@ def build_mlp(
     ------
     UsageError : fewer than two widths, or an activation that is not known.
     """
-    net = Layers(seed)
+    net = Layers(seed, parameters)
     x = _stack(net, net.input("features", batch, _checked(widths)[0]), widths, activation)
     return net.finish("mlp", logits=(x, (batch, widths[-1])))
 
 
 def build_autoencoder(
-    widths: Sequence[int] = (784, 256, 64, 16), *, batch: int = 1, activation: str = "Tanh", seed: int = 0
+    widths: Sequence[int] = (784, 256, 64, 16),
+    *,
+    batch: int = 1,
+    activation: str = "Tanh",
+    seed: int = 0,
+    parameters: Parameters | None = None,
 ) -> ir.Model:
     """An encoder of these widths and its mirror: ``input`` -> ``code`` (N, last) and ``output`` (N, first)."""
-    net = Layers(seed)
+    net = Layers(seed, parameters)
     code = _stack(net, net.input("input", batch, _checked(widths)[0]), widths, activation)
     output = _stack(net, code, list(reversed(widths)), activation)
     return net.finish("autoencoder", code=(code, (batch, widths[-1])), output=(output, (batch, widths[0])))
 
 
 def build_patch_denoiser(
-    patch: int = 13, hidden: Sequence[int] = (511, 511, 511), *, batch: int = 64, seed: int = 0
+    patch: int = 13,
+    hidden: Sequence[int] = (511, 511, 511),
+    *,
+    batch: int = 64,
+    seed: int = 0,
+    parameters: Parameters | None = None,
 ) -> ir.Model:
     """A plain neural network that maps a noisy patch to a clean one (Burger et al., CVPR 2012).
 
     ``noisy`` (N, patch²) -> ``clean`` (N, patch²). The network gives what is to be taken away from the patch.
     """
-    net = Layers(seed)
+    net = Layers(seed, parameters)
     noisy = net.input("noisy", batch, patch * patch)
     residual = _stack(net, noisy, (patch * patch, *hidden, patch * patch), "Tanh")
     return net.finish("patch_denoiser", clean=(net.op("Sub", noisy, residual), (batch, patch * patch)))
@@ -57,12 +72,13 @@ def build_attention_pooling(
     classes: int = 2,
     gated: bool = True,
     seed: int = 0,
+    parameters: Parameters | None = None,
 ) -> ir.Model:
     """Attention over a bag of instances (Ilse et al., ICML 2018), gated or not.
 
     ``bag`` (N, instances, features) -> ``logits`` (N, classes) and ``attention`` (N, instances), which sums to one.
     """
-    net = Layers(seed)
+    net = Layers(seed, parameters)
     bag = net.input("bag", batch, instances, features)
     h = net.activation(net.linear(bag, features, features), "Relu")
     score = net.activation(net.linear(h, features, hidden, gain=1.0), "Tanh")

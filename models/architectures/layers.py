@@ -7,7 +7,8 @@ leaves them. The same seed gives the same bytes on every machine.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ IR_VERSION = 10
 ACTIVATIONS = ("", "Relu", "LeakyRelu", "Silu", "Gelu", "Tanh", "Sigmoid")
 
 Array = NDArray[Any]
+Parameters = Mapping[str, Array]
 
 
 class Layers:
@@ -30,10 +32,14 @@ class Layers:
     Parameters
     ----------
     seed : of all weights.
+    parameters : the weights by name instead; nothing is drawn then, and one that is missing or of another shape is an
+        error (UsageError).
     """
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, parameters: Parameters | None = None) -> None:
         self._rng = np.random.default_rng(seed)
+        self._parameters = parameters
+        self._kinds: Counter[str] = Counter()
         self._tape = Tape()
         self._count = 0
         self._inputs: list[ir.Value] = []
@@ -57,13 +63,29 @@ class Layers:
         array = np.array(values, dtype, order="C")
         return self._tape.initializer(ir.tensor(array, name=f"constant_{self._count}"))
 
-    def weight(self, *shape: int, fan_in: int, gain: float = 2.0) -> ir.Value:
-        """Normal numbers of variance gain / fan_in; ``gain`` is 2 in front of a rectifier, 1 elsewhere."""
-        return self.constant(self._rng.standard_normal(shape) * math.sqrt(gain / fan_in))
+    def layer(self, kind: str) -> str:
+        """The name of the next layer of a kind; its weights are named behind it."""
+        self._kinds[kind] += 1
+        return f"{kind}_{self._kinds[kind]}"
 
-    def near(self, value: float, count: int, spread: float = 0.1) -> ir.Value:
+    def parameter(self, name: str, shape: Sequence[int], draw: Callable[[], Array]) -> ir.Value:
+        """A weight by its name: one that was given, or drawn."""
+        if self._parameters is None:
+            array = np.array(draw(), np.float32, order="C")
+        else:
+            array = checked_parameter(self._parameters, name, shape)
+        return self._tape.initializer(ir.tensor(array, name=name))
+
+    def weight(self, *shape: int, fan_in: int, gain: float = 2.0, name: str = "") -> ir.Value:
+        """Normal numbers of variance gain / fan_in; ``gain`` is 2 in front of a rectifier, 1 elsewhere."""
+        scale = math.sqrt(gain / fan_in)
+        name = name or f"{self.layer('weight')}.weight"
+        return self.parameter(name, shape, lambda: self._rng.standard_normal(shape) * scale)
+
+    def near(self, value: float, count: int, spread: float = 0.1, name: str = "") -> ir.Value:
         """A vector that scatters around a value."""
-        return self.constant(value + spread * self._rng.standard_normal(count))
+        name = name or f"{self.layer('vector')}.values"
+        return self.parameter(name, (count,), lambda: value + spread * self._rng.standard_normal(count))
 
     def conv(
         self,
@@ -79,13 +101,14 @@ class Layers:
         gain: float = 2.0,
     ) -> ir.Value:
         """A convolution padded by half its kernel."""
-        per_group = inputs // groups
-        weight = self.weight(outputs, per_group, *(kernel,) * axes, fan_in=per_group * kernel**axes, gain=gain)
+        per_group, name = inputs // groups, self.layer("conv")
+        fan_in = per_group * kernel**axes
+        weight = self.weight(outputs, per_group, *(kernel,) * axes, fan_in=fan_in, gain=gain, name=f"{name}.weight")
         return self.op(
             "Conv",
             x,
             weight,
-            *([self.near(0.0, outputs, 0.05)] if bias else []),
+            *([self.near(0.0, outputs, 0.05, f"{name}.bias")] if bias else []),
             kernel_shape=(kernel,) * axes,
             strides=(stride,) * axes,
             pads=(kernel // 2,) * (2 * axes),
@@ -94,20 +117,28 @@ class Layers:
 
     def batch_norm(self, x: ir.Value, channels: int, scale: float = 1.0) -> ir.Value:
         """BatchNormalization with the statistics that training would have left."""
-        variance = self.constant(np.exp(0.2 * self._rng.standard_normal(channels)))
-        parts = (self.near(scale, channels, 0.1 * scale), self.near(0.0, channels), self.near(0.0, channels))
-        return self.op("BatchNormalization", x, *parts, variance, epsilon=1e-5)
+        name = self.layer("norm")
+        parts = [
+            self.near(scale, channels, 0.1 * scale, f"{name}.weight"),
+            self.near(0.0, channels, name=f"{name}.bias"),
+            self.near(0.0, channels, name=f"{name}.running_mean"),
+            self.parameter(
+                f"{name}.running_var", (channels,), lambda: np.exp(0.2 * self._rng.standard_normal(channels))
+            ),
+        ]
+        return self.op("BatchNormalization", x, *parts, epsilon=1e-5)
 
     def layer_norm(self, x: ir.Value, channels: int) -> ir.Value:
         """LayerNormalization over the last axis."""
-        return self.op(
-            "LayerNormalization", x, self.near(1.0, channels), self.near(0.0, channels), axis=-1, epsilon=1e-6
-        )
+        name = self.layer("layer_norm")
+        parts = (self.near(1.0, channels, name=f"{name}.weight"), self.near(0.0, channels, name=f"{name}.bias"))
+        return self.op("LayerNormalization", x, *parts, axis=-1, epsilon=1e-6)
 
     def linear(self, x: ir.Value, inputs: int, outputs: int, gain: float = 2.0) -> ir.Value:
         """A product with a matrix and a bias, over the last axis of any number of axes."""
-        product = self.op("MatMul", x, self.weight(inputs, outputs, fan_in=inputs, gain=gain))
-        return self.op("Add", product, self.near(0.0, outputs, 0.05))
+        name = self.layer("linear")
+        weight = self.weight(inputs, outputs, fan_in=inputs, gain=gain, name=f"{name}.weight")
+        return self.op("Add", self.op("MatMul", x, weight), self.near(0.0, outputs, 0.05, f"{name}.bias"))
 
     def activation(self, x: ir.Value, kind: str) -> ir.Value:
         """One of ``ACTIVATIONS``; Silu is x·sigmoid(x), as exporters write it."""
@@ -142,3 +173,15 @@ class Layers:
             name=name,
         )
         return ir.Model(graph, ir_version=IR_VERSION, producer_name="voxelrt")
+
+
+def checked_parameter(parameters: Parameters, name: str, shape: Sequence[int]) -> Array:
+    """A weight that was given, as float32. Raises UsageError if it is missing, of another shape, or no numbers."""
+    given = parameters.get(name)
+    if given is None:
+        raise UsageError(f"the weights have none named {name!r}, {' × '.join(map(str, shape))}")
+    if given.shape != tuple(shape):
+        raise UsageError(f"the weight {name!r} is {given.shape}; the network takes {tuple(shape)}")
+    if given.dtype.kind not in "fV":  # the small floats of ml_dtypes are of kind V
+        raise UsageError(f"the weight {name!r} is {given.dtype}, no floating-point numbers")
+    return np.ascontiguousarray(given, np.float32).reshape(tuple(shape))

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from onnx_ir.tape import Tape
 
 from voxelrt.errors import UsageError
+from voxelrt.models.architectures.layers import checked_parameter
 
 OPSET = 18
 IR_VERSION = 10
@@ -158,6 +159,7 @@ def build_unet3d(
     classes: int = 5,
     channels: int = 1,
     seed: int = 0,
+    parameters: Mapping[str, Array] | None = None,
 ) -> ir.Model:
     """Build the network as ONNX: ``input`` (1, channels, Z, Y, X) float32 -> ``logits`` (1, classes, Z, Y, X).
 
@@ -170,21 +172,23 @@ def build_unet3d(
         As in :func:`convolutions`.
     seed
         Of :func:`draw_parameters`.
+    parameters
+        The weights by name instead, as :func:`draw_parameters` names them.
 
     Raises
     ------
     UsageError
-        As :func:`convolutions`.
+        As :func:`convolutions`; or weights that are missing or of another shape.
     """
     layers = list(convolutions(features, patch, classes, channels))
-    parameters = draw_parameters(layers, seed)
+    weights = draw_parameters(layers, seed) if parameters is None else _given(layers, parameters)
     tape = Tape()
     tensor_type = ir.TensorType(ir.DataType.FLOAT)
     start = ir.Value(name="input", shape=ir.Shape((1, channels, *patch)), type=tensor_type)
     ends: dict[str, ir.Value] = {}
     value = start
     for layer in layers:
-        value = _add(tape, layer, value, parameters)
+        value = _add(tape, layer, value, weights)
         if layer.skip:
             skip = ends[layer.skip]
             value = tape.op("Concat", [value, skip], {"axis": 1}, name=f"{layer.name}.concat")
@@ -199,6 +203,19 @@ def build_unet3d(
         name="unet3d",
     )
     return ir.Model(graph, ir_version=IR_VERSION, producer_name="voxelrt")
+
+
+def _given(layers: Sequence[Convolution], parameters: Mapping[str, Array]) -> dict[str, Array]:
+    """The weights of these layers, each of the shape that its layer needs."""
+    found: dict[str, Array] = {}
+    for layer in layers:
+        pair = (layer.inputs, layer.outputs) if layer.kind == "up" else (layer.outputs, layer.inputs)
+        shapes = {"weight": (*pair, *(layer.kernel,) * 3), "bias": (layer.outputs,)}
+        if layer.kind == "conv":
+            shapes |= {"gamma": (layer.outputs,), "beta": (layer.outputs,)}
+        for name, shape in shapes.items():
+            found[f"{layer.name}.{name}"] = checked_parameter(parameters, f"{layer.name}.{name}", shape)
+    return found
 
 
 def _add(tape: Tape, layer: Convolution, value: ir.Value, parameters: Mapping[str, Array]) -> ir.Value:

@@ -10,13 +10,21 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from voxelrt.errors import UsageError
-from voxelrt.models.architectures.layers import Layers
+from voxelrt.models.architectures.layers import Layers, Parameters
 
 Grid = tuple[int, int, int]
+MAX_MASK_BYTES = 1 << 28
 
 
 def build_dncnn3d(
-    depth: int = 17, width: int = 64, grid: Grid = (32, 32, 32), *, batch: int = 1, channels: int = 1, seed: int = 0
+    depth: int = 17,
+    width: int = 64,
+    grid: Grid = (32, 32, 32),
+    *,
+    batch: int = 1,
+    channels: int = 1,
+    seed: int = 0,
+    parameters: Parameters | None = None,
 ) -> ir.Model:
     """DnCNN (Zhang et al., IEEE TIP 26, 2017) in three dimensions: ``noisy`` -> ``clean``, both (N, channels, Z, Y, X).
 
@@ -27,7 +35,7 @@ def build_dncnn3d(
     """
     if depth < 3:
         raise UsageError(f"depth {depth}: a DnCNN has three convolutions at least")
-    net = Layers(seed)
+    net = Layers(seed, parameters)
     noisy = net.input("noisy", batch, channels, *grid)
     x = net.activation(net.conv(noisy, channels, width, 3, axes=3), "Relu")
     for _ in range(depth - 2):
@@ -44,6 +52,7 @@ def build_registration(
     grid: Grid = (64, 64, 64),
     *,
     seed: int = 0,
+    parameters: Parameters | None = None,
 ) -> ir.Model:
     """The network of VoxelMorph (Balakrishnan et al., IEEE TMI 38, 2019) up to its stationary velocity field.
 
@@ -56,7 +65,7 @@ def build_registration(
     """
     if len(encoder) != len(decoder) or any(size % (1 << len(encoder)) for size in grid):
         raise UsageError(f"grid {grid} halves {len(encoder)} times on the way down and {len(decoder)} times back")
-    net = Layers(seed)
+    net = Layers(seed, parameters)
     pair = [net.input(name, 1, 1, *grid) for name in ("moving", "fixed")]
     x, before = net.op("Concat", *pair, axis=1), 2
     skips = [(x, before)]
@@ -90,6 +99,7 @@ def build_window_attention(
     channels: int = 1,
     classes: int = 4,
     seed: int = 0,
+    parameters: Parameters | None = None,
 ) -> ir.Model:
     """Blocks of self-attention within windows, every second one shifted by half a window (Liu et al., ICCV 2021), 3-D.
 
@@ -102,7 +112,9 @@ def build_window_attention(
     """
     if any(size % window for size in grid) or width % heads:
         raise UsageError(f"grid {grid} and width {width} are multiples of the window {window} and of {heads} heads")
-    net = Layers(seed)
+    if math.prod(grid) * window**3 > MAX_MASK_BYTES:
+        raise UsageError(f"grid {grid}: the mask of shifted windows would have more than {MAX_MASK_BYTES} elements")
+    net = Layers(seed, parameters)
     x = net.conv(net.input("input", 1, channels, *grid), channels, width, 1, axes=3, gain=1.0)
     x = net.transpose(x, 0, 2, 3, 4, 1)
     for block in range(blocks):

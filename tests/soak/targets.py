@@ -64,6 +64,13 @@ def _tensorflow() -> Target:
     return lambda path: _ignore(import_graph(path.read_bytes())), seeds
 
 
+def _safetensors() -> Target:
+    from tests.models.test_safetensors import seeds
+    from voxelrt.models.formats.safetensors import load_safetensors
+
+    return lambda path: _ignore(load_safetensors(path)), seeds()
+
+
 def _torch_archive() -> Target:
     from tests.models.test_torch import stored
     from voxelrt.models.formats import torch_archive
@@ -129,6 +136,7 @@ TARGETS: dict[str, Callable[[], Target]] = {
     "onnx": _onnx,
     "plan": _plan,
     "recipe": _recipe,
+    "safetensors": _safetensors,
     "tensorflow": _tensorflow,
     "torch_archive": _torch_archive,
 }
