@@ -25,6 +25,7 @@ COMMANDS = {
     "run": ("run", "run"),
     "compile": ("compile", "compile_command"),
     "info": ("info", "info"),
+    "verify": ("verify", "verify_command"),
     "bench": ("bench", "bench"),
     "fetch": ("fetch", "fetch_command"),
     "doctor": ("doctor", "doctor"),

@@ -318,14 +318,25 @@ def _with_parity(plan: Plan, lines: list[ParityLine], threads: int | None) -> Pl
     return plan.with_info(replace(plan.info, parity=lines), threads)
 
 
+def portable_graph(plan: Plan) -> ir.Model:
+    """The graph that a plan was made of, at the shapes of its first variant."""
+    graph = read_graph(bytes(plan.section(SectionKind.GRAPH)), plan.section(SectionKind.WEIGHTS))
+    return specialise(graph, {io.name: tuple(io.dims) for io in plan.inputs}, _kept_constants(plan))
+
+
+def _kept_constants(plan: Plan) -> dict[str, Array]:
+    """The compile-time constants that a plan keeps in its settings."""
+    return {
+        name: np.array(c["values"], native.numpy_dtype(native.DTYPES[c["dtype"]])).reshape(c["shape"])
+        for name, c in plan.info.settings["constants"].items()
+    }
+
+
 def recompile(plan: Plan, shapes: Mapping[str, tuple[int, ...]], taps: Sequence[str]) -> Plan:
     """A plan for other shapes, or with inner values as outputs (then without fusion and shared memory)."""
     graph = read_graph(bytes(plan.section(SectionKind.GRAPH)), plan.section(SectionKind.WEIGHTS))
     settings = plan.info.settings
-    constants = {
-        name: np.array(c["values"], native.numpy_dtype(native.DTYPES[c["dtype"]])).reshape(c["shape"])
-        for name, c in settings["constants"].items()
-    }
+    constants = _kept_constants(plan)
     choice = Choice(weights_memory=settings.get("weights_memory"))  # for one run at another shape: not timed
     options = _Options(settings["fallback"], choice, fuse=not taps, share=not taps)
     info = replace(plan.info, placements=[], parity=[ParityLine("plan", "pending")])

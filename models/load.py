@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
@@ -34,6 +35,7 @@ class Model:
     recipe : what the bare network cannot say, where there is one.
     recipe_text : its TOML.
     reference : what the source framework itself answered, (inputs, outputs) by name, where it was there to be asked.
+    framework : the source framework on other inputs, likewise.
     """
 
     graph: ir.Model
@@ -42,6 +44,7 @@ class Model:
     recipe: Recipe | None = None
     recipe_text: str = ""
     reference: Sequence[tuple[Mapping[str, Array], Mapping[str, Array]]] = ()
+    framework: Callable[[Mapping[str, Array]], Mapping[str, Array]] | None = None
 
     @property
     def is_segmentation(self) -> bool:
@@ -92,7 +95,14 @@ def load(
         return _from_onnx(source, "model")
     if is_torch(source):
         imported = load_torch(source, example_inputs=example_inputs, shapes=shapes)
-        return Model(imported.graph, type(source).__name__, {"format": "torch"}, reference=imported.reference)
+        name = type(source).__name__
+        return Model(
+            imported.graph,
+            name,
+            {"format": "torch", "notes": _unsound(imported.graph)},
+            reference=imported.reference,
+            framework=imported.run,
+        )
     text = str(source)
     path = Path(text)
     if path.suffix == ".toml" or text in shipped_recipes():
@@ -105,7 +115,13 @@ def load(
     if path.suffix in TORCH_SUFFIXES:
         digest = _sha256(path)
         imported = load_torch(path, example_inputs=example_inputs, shapes=shapes)
-        return Model(imported.graph, path.stem, {"format": "torch", "sha256": digest}, reference=imported.reference)
+        return Model(
+            imported.graph,
+            path.stem,
+            {"format": "torch", "sha256": digest, "notes": _unsound(imported.graph)},
+            reference=imported.reference,
+            framework=imported.run,
+        )
     return _from_file(path, None, path.stem)
 
 
@@ -135,13 +151,30 @@ def _from_file(path: Path, recipe: Recipe | None, name: str, recipe_text: str = 
 
         graph = load_onnx(path)
     notes = [line for line in graph.metadata_props.get("voxelrt.notes", "").split("\n") if line]
+    notes += _unsound(graph)
     return Model(graph, name, {"format": kind, **source, "notes": notes}, recipe, recipe_text)
 
 
 def _from_onnx(data: bytes, name: str) -> Model:
     from voxelrt.models.formats.onnx import load_onnx
 
-    return Model(load_onnx(data), name, {"format": "onnx", "sha256": hashlib.sha256(data).hexdigest(), "notes": []})
+    graph = load_onnx(data)
+    digest = hashlib.sha256(data).hexdigest()
+    return Model(graph, name, {"format": "onnx", "sha256": digest, "notes": _unsound(graph)})
+
+
+def _unsound(graph: ir.Model) -> list[str]:
+    """A note of weights that are not finite: they make every answer NaN, which nobody wants to look for."""
+    found = []
+    for name, value in graph.graph.initializers.items():
+        tensor = value.const_value
+        if tensor is not None and tensor.dtype in (ir.DataType.FLOAT, ir.DataType.DOUBLE):
+            flat = np.asarray(tensor.numpy()).ravel()
+            with np.errstate(all="ignore"):
+                # A sum is quick to make and is finite only if all are; one that overflows is looked at closely.
+                if not np.isfinite(flat.sum()) and not np.isfinite(flat).all():
+                    found.append(f"the weight {name!r} holds {int((~np.isfinite(flat)).sum())} NaN or infinite values")
+    return found
 
 
 def _format_of(path: Path) -> str:

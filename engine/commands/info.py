@@ -23,7 +23,7 @@ from voxelrt.commands.options import (
 from voxelrt.errors import UsageError
 from voxelrt.kernels.common.native import numpy_dtype
 from voxelrt.models.recipe import shipped_recipes
-from voxelrt.plan.description import step_rows
+from voxelrt.plan.description import memory_of, step_rows
 from voxelrt.plan.plan import Plan
 
 MODEL_SUFFIXES = (".onnx", ".pb", ".toml", ".safetensors", ".pt2", ".pt", ".pth")
@@ -41,13 +41,15 @@ def info(
 ) -> None:
     """Say what a model, a plan or a study is. Never shows who a study is of.
 
-    Of a model: inputs, outputs, parameters, operations; at a shape also FLOPs and where the nodes run.
+    Of a model: inputs, outputs, parameters, operations; at a shape also FLOPs, memory and where the nodes run.
 
     [bold]Examples[/]
 
       voxelrt info brain-extraction
 
       voxelrt info net.onnx --shape input=1,1,96,96,96 --describe
+
+      voxelrt info net.pt2 --json -
 
       voxelrt info head.nii.gz --json -
     """
@@ -122,15 +124,39 @@ def _plan(plan: Plan, screen: Screen, describe: bool) -> dict[str, Any]:
 def _work(plan: Plan, screen: Screen, describe: bool) -> dict[str, Any]:
     """FLOPs, steps and placement of the first variant."""
     rows = step_rows(plan)
-    flops, placed = sum(row["flops"] for row in rows), counts(plan)
+    flops, placed, memory = sum(row["flops"] for row in rows), counts(plan), memory_of(plan)
     where = ", ".join(f"{count} in {backend}" for backend, count in placed.items())
     screen.line(f"one run: {flops / 1e9:.2f} GFLOP in {len(rows)} steps; nodes: {where}")
+    sizes = ", ".join(f"{name} {size / 2**20:.1f} MiB" for name, size in memory.items())
+    screen.line(f"memory: {sizes}")
+    operators = _operators(plan)
+    screen.table(
+        ("operator", ">nodes", *(f">{backend}" for backend in placed)),
+        [(op, sum(where.values()), *(where.get(backend, 0) for backend in placed)) for op, where in operators.items()],
+    )
     for placement in plan.info.placements:
         if placement.backend != "native":
             screen.line(f"  {placement.node} ({placement.op}) runs in {placement.backend}: {placement.why}")
     if describe:
         screen.line(plan.describe())
-    return {"flops": flops, "steps": len(rows), "placements": placed}
+    return {
+        "flops": flops,
+        "steps": len(rows),
+        "placements": placed,
+        "memory_bytes": memory,
+        "operators": operators,
+        "inputs": {io.name: list(io.dims) for io in plan.inputs},
+        "outputs": {io.name: list(io.dims) for io in plan.outputs},
+    }
+
+
+def _operators(plan: Plan) -> dict[str, dict[str, int]]:
+    """Operator -> backend -> how many nodes of the specialised graph it takes, the most frequent first."""
+    found: dict[str, dict[str, int]] = {}
+    for placement in plan.info.placements:
+        places = found.setdefault(placement.op, {})
+        places[placement.backend] = places.get(placement.backend, 0) + 1
+    return dict(sorted(found.items(), key=lambda item: -sum(item[1].values())))
 
 
 def _value(value: Any) -> dict[str, Any]:

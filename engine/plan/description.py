@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from voxelrt.errors import PlanError
 from voxelrt.kernels.common import native
 from voxelrt.kernels.conv3d.algorithm import SHARED
 from voxelrt.plan.file import SectionKind
@@ -70,6 +72,17 @@ def step_rows(plan: Plan, variant: int = 0) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def memory_of(plan: Plan, variant: int = 0) -> dict[str, int]:
+    """Bytes: the arena of a run, the weights as the network has them, and as the kernels read them."""
+    found = tables(plan)
+    sizes = {"arena": int(found["variants"][variant]["arena_bytes"])}
+    sections = (("weights", SectionKind.WEIGHTS, ""), ("packed weights", SectionKind.PACKED, native.target()))
+    for name, kind, target in sections:
+        with suppress(PlanError):  # a plan may be saved without what it can pack when it is opened
+            sizes[name] = len(np.asarray(plan.section(kind, target)))
+    return sizes
 
 
 def _algorithm(kernel: str, params: bytes) -> str:

@@ -15,7 +15,7 @@ import re
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,10 +38,11 @@ Shapes = Mapping[str, Sequence[int | tuple[int, int, int]]]
 
 @dataclass(frozen=True)
 class Imported:
-    """A graph, and what torch itself answered to the example inputs: (inputs, outputs) by name, or nothing."""
+    """A graph; what torch itself answered to the example inputs, (inputs, outputs) by name; torch on other inputs."""
 
     graph: ir.Model
     reference: tuple[tuple[dict[str, Array], dict[str, Array]], ...] = ()
+    run: Callable[[Mapping[str, Array]], Mapping[str, Array]] | None = None
 
 
 def is_torch(source: Any) -> bool:
@@ -79,7 +80,8 @@ def load_torch(source: Any, *, example_inputs: Any = None, shapes: Shapes | None
             graph = _from_script(torch, source, tuple(examples.values()))
         else:
             graph = _from_module(torch, source, examples, shapes or {})
-        return Imported(graph, _answer(torch, source, graph, tuple(examples.values())))
+        reference = _answer(torch, source, graph, tuple(examples.values()))
+    return Imported(graph, reference, _runner(torch, source, graph, lambda: _evaluating(source)))
 
 
 def _torch() -> Any:
@@ -161,16 +163,15 @@ def _from_module(torch: Any, module: Any, examples: Mapping[str, Any], shapes: S
 
 def _from_program(torch: Any, program: Any) -> Imported:
     with _quiet():
-        graph = _converted(torch, program, ())
-        dims = [[d if isinstance(d, int) else None for d in v.shape or ()] for v in graph.graph.inputs]
-        if any(d is None for axes in dims for d in axes):
-            return Imported(graph)
-        generator = torch.Generator().manual_seed(0)
-        if any(v.dtype != ir.DataType.FLOAT for v in graph.graph.inputs):
-            return Imported(graph)
-        return Imported(
-            graph, _answer(torch, program.module(), graph, [torch.randn(d, generator=generator) for d in dims])
-        )
+        graph, module = _converted(torch, program, ()), program.module()
+    run = _runner(torch, module, graph, contextlib.nullcontext)
+    inputs = graph.graph.inputs
+    dims = [[d for d in v.shape or () if isinstance(d, int)] for v in inputs]
+    if any(v.dtype != ir.DataType.FLOAT or len(d) != len(v.shape or ()) for v, d in zip(inputs, dims, strict=True)):
+        return Imported(graph, (), run)
+    generator = torch.Generator().manual_seed(0)
+    with _quiet():
+        return Imported(graph, _answer(torch, module, graph, [torch.randn(d, generator=generator) for d in dims]), run)
 
 
 def _converted(torch: Any, network: Any, arguments: tuple[Any, ...], **options: Any) -> ir.Model:
@@ -215,6 +216,23 @@ def _answer(
         return ()
     given = {str(v.name): _array(a) for v, a in zip(inputs, arguments, strict=True)}
     return ((given, {str(v.name): _array(f) for v, f in zip(outputs, found, strict=True)}),)
+
+
+def _runner(
+    torch: Any, module: Any, graph: ir.Model, prepared: Callable[[], contextlib.AbstractContextManager[None]]
+) -> Callable[[Mapping[str, Array]], Mapping[str, Array]]:
+    """torch on inputs by their names in the graph."""
+    names = [str(v.name) for v in graph.graph.inputs]
+
+    def run(inputs: Mapping[str, Array]) -> Mapping[str, Array]:
+        arguments = [torch.from_numpy(np.array(inputs[name])) for name in names]
+        with prepared(), _quiet():
+            found = _answer(torch, module, graph, arguments)
+        if not found:
+            raise UnsupportedError("the torch network takes or gives other things than tensors: it cannot be compared")
+        return found[0][1]
+
+    return run
 
 
 def _array(tensor: Any) -> Array:

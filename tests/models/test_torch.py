@@ -117,3 +117,14 @@ def test_a_pickle_is_never_loaded(torch: Any, tmp_path: Path) -> None:
     (tmp_path / "old.pt").write_bytes(b"\x80\x02cos\nsystem\nX\x04\x00\x00\x00true\x85R.")
     with pytest.raises(ModelError, match="no archive of torch"):
         vx.load(tmp_path / "old.pt")
+
+
+@pytest.mark.parametrize(("kind", "name"), [("pt2", "net.pt2"), ("torchscript", "net.pt")])
+def test_verify_against_torch(torch: Any, tmp_path: Path, capsys: Any, kind: str, name: str) -> None:
+    from voxelrt.cli import main
+
+    path = file_of(kind, tmp_path, name)
+    with pytest.raises(SystemExit) as left:
+        main(["verify", str(path), "--against", "torch", "--shape", "image=1,1,6,7,8"])
+    assert left.value.code == 0
+    assert "phantom" in capsys.readouterr().out
