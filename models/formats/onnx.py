@@ -64,6 +64,7 @@ def load_onnx(source: str | Path | bytes) -> ir.Model:
     del data
     check_proto(proto, folder)
     _check_domains(proto)
+    _open_sizes(proto.graph)
     proto = _at_known_opset(proto)
     model = _deserialise(proto)
     del proto
@@ -112,6 +113,14 @@ def _check_domains(proto: onnx.ModelProto) -> None:
                 waiting += [(inner, i) for i, inner in enumerate(graph.node)]
     if refused:
         raise UnsupportedError(f"{len(refused)} nodes are of operator domains that are not known:", refused)
+
+
+def _open_sizes(graph: onnx.GraphProto) -> None:
+    """Some exporters write -1 or ? for a size that is open; ONNX leaves it out, and one name means one size."""
+    for info in (*graph.input, *graph.output, *graph.value_info):
+        for dim in info.type.tensor_type.shape.dim:
+            if dim.dim_value < 0 or dim.dim_param in ("?", "-1", "None"):
+                dim.Clear()
 
 
 def _at_known_opset(proto: onnx.ModelProto) -> onnx.ModelProto:

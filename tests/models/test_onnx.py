@@ -358,3 +358,13 @@ def test_old_operators_that_would_change_their_meaning_are_refused_by_name() -> 
     proto.graph.node[1].CopyFrom(helper.make_node("PRelu", ["a", "w"], ["y"], name="slopes"))
     with refused(r"'slopes' \(PRelu\): its slopes belong to the channels", UnsupportedError):
         load_onnx(proto.SerializeToString())
+
+
+def test_sizes_that_exporters_write_as_minus_one_or_a_question_mark_are_open() -> None:
+    text = '<ir_version: 8, opset_import: ["" : 17]> g (float[n, "?", "?"] x) => (float[n, a, b] y) { y = Relu(x) }'
+    proto = onnx.parser.parse_model(text.replace('"?"', "q"))
+    dims = proto.graph.input[0].type.tensor_type.shape.dim
+    dims[0].dim_value = -1
+    dims[1].dim_param = dims[2].dim_param = "?"
+    model = load_onnx(proto.SerializeToString())
+    assert [getattr(d, "value", d) for d in model.graph.inputs[0].shape or ()] == [None, None, None]
