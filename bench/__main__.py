@@ -114,7 +114,7 @@ def _run(asked: argparse.Namespace, arguments: Sequence[str]) -> int:
                 seed=asked.seed, rounds=rounds, seconds=0.3 if asked.quick else 1.0, select=asked.kernels
             )
         else:
-            size = 128 if name == "models/demo" else asked.size
+            size = NETWORKS[name].fixed or asked.size
             budget = 200.0 if asked.quick else float("inf")
             run["models"].append(
                 run_model(

@@ -13,7 +13,7 @@ import onnx_ir as ir
 import onnx_ir.passes.common as passes
 from numpy.typing import NDArray
 
-from voxelrt.models.architectures import unet3d
+from voxelrt.models.architectures import classifiers, unet3d
 
 Array = NDArray[Any]
 
@@ -31,11 +31,15 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Network:
-    """One row: ``make(seed, size)`` gives the graph and its input; ``size`` is the edge of a window in voxels."""
+    """One row: ``make(seed, size)`` gives the graph and its input; ``size`` is the edge of a window in voxels.
+
+    ``fixed`` is the size of a row that has no other.
+    """
 
     name: str
     title: str
     make: Callable[[int, int], tuple[ir.Model, Array]]
+    fixed: int = 0
 
     def prepare(self, folder: Path, seed: int, size: int) -> Prepared:
         """Write the ONNX file and the input into ``folder``."""
@@ -75,11 +79,23 @@ def unet(seed: int, size: int) -> tuple[ir.Model, Array]:
     return unet3d.build_unet3d(patch=patch, seed=seed), unet3d.draw_volume((1, 1, *patch), seed + 1)
 
 
+def resnet(depth: int) -> Callable[[int, int], tuple[ir.Model, Array]]:
+    """ResNet-18 or -50 on a batch of eight images of three channels; the seed draws weights and input."""
+
+    def make(seed: int, size: int) -> tuple[ir.Model, Array]:
+        model = classifiers.build_resnet(depth, (size, size), batch=8, classes=1000, seed=seed)
+        return model, unet3d.draw_volume((8, 3, size, size), seed + 1)
+
+    return make
+
+
 NETWORKS = {
     network.name: network
     for network in (
-        Network("models/demo", "deepbrain's 3-D U-Net, {size}³", demo),
+        Network("models/demo", "deepbrain's 3-D U-Net, {size}³", demo, fixed=128),
         Network("models/unet3d", "nnU-Net-class 3-D U-Net 32…320, {size}³, 5 classes", unet),
+        Network("models/resnet18", "ResNet-18, 8 images of {size}²", resnet(18), fixed=512),
+        Network("models/resnet50", "ResNet-50, 8 images of {size}²", resnet(50), fixed=512),
     )
 }
 

@@ -29,7 +29,7 @@ def run_model(
     tell: Callable[[str], None],
 ) -> dict[str, Any]:
     """Measure one network; a row that cannot be made at all holds the error and nothing else."""
-    tell(f"{name} at {size}³")
+    tell(f"{name} at {size}")
     start, waited = time.monotonic(), machine.waited_s()
     try:
         with tempfile.TemporaryDirectory(prefix="voxelrt-bench-") as temporary:

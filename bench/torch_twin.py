@@ -22,7 +22,7 @@ def build_twin(path: Path) -> fx.GraphModule:
     Parameters
     ----------
     path
-        A network of the ops in ``MODULES`` and ``CALLS``, in three dimensions, with fixed shapes.
+        A network of the ops in ``MODULES`` and ``CALLS``, in two or three dimensions, with fixed shapes.
 
     Raises
     ------
@@ -43,7 +43,11 @@ def build_twin(path: Path) -> fx.GraphModule:
             if value is not None and c is None
         ]
         weights = [c for c in constants if c is not None]
-        if node.op_type in MODULES:
+        if node.op_type == "Add" and weights:
+            name = f"step{index}_plus"
+            root.add_module(name, _Plus(weights[0]))
+            result = graph.call_module(name, tuple(arguments))
+        elif node.op_type in MODULES:
             name = f"step{index}_{node.op_type.lower()}"
             root.add_module(name, MODULES[node.op_type](node, attributes, weights))
             result = graph.call_module(name, tuple(arguments))
@@ -69,23 +73,23 @@ def _fill(module: nn.Module, **arrays: np.ndarray[Any, Any]) -> nn.Module:
     return module
 
 
-def _symmetric(node: ir.Node, attributes: Mapping[str, Any]) -> tuple[int, ...]:
-    pads = tuple(attributes.get("pads", (0,) * 6))
-    if pads[:3] != pads[3:] or attributes.get("auto_pad", "NOTSET") != "NOTSET":
+def _symmetric(node: ir.Node, attributes: Mapping[str, Any], axes: int) -> tuple[int, ...]:
+    pads = tuple(attributes.get("pads", (0,) * 2 * axes))
+    if pads[:axes] != pads[axes:] or attributes.get("auto_pad", "NOTSET") != "NOTSET":
         raise NotImplementedError(f"{node.name}: pads {pads} differ between the ends")
-    return pads[:3]
+    return pads[:axes]
 
 
 def _convolution(node: ir.Node, attributes: Mapping[str, Any], weights: list[Any]) -> nn.Module:
     weight, *bias = weights
-    group = attributes.get("group", 1)
-    module = nn.Conv3d(
+    group, axes = attributes.get("group", 1), weight.ndim - 2
+    module = {2: nn.Conv2d, 3: nn.Conv3d}[axes](
         weight.shape[1] * group,
         weight.shape[0],
         weight.shape[2:],
-        stride=tuple(attributes.get("strides", (1, 1, 1))),
-        padding=_symmetric(node, attributes),
-        dilation=tuple(attributes.get("dilations", (1, 1, 1))),
+        stride=tuple(attributes.get("strides", (1,) * axes)),
+        padding=_symmetric(node, attributes, axes),
+        dilation=tuple(attributes.get("dilations", (1,) * axes)),
         groups=group,
         bias=bool(bias),
     )
@@ -130,17 +134,47 @@ def _norm(node: ir.Node, attributes: Mapping[str, Any], weights: list[Any]) -> n
 
 
 def _max_pool(node: ir.Node, attributes: Mapping[str, Any], weights: list[Any]) -> nn.Module:
-    return nn.MaxPool3d(
+    axes = len(attributes["kernel_shape"])
+    return {2: nn.MaxPool2d, 3: nn.MaxPool3d}[axes](
         tuple(attributes["kernel_shape"]),
-        stride=tuple(attributes.get("strides", (1, 1, 1))),
-        padding=_symmetric(node, attributes),
+        stride=tuple(attributes.get("strides", (1,) * axes)),
+        padding=_symmetric(node, attributes, axes),
     )
+
+
+def _batch_norm(node: ir.Node, attributes: Mapping[str, Any], weights: list[Any]) -> nn.Module:
+    gamma, beta, mean, variance = weights
+    module = nn.BatchNorm2d(len(gamma), eps=attributes.get("epsilon", 1e-5))
+    counted = np.array(0, np.int64)
+    return _fill(module, weight=gamma, bias=beta, running_mean=mean, running_var=variance, num_batches_tracked=counted)
+
+
+class _Plus(nn.Module):
+    """Adds a constant."""
+
+    def __init__(self, values: np.ndarray[Any, Any]) -> None:
+        super().__init__()
+        self.register_buffer("values", torch.from_numpy(values))
+
+    def forward(self, x: Any) -> Any:
+        return x + self.values
+
+
+def _matmul(node: ir.Node, attributes: Mapping[str, Any], weights: list[Any]) -> nn.Module:
+    (weight,) = weights
+    return _fill(nn.Linear(*weight.shape, bias=False), weight=np.ascontiguousarray(weight.T))
+
+
+def _add(graph: fx.Graph, arguments: list[Any], attributes: Mapping[str, Any], weights: list[Any]) -> fx.Node:
+    return graph.call_function(torch.add, tuple(arguments))
 
 
 MODULES: dict[str, Callable[[ir.Node, Mapping[str, Any], list[Any]], nn.Module]] = {
     "Conv": _convolution,
     "ConvTranspose": _transposed,
     "InstanceNormalization": _norm,
+    "BatchNormalization": _batch_norm,
+    "MatMul": _matmul,
     "MaxPool": _max_pool,
     "LeakyRelu": lambda node, attributes, weights: nn.LeakyReLU(attributes.get("alpha", 0.01), inplace=True),
     "Relu": lambda node, attributes, weights: nn.ReLU(inplace=True),
@@ -148,6 +182,10 @@ MODULES: dict[str, Callable[[ir.Node, Mapping[str, Any], list[Any]], nn.Module]]
 }
 
 CALLS: dict[str, Callable[[fx.Graph, list[Any], Mapping[str, Any], list[Any]], fx.Node]] = {
+    "Add": _add,
+    "ReduceMean": lambda graph, arguments, attributes, weights: graph.call_method(
+        "mean", (arguments[0], tuple(int(a) for a in weights[0]), bool(attributes.get("keepdims", 1)))
+    ),
     "Concat": lambda graph, arguments, attributes, weights: graph.call_function(
         torch.cat, (arguments, attributes["axis"])
     ),
