@@ -131,6 +131,7 @@ def compile(
             "constants": {k: _constant_text(v) for k, v in (constants or {}).items()},
         },
         recipe=loaded.recipe_text,
+        model_settings=None if loaded.settings is None else loaded.settings.to_json(),
     )
     timer = None if tune == "off" else Tuner(tune, threads, progress)
     options = _Options(fallback, Choice(timer, limit))

@@ -17,6 +17,7 @@ from voxelrt.errors import ModelError, UsageError
 from voxelrt.models.fetch import fetch
 from voxelrt.models.formats.torch import SUFFIXES as TORCH_SUFFIXES
 from voxelrt.models.formats.torch import is_torch, load_torch
+from voxelrt.models.nnunet_settings import NnunetSettings
 from voxelrt.models.recipe import SHIPPED, load_recipe, shipped_recipes
 from voxelrt.models.recipe_schema import Recipe
 
@@ -36,6 +37,7 @@ class Model:
     recipe_text : its TOML.
     reference : what the source framework itself answered, (inputs, outputs) by name, where it was there to be asked.
     framework : the source framework on other inputs, likewise.
+    settings : of an nnU-Net model: how a case becomes its input and its answer labels.
     """
 
     graph: ir.Model
@@ -45,10 +47,11 @@ class Model:
     recipe_text: str = ""
     reference: Sequence[tuple[Mapping[str, Array], Mapping[str, Array]]] = ()
     framework: Callable[[Mapping[str, Array]], Mapping[str, Array]] | None = None
+    settings: NnunetSettings | None = None
 
     @property
     def is_segmentation(self) -> bool:
-        return self.recipe is not None and self.recipe.task == "segmentation"
+        return self.settings is not None or (self.recipe is not None and self.recipe.task == "segmentation")
 
     @property
     def channel_axis(self) -> int:
@@ -66,18 +69,18 @@ def load(
     progress: Any = None,
     example_inputs: Any = None,
     shapes: Mapping[str, Sequence[int | tuple[int, int, int]]] | None = None,
+    configuration: str | None = None,
+    folds: Sequence[str] | None = None,
 ) -> Model:
     """Load a trained model.
 
     Parameters
     ----------
-    source : a path (.onnx, frozen TensorFlow .pb, .safetensors, recipe .toml), the name of a shipped recipe, ONNX
-        bytes, an ``onnx.ModelProto`` or an ``onnx_ir.Model``; with the extra ``[torch]`` an ``nn.Module``, an
-        ``ExportedProgram`` or a file of torch (.pt2, TorchScript .pt). A recipe's model is fetched into the cache where
-        it is not there.
+    formats = {".onnx": "onnx", ".pb": "tensorflow", ".safetensors": "safetensors"}
     progress : called with (text) while a recipe's model is fetched.
     example_inputs : what a torch module or TorchScript is traced with: a tensor or array, a tuple, or a mapping.
     shapes : in place of example inputs, input name -> shape. Other formats need neither.
+    configuration, folds : of an nnU-Net folder that holds several; default 3d_fullres, and all folds as an ensemble.
 
     Raises
     ------
@@ -112,6 +115,8 @@ def load(
     beside = path.with_suffix(".toml")
     if beside.exists():
         return _from_recipe(beside, progress)
+    if path.is_dir():
+        return _from_folder(path, configuration, folds)
     if path.suffix in TORCH_SUFFIXES:
         digest = _sha256(path)
         imported = load_torch(path, example_inputs=example_inputs, shapes=shapes)
@@ -155,6 +160,22 @@ def _from_file(path: Path, recipe: Recipe | None, name: str, recipe_text: str = 
     return Model(graph, name, {"format": kind, **source, "notes": notes}, recipe, recipe_text)
 
 
+def is_nnunet_folder(path: Path) -> bool:
+    """Whether a path is a result folder of nnU-Net, by the files in it."""
+    from voxelrt.models.formats.nnunet import is_nnunet
+
+    return path.is_dir() and is_nnunet(path)
+
+
+def _from_folder(path: Path, configuration: str | None, folds: Sequence[str] | None) -> Model:
+    from voxelrt.models.formats.nnunet import load_nnunet
+
+    if not is_nnunet_folder(path):
+        raise ModelError(f"{path.name} is a folder without plans.json: it is no result folder of nnU-Net v2")
+    graph, settings, source = load_nnunet(path, configuration, folds)
+    return Model(graph, f"{settings.dataset} {settings.configuration}", source, settings=settings)
+
+
 def _from_onnx(data: bytes, name: str) -> Model:
     from voxelrt.models.formats.onnx import load_onnx
 
@@ -179,8 +200,6 @@ def _unsound(graph: ir.Model) -> list[str]:
 
 def _format_of(path: Path) -> str:
     """The format by the file's name; the readers check the content."""
-    if path.is_dir():
-        raise ModelError(f"{path.name} is a folder; folders of trained models are not read by this version")
     formats = {".onnx": "onnx", ".pb": "tensorflow", ".safetensors": "safetensors"}
     if path.suffix not in formats:
         known = ", ".join((*formats, *TORCH_SUFFIXES[:2]))

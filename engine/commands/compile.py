@@ -11,10 +11,12 @@ import typer
 from voxelrt.commands.console import Screen
 from voxelrt.commands.options import (
     MODEL_HELP,
+    ConfigurationOption,
     Device,
     DeviceOption,
     Fallback,
     FallbackOption,
+    FoldsOption,
     JsonOption,
     Precision,
     PrecisionOption,
@@ -24,6 +26,7 @@ from voxelrt.commands.options import (
     Tune,
     TuneOption,
     WeightsMemoryOption,
+    parse_folds,
     parse_shapes,
 )
 from voxelrt.errors import OutputError, UsageError
@@ -35,6 +38,8 @@ def compile_command(
     model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)],
     out: Annotated[Path, typer.Option("-o", "--output", metavar="PLAN", help="The plan to write, .vxp.")],
     shape: ShapeOption = None,
+    configuration: ConfigurationOption = None,
+    folds: FoldsOption = None,
     device: DeviceOption = Device.AUTO,
     precision: PrecisionOption = Precision.FP32,
     fallback: FallbackOption = Fallback.ONNXRUNTIME,
@@ -59,6 +64,8 @@ def compile_command(
 
       voxelrt compile net.onnx -o net.vxp --shape input=1:4:8,1,96,96,96 --fallback error
 
+      voxelrt compile Dataset003_Liver/ -o liver.vxp --configuration 3d_fullres --folds 0,1
+
       voxelrt compile net.onnx -o net.vxp --tune full --weights-memory 400MiB
     """
     # Importers and passes take a second to import, which `voxelrt --help` should not cost.
@@ -72,7 +79,13 @@ def compile_command(
         raise OutputError(f"cannot write {out.name!r}: there is no such folder; make it first")
     started = time.perf_counter()
     with screen.progress() as (_, say):
-        loaded = load(model, progress=say, shapes=parse_shapes(shape))
+        loaded = load(
+            model,
+            progress=say,
+            shapes=parse_shapes(shape),
+            configuration=configuration,
+            folds=parse_folds(folds),
+        )
         say(f"compiling {loaded.name}")
         shapes: Any = parse_shapes(shape) or (recipe_shapes(loaded.recipe) if loaded.recipe is not None else None)
         plan = compile_model(

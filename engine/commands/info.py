@@ -22,6 +22,7 @@ from voxelrt.commands.options import (
 )
 from voxelrt.errors import UsageError
 from voxelrt.kernels.common.native import numpy_dtype
+from voxelrt.models.load import is_nnunet_folder
 from voxelrt.models.recipe import shipped_recipes
 from voxelrt.plan.description import memory_of, step_rows
 from voxelrt.plan.plan import Plan
@@ -56,7 +57,7 @@ def info(
     screen = Screen(quiet=quiet, json_to=json)
     if is_plan(what):
         screen.json(_plan(open_plan(what, threads=None, shapes=parse_shapes(shape)), screen, describe))
-    elif what in shipped_recipes() or Path(what).suffix in MODEL_SUFFIXES:
+    elif what in shipped_recipes() or Path(what).suffix in MODEL_SUFFIXES or is_nnunet_folder(Path(what)):
         screen.json(_model(what, shape, fallback.value, screen, describe))
     else:
         if shape:

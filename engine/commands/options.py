@@ -86,10 +86,18 @@ QuietOption = Annotated[
 ForceOption = Annotated[
     bool, typer.Option("--force", help="Run on a study that the model was not made for, with a warning.")
 ]
+ConfigurationOption = Annotated[
+    str | None,
+    typer.Option("--configuration", help="Of an nnU-Net folder with several: 2d, 3d_fullres, 3d_lowres ..."),
+]
+FoldsOption = Annotated[
+    str | None,
+    typer.Option("--folds", metavar="0,1,...", help="Of an nnU-Net folder: which folds, as an ensemble; default all."),
+]
 
 MODEL_HELP = (
     "A recipe's name, or a path: .onnx, frozen TensorFlow .pb, .safetensors, torch .pt2 or TorchScript .pt "
-    "(these with the extra torch), recipe .toml, compiled .vxp."
+    "(these with the extra torch), a result folder of nnU-Net v2, recipe .toml, compiled .vxp."
 )
 
 
@@ -104,6 +112,11 @@ def parse_shapes(given: Sequence[str] | None) -> Shapes | None:
             raise UsageError(f"--shape is given twice for {name!r}")
         shapes[name] = tuple(_dim(part, text) for part in dims.split(","))
     return shapes or None
+
+
+def parse_folds(given: str | None) -> tuple[str, ...] | None:
+    """``0,1,2`` or ``all`` as names of folds; None without any."""
+    return None if given is None else tuple(part.strip() for part in given.split(",") if part.strip())
 
 
 def parse_inputs(given: Sequence[str] | None) -> dict[str, Path]:

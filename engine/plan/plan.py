@@ -57,6 +57,7 @@ class PlanInfo:
     parity: list[ParityLine]
     settings: dict[str, Any]  # shapes, constants' names, fallback
     recipe: str = ""  # TOML text, so that a plan is self-contained
+    model_settings: dict[str, Any] | None = None  # of an nnU-Net model, see models/nnunet_settings.py
 
     def to_json(self) -> bytes:
         return json.dumps(asdict(self), indent=1, sort_keys=True).encode()

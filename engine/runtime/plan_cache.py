@@ -18,6 +18,7 @@ from typing import Any
 from voxelrt.environment import cache_folder
 from voxelrt.errors import OutputError, PlanError
 from voxelrt.kernels.common import native
+from voxelrt.models.load import Model
 from voxelrt.models.recipe import SHIPPED, load_recipe, parse_recipe, shipped_recipes, source_path
 from voxelrt.models.recipe_schema import Recipe
 from voxelrt.plan.plan import Plan
@@ -42,7 +43,9 @@ class Identity:
 
 
 def identify(source: Any) -> Identity | None:
-    """A model's identity from its files alone; None for objects in memory and for what does not exist."""
+    """A model's identity from its files alone; None for other objects in memory and for what does not exist."""
+    if isinstance(source, Model) and source.settings is not None:
+        return Identity(str(source.source["sha256"]), None)
     if not isinstance(source, (str, Path)):
         return None
     path = Path(source)

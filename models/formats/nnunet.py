@@ -1,0 +1,246 @@
+"""A result folder of nnU-Net v2 as a graph and settings, without torch and nnU-Net.
+
+    Dataset001_Name/TRAINER__PLANS__CONFIGURATION/
+        dataset.json  plans.json  fold_0/checkpoint_final.pth  fold_1/ ...  postprocessing.json
+
+The folds' logits are averaged inside the graph.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from voxelrt.errors import ModelError, UnsupportedError, UsageError
+from voxelrt.models.formats import nnunet_plans as read
+from voxelrt.models.formats.nnunet_network import network
+from voxelrt.models.formats.torch_checkpoint import Checkpoint, Opaque, TensorPlace, read_pickle
+from voxelrt.models.nnunet_settings import KeepLargest, NnunetSettings
+
+Array = NDArray[Any]
+
+CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth")
+WRAPPERS = ("module.", "_orig_mod.")  # what data-parallel training and torch.compile put before a name
+MAX_FOLDS = 32
+PREFERRED = ("3d_fullres", "3d_cascade_fullres", "3d_lowres", "2d")
+
+
+def is_nnunet(folder: Path) -> bool:
+    """Whether a folder looks like nnU-Net's results: one training's, or those of a dataset."""
+    return (folder / "plans.json").is_file() or bool(_trainings(folder)) or (folder / "plans.pkl").is_file()
+
+
+def load_nnunet(
+    folder: Path, configuration: str | None = None, folds: Sequence[str] | None = None
+) -> tuple[ir.Model, NnunetSettings, dict[str, Any]]:
+    """Read a result folder.
+
+    Parameters
+    ----------
+    folder : of one training (``TRAINER__PLANS__CONFIGURATION``), or of a dataset that holds one or several.
+    configuration : such as ``3d_fullres``, where the folder holds several; default the first there is of 3d_fullres,
+        3d_cascade_fullres, 3d_lowres, 2d.
+    folds : their names ("0", "all"); default all that are there with a checkpoint.
+
+    Returns
+    -------
+    graph : input "image" (1, C, *patch), output "logits"; the mean over the folds.
+    settings : the rest.
+    source : what was read, with its sha256, for the plan's provenance.
+
+    Raises
+    ------
+    UsageError : no such configuration or fold. ModelError : files missing, damaged, or contradictory.
+    UnsupportedError : another network than nnU-Net's own; nnU-Net v1; a cascade's second stage.
+    """
+    training = _training(folder, configuration)
+    plans, dataset = read.read_json(training / "plans.json"), read.read_json(training / "dataset.json")
+    chosen = _folds(training, folds)
+    with ExitStack() as stack:
+        checkpoints = [stack.enter_context(Checkpoint(path)) for path in chosen.values()]
+        weights = [_Weights(checkpoint) for checkpoint in checkpoints]
+        first = weights[0].fields
+        name = _configuration_of(training, first)
+        config = read.configuration(plans, name)
+        settings = _settings(plans, dataset, config, first, name, tuple(chosen))
+        settings = _with_postprocessing(settings, training)
+        graph = network(
+            read.architecture(config, settings.dimensions),
+            [one.get for one in weights],
+            len(settings.channels),
+            settings.outputs,
+            settings.patch_size,
+        )
+        notes = [note for one in weights for note in one.notes]
+    graph.metadata_props["voxelrt.notes"] = "\n".join(notes)
+    return graph, settings, {"format": "nnunet", "sha256": _digest(training, chosen), "notes": notes}
+
+
+class _Weights:
+    """The weights of one fold by name."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.checkpoint, self.notes = checkpoint, list[str]()
+        content = checkpoint.content
+        if not isinstance(content, dict) or not isinstance(content.get("network_weights"), dict):
+            raise ModelError(f"{checkpoint.name} is no checkpoint of nnU-Net: it has no network_weights")
+        self.fields = content
+        self.places: dict[str, TensorPlace] = {}
+        for key, value in content["network_weights"].items():
+            if isinstance(value, Opaque):
+                raise ModelError(f"{checkpoint.name}: network_weights hold {value.global_name}, which is not read")
+            if not isinstance(key, str) or not isinstance(value, TensorPlace):
+                raise ModelError(f"{checkpoint.name}: network_weights hold {type(value).__name__}, not a tensor")
+            for wrapper in WRAPPERS:
+                key = key.removeprefix(wrapper)
+            self.places[key] = value
+
+    def get(self, name: str) -> Array | None:
+        place = self.places.get(name)
+        if place is None:
+            return None
+        array = self.checkpoint.tensor(place, name).astype(np.float32)
+        if not np.isfinite(array).all():
+            self.notes.append(f"{self.checkpoint.name}: {name} holds NaN or infinity")
+        return array
+
+
+def _trainings(folder: Path) -> dict[str, Path]:
+    """Configuration -> folder of a training below a dataset's folder."""
+    if not folder.is_dir():
+        return {}
+    found = sorted(p for p in folder.iterdir() if p.name.count("__") == 2 and (p / "plans.json").is_file())
+    return {path.name.split("__")[2]: path for path in reversed(found)}
+
+
+def _training(folder: Path, configuration: str | None) -> Path:
+    if (folder / "plans.json").is_file():
+        if configuration is not None and folder.name.count("__") == 2 and folder.name.split("__")[2] != configuration:
+            raise UsageError(f"{folder.name} is of the configuration {folder.name.split('__')[2]}")
+        return folder
+    if (folder / "plans.pkl").is_file():
+        raise UnsupportedError(f"{folder.name} is of nnU-Net v1 (plans.pkl): train or convert it with nnU-Net v2")
+    found = _trainings(folder)
+    if configuration is None:
+        configuration = next((name for name in (*PREFERRED, *found) if name in found), "")
+    if configuration not in found:
+        raise UsageError(f"{folder.name} has no configuration {configuration!r}; it has {', '.join(found) or 'none'}")
+    return found[configuration]
+
+
+def _folds(training: Path, asked: Sequence[str] | None) -> dict[str, Path]:
+    """Fold -> checkpoint."""
+    there = {
+        path.name.removeprefix("fold_"): next((path / c for c in CHECKPOINTS if (path / c).is_file()), None)
+        for path in sorted(training.glob("fold_*"))[:MAX_FOLDS]
+    }
+    found = {fold: path for fold, path in there.items() if path is not None}
+    # Like nnU-Net: the training on all data is used only where it is asked for or alone.
+    names = list(asked) if asked is not None else [f for f in found if f != "all"] or list(found)
+    missing = [name for name in names if name not in found]
+    if missing or not names:
+        what = f"fold {', '.join(missing)}" if missing else "a fold"
+        raise UsageError(f"{training.name} has no checkpoint of {what}; there are {', '.join(found) or 'none'}")
+    return {name: found[name] for name in names}
+
+
+def _configuration_of(training: Path, checkpoint: dict[str, Any]) -> str:
+    arguments = checkpoint.get("init_args")
+    said = arguments.get("configuration") if isinstance(arguments, dict) else None
+    if isinstance(said, str):
+        return said
+    if training.name.count("__") == 2:
+        return training.name.split("__")[2]
+    raise ModelError(f"neither the checkpoint nor the name of {training.name} says which configuration it is")
+
+
+def _settings(
+    plans: read.Fields,
+    dataset: read.Fields,
+    config: read.Fields,
+    checkpoint: dict[str, Any],
+    name: str,
+    folds: tuple[str, ...],
+) -> NnunetSettings:
+    patch = config.numbers("patch_size")
+    spacing = tuple(float(v) for v in config.get("spacing", list) if isinstance(v, int | float))
+    dimensions = len(patch)
+    if dimensions not in (2, 3) or len(spacing) != dimensions or not all(0 < v < 1e6 for v in spacing):
+        raise ModelError(f"{config.where}: a patch of {patch} voxels at {spacing} mm")
+    if config.table.get("previous_stage"):
+        raise UnsupportedError(f"{name} is the second stage of a cascade; this version runs single stages")
+    named, order = read.labels(dataset)
+    mirror = checkpoint.get("inference_allowed_mirroring_axes")
+    axes = tuple(mirror) if isinstance(mirror, list | tuple) else ()
+    if any(isinstance(axis, bool) or axis not in range(dimensions) for axis in axes):
+        raise ModelError(f"the checkpoint allows mirroring along {axes!r:.60}; there are {dimensions} axes")
+    forward, backward = (plans.numbers(f"transpose_{way}", low=0, high=2) for way in ("forward", "backward"))
+    if sorted(forward) != [0, 1, 2] or [forward.index(i) for i in range(3)] != list(backward):
+        raise ModelError(f"{plans.where}: transpose_forward {forward} and transpose_backward {backward} do not fit")
+    reader = dataset.table.get("overwrite_image_reader_writer") or plans.table.get("image_reader_writer")
+    return NnunetSettings(
+        dataset=str(plans.get("dataset_name", str, "unnamed")),
+        plans=str(plans.get("plans_name", str, "nnUNetPlans")),
+        configuration=name,
+        trainer=str(checkpoint.get("trainer_name") or "nnUNetTrainer"),
+        dimensions=2 if dimensions == 2 else 3,
+        patch_size=patch,
+        spacing_mm=spacing,
+        transpose_forward=(forward[0], forward[1], forward[2]),
+        transpose_backward=(backward[0], backward[1], backward[2]),
+        channels=read.channels(plans, config, dataset),
+        reader=str(reader or "SimpleITKIO"),
+        file_ending=str(dataset.get("file_ending", str, ".nii.gz")),
+        resample_data=read.resampling(config, "data", 3),
+        resample_logits=read.resampling(config, "probabilities", 1),
+        labels=named,
+        regions=bool(order),
+        region_order=order,
+        mirror_axes=axes,
+        folds=folds,
+    )
+
+
+def _with_postprocessing(settings: NnunetSettings, training: Path) -> NnunetSettings:
+    """What nnU-Net found to help in cross-validation (``postprocessing.pkl``), where the folder holds it."""
+    found = [training / "postprocessing.pkl", *sorted(training.glob("crossval_results_folds_*/postprocessing.pkl"))]
+    path = next((path for path in found if path.is_file()), None)
+    if path is None:
+        return settings
+    content = read_pickle(path)
+    if not isinstance(content, tuple | list) or len(content) != 2 or not all(isinstance(c, list) for c in content):
+        raise ModelError(f"{path.name} does not hold functions and their arguments")
+    steps = tuple(_keep_largest(*pair) for pair in zip(*content, strict=False))
+    return replace(settings, postprocessing=steps)
+
+
+def _keep_largest(function: Any, arguments: Any) -> KeepLargest:
+    name = str(getattr(function, "global_name", function))
+    if name.rsplit(".", 1)[-1] != "remove_all_but_largest_component_from_segmentation":
+        raise UnsupportedError(f"the postprocessing {name:.80} is not read; keeping the largest component is")
+    table = read.Fields(arguments, "the arguments of the postprocessing")
+    values: list[Any] = []
+    given = table.get("labels_or_regions", (list, tuple, int))
+    for value in given if isinstance(given, list | tuple) else [given]:
+        values.extend(value if isinstance(value, list | tuple) else [value])
+    if not values or any(isinstance(v, bool) or not isinstance(v, int) or not 0 <= v < 1 << 16 for v in values):
+        raise ModelError(f"the postprocessing keeps the labels {values!r:.60}")
+    return KeepLargest(tuple(values), table.get("background_label", int, 0) if "background_label" in arguments else 0)
+
+
+def _digest(training: Path, chosen: dict[str, Path]) -> str:
+    """One hash of all that decides the answer."""
+    total = hashlib.sha256(json.dumps(sorted(chosen)).encode())
+    for path in (training / "plans.json", training / "dataset.json", *(chosen[fold] for fold in sorted(chosen))):
+        with path.open("rb") as file:
+            total.update(hashlib.file_digest(file, "sha256").digest())
+    return total.hexdigest()
