@@ -22,6 +22,7 @@ from voxelrt.backends.native import CancelFlag
 from voxelrt.errors import OutputError, UsageError
 from voxelrt.io import write_image
 from voxelrt.kernels.common.native import numpy_dtype
+from voxelrt.models.nnunet_settings import settings_from_json
 from voxelrt.models.recipe_schema import Recipe
 from voxelrt.plan.plan import Plan
 from voxelrt.postprocess.labels import to_labels, volumes_ml
@@ -35,6 +36,7 @@ from voxelrt.result import Result
 from voxelrt.runtime.model_plan import plan_for_study
 from voxelrt.runtime.process import peak_memory_bytes
 from voxelrt.volume import Volume
+from voxelrt.windowed import Case, labels_of, prepare_case, run_case
 
 Array = NDArray[Any]
 Progress = Callable[[str, int, int], None]
@@ -47,6 +49,8 @@ def predict(
     *,
     picture: Place | None = None,
     force: bool = False,
+    mirroring: bool = True,
+    step: float | None = None,
     progress: Progress | None = None,
     cancel: CancelFlag | None = None,
 ) -> Result:
@@ -64,6 +68,9 @@ def predict(
         A PNG to write: three views with the outlines of the labels.
     force
         Run on a study that the model was not made for, with a warning instead of an error.
+    mirroring, step
+        Of an nnU-Net model: average over mirrored windows (8 times the work in 3-D, as nnU-Net does); the windows'
+        step as a share of their size, default 0.5.
     progress
         Called with (stage, step, steps).
     cancel
@@ -78,7 +85,9 @@ def predict(
     VoxelRTError : as ``voxelrt.compile``, where `model` is not a plan yet.
     """
     tell = progress or (lambda stage, step, steps: None)
-    given = Request(study, _path(out), _path(picture), force)
+    if step is not None and not 0 < step <= 1:
+        raise UsageError(f"step {step}: the windows' step is a share of their size, above 0 and at most 1")
+    given = Request(study, _path(out), _path(picture), force, mirroring, step)
     refuse_unwritable(given)
     plan = model if isinstance(model, Plan) else plan_for_study(model, study, force=force, tell=tell)
     ready = prepare(plan, given, tell)
@@ -94,6 +103,8 @@ class Request:
     out: Path | None = None
     picture: Path | None = None
     force: bool = False
+    mirroring: bool = True
+    step: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +114,7 @@ class Ready:
     request: Request
     recipe: Recipe
     opened: Opened
-    way: GridMap
+    way: GridMap | Case
     tensor: Array
     timings: dict[str, float] = field(default_factory=dict)
 
@@ -115,6 +126,10 @@ def prepare(plan: Plan, request: Request, tell: Progress) -> Ready:
     wanted = next(io for io in plan.inputs if io.name == recipe.input.name)
     with _stage("read", timings, tell):
         opened = open_study(request.study, recipe, force=request.force)
+    if plan.info.model_settings is not None:
+        with _stage("preprocess", timings, tell):
+            case = prepare_case(opened.volume, settings_from_json(plan.info.model_settings))
+        return Ready(request, recipe, opened, case, case.data, timings)
     with _stage("preprocess", timings, tell):
         first = recipe.input.intensity.after == "reading"
         array: Array = opened.volume.array
@@ -136,7 +151,10 @@ def prepare(plan: Plan, request: Request, tell: Progress) -> Ready:
 
 def run(plan: Plan, ready: Ready, tell: Progress, cancel: CancelFlag | None = None) -> Array:
     """The network's answer as a volume (C, Z, Y, X) on its own grid; for classes (N, classes)."""
-    name, output = ready.recipe.input.name, ready.recipe.output
+    name, output, request = ready.recipe.input.name, ready.recipe.output, ready.request
+    if isinstance(ready.way, Case):
+        with _stage("run", ready.timings, tell):
+            return run_case(plan, ready.way, tell, cancel, mirroring=request.mirroring, step=request.step)
     samples = np.split(ready.tensor, len(ready.tensor)) if "Z" not in ready.recipe.input.layout else [ready.tensor]
     answers = []
     with _stage("run", ready.timings, tell):
@@ -197,6 +215,8 @@ def _same_file(path: Path, place: Place | Volume) -> bool:
 
 
 def _volume(answer: Array, ready: Ready) -> Volume:
+    if isinstance(ready.way, Case):
+        return labels_of(ready.way, answer)
     if ready.recipe.output.kind != "image":
         return to_labels(answer, ready.recipe.output, ready.way, ready.opened.volume)
     made = np.empty((answer.shape[0], *ready.way.turned_zyx), answer.dtype)

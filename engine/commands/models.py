@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from voxelrt.commands.console import Say
 from voxelrt.commands.options import Shapes
@@ -22,6 +23,22 @@ def open_plan(model: str, *, threads: int | None, shapes: Shapes | None = None) 
     if shapes:
         raise UsageError("--shape is for compiling; a .vxp plan has its shapes")
     return Plan.open(model, threads=threads)
+
+
+def nnunet_model(model: str, configuration: str | None, folds: tuple[str, ...] | None, say: Say) -> Any:
+    """What to load: an nnU-Net folder with its choices made, or the argument as it is.
+
+    Raises
+    ------
+    UsageError : choices for a model that has none.
+    """
+    from voxelrt.models.load import is_nnunet_folder, load
+
+    if is_nnunet_folder(Path(model)):
+        return load(model, progress=say, configuration=configuration, folds=folds)
+    if configuration is not None or folds is not None:
+        raise UsageError("--configuration and --folds are for a result folder of nnU-Net")
+    return model
 
 
 def plan_of(

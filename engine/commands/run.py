@@ -9,13 +9,15 @@ from typing import Annotated, Any
 import typer
 
 from voxelrt.commands.console import Screen
-from voxelrt.commands.models import is_plan, open_plan
+from voxelrt.commands.models import is_plan, nnunet_model, open_plan
 from voxelrt.commands.options import (
     MODEL_HELP,
+    ConfigurationOption,
     Device,
     DeviceOption,
     Fallback,
     FallbackOption,
+    FoldsOption,
     ForceOption,
     JsonOption,
     Precision,
@@ -23,6 +25,7 @@ from voxelrt.commands.options import (
     QuietOption,
     ShapeOption,
     ThreadsOption,
+    parse_folds,
     parse_inputs,
     parse_shapes,
 )
@@ -46,6 +49,8 @@ class Target:
     resume: bool
     overwrite: bool
     force: bool
+    mirroring: bool
+    step: float | None
 
 
 def run(
@@ -71,6 +76,19 @@ def run(
     ] = "number",
     resume: Annotated[bool, typer.Option("--resume", help="Of several: keep what an earlier run wrote.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Of several: replace what is there.")] = False,
+    configuration: ConfigurationOption = None,
+    folds: FoldsOption = None,
+    mirroring: Annotated[
+        bool,
+        typer.Option(
+            "--mirroring/--no-mirroring",
+            help="Of an nnU-Net model: the mean over mirrored windows, or an eighth of the work.",
+        ),
+    ] = True,
+    step: Annotated[
+        float | None,
+        typer.Option("--step", help="Of an nnU-Net model: the windows' step as a share of their size; default 0.5."),
+    ] = None,
     force: ForceOption = False,
     device: DeviceOption = Device.AUTO,
     precision: PrecisionOption = Precision.FP32,
@@ -92,18 +110,20 @@ def run(
 
       voxelrt run lesions.onnx --input t1=t1.nii.gz --input flair=flair.nii.gz -o lesions.nii.gz
 
+      voxelrt run Dataset003_Liver/ ct.nii.gz -o liver.nii.gz --configuration 3d_fullres
+
       voxelrt run brain-extraction studies/*.nii.gz -o masks/ --resume
     """
     del device  # one device in this version
     screen = Screen(quiet=quiet, json_to=json)
-    target = Target(out, picture, _names(names), resume, overwrite, force)
+    target = Target(out, picture, _names(names), resume, overwrite, force, mirroring, step)
     chosen = _studies(studies, inputs)
     with screen.progress() as (tell, say):
         if is_plan(model):
             plan = open_plan(model, threads=threads, shapes=parse_shapes(shape))
         else:
             plan = plan_for_study(
-                model,
+                nnunet_model(model, configuration, parse_folds(folds), say),
                 chosen[0],
                 force=force,
                 shapes=parse_shapes(shape),
@@ -123,7 +143,16 @@ def _run_one(plan: Plan, study: Study, target: Target, screen: Screen) -> None:
     if target.resume or target.overwrite or target.names != "number":
         raise UsageError("--resume, --overwrite and --names are for several studies and a folder")
     with screen.progress() as (tell, _):
-        result = predict(plan, study, target.out, picture=target.picture, force=target.force, progress=tell)
+        result = predict(
+            plan,
+            study,
+            target.out,
+            picture=target.picture,
+            force=target.force,
+            mirroring=target.mirroring,
+            step=target.step,
+            progress=tell,
+        )
     for warning in result.warnings:
         screen.warn(warning)
     _show(result, screen)
@@ -135,7 +164,10 @@ def _run_many(plan: Plan, studies: list[Study], target: Target, screen: Screen) 
         raise UsageError("several studies need -o FOLDER")
     rows: list[dict[str, Any]] = []
     failed: Result | None = None
-    with Session(plan, force=target.force) as session, screen.progress() as (_, say):
+    with (
+        Session(plan, force=target.force, mirroring=target.mirroring, step=target.step) as session,
+        screen.progress() as (_, say),
+    ):
         results = session.map(
             studies,
             target.out,

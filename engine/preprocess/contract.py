@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from voxelrt.errors import ModelError, UnsupportedError, UsageError
+from voxelrt.models.nnunet_settings import NnunetSettings, settings_from_json
 from voxelrt.models.recipe import parse_recipe
-from voxelrt.models.recipe_schema import Channel, Grid, Input, Output, Recipe, Source
+from voxelrt.models.recipe_schema import Channel, Grid, Input, Label, Output, Recipe, Source
 from voxelrt.plan.plan import Plan
 from voxelrt.plan.schedule import Io
 from voxelrt.preprocess.layout import layout_shape
@@ -45,6 +46,8 @@ def recipe_of(plan: Plan) -> Recipe:
     ModelError : the recipe names inputs or outputs that the network does not have.
     UnsupportedError : the recipe asks for what this version does not do.
     """
+    if plan.info.model_settings is not None:
+        return nnunet_recipe(settings_from_json(plan.info.model_settings, f"the settings of {plan.info.name}"))
     recipe = parse_recipe(plan.info.recipe, where=f"the recipe of {plan.info.name}") if plan.info.recipe else None
     if recipe is None:
         return _plain(plan)
@@ -60,6 +63,20 @@ def recipe_of(plan: Plan) -> Recipe:
             f"{', '.join(io.name for io in plan.outputs)}"
         )
     return recipe
+
+
+def nnunet_recipe(settings: NnunetSettings) -> Recipe:
+    """What a reader must know of an nnU-Net model: its images and its labels."""
+    values = settings.region_order or tuple(range(1, len(settings.labels) + 1))
+    labels = tuple(Label(value, label.name) for value, label in zip(values, settings.labels, strict=True))
+    return Recipe(
+        name="nnunet",
+        task="segmentation",
+        source=Source(path="plans.json"),
+        input=Input("image", tuple(Channel(channel.name) for channel in settings.channels), window="sliding"),
+        output=Output("logits", "logits", labels=labels),
+        title=f"{settings.dataset} {settings.configuration}",
+    )
 
 
 def check_supported(recipe: Recipe) -> None:

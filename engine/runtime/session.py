@@ -51,6 +51,8 @@ class Session:
         Compute threads; default the plan's own. The three threads that read, run and write are beside them.
     force
         Run on studies that the model was not made for, with a warning.
+    mirroring, step
+        As for ``voxelrt.predict``.
     progress
         Called with (stage, step, steps), from the threads of the stages.
 
@@ -60,11 +62,18 @@ class Session:
     """
 
     def __init__(
-        self, plan: Plan, threads: int | None = None, *, force: bool = False, progress: Progress | None = None
+        self,
+        plan: Plan,
+        threads: int | None = None,
+        *,
+        force: bool = False,
+        mirroring: bool = True,
+        step: float | None = None,
+        progress: Progress | None = None,
     ) -> None:
         self.plan = plan.with_threads(threads) if threads else plan
         recipe_of(self.plan)
-        self._force = force
+        self._options: dict[str, Any] = {"force": force, "mirroring": mirroring, "step": step}
         self._tell = progress or (lambda stage, step, steps: None)
         self._cancel = CancelFlag()
         self._room = BoundedSemaphore(IN_FLIGHT)
@@ -106,7 +115,7 @@ class Session:
         self, study: Study, out: Place | None, picture: Place | None, note: Callable[[], None] | None
     ) -> Future[Result]:
         request = Request(
-            study, None if out is None else Path(out), None if picture is None else Path(picture), self._force
+            study, None if out is None else Path(out), None if picture is None else Path(picture), **self._options
         )
         refuse_unwritable(request)
         job = _Job(request, note)
