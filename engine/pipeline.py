@@ -85,11 +85,10 @@ def predict(
     VoxelRTError : as ``voxelrt.compile``, where `model` is not a plan yet.
     """
     tell = progress or (lambda stage, step, steps: None)
-    if step is not None and not 0 < step <= 1:
-        raise UsageError(f"step {step}: the windows' step is a share of their size, above 0 and at most 1")
     given = Request(study, _path(out), _path(picture), force, mirroring, step)
     refuse_unwritable(given)
     plan = model if isinstance(model, Plan) else plan_for_study(model, study, force=force, tell=tell)
+    check_windows(plan, mirroring, step)
     ready = prepare(plan, given, tell)
     answer = run(plan, ready, tell, cancel)
     return finish(ready, answer, tell)
@@ -191,6 +190,14 @@ def finish(ready: Ready, answer: Array, tell: Progress) -> Result:
         peak_memory_bytes=peak_memory_bytes(),
         out=request.out,
     )
+
+
+def check_windows(plan: Plan, mirroring: bool, step: float | None) -> None:
+    """Raise UsageError for wrong options of windows, and for a model that has none."""
+    if step is not None and not 0 < step <= 1:
+        raise UsageError(f"step {step}: the windows' step is a share of their size, above 0 and at most 1")
+    if plan.info.model_settings is None and (step is not None or not mirroring):
+        raise UsageError(f"step and mirroring are for models of nnU-Net; {plan.info.name} runs a volume as a whole")
 
 
 def refuse_unwritable(request: Request) -> None:

@@ -120,6 +120,8 @@ def run(
     chosen = _studies(studies, inputs)
     with screen.progress() as (tell, say):
         if is_plan(model):
+            if configuration is not None or folds is not None:
+                raise UsageError("--configuration and --folds are for compiling; a .vxp plan has its own")
             plan = open_plan(model, threads=threads, shapes=parse_shapes(shape))
         else:
             plan = plan_for_study(

@@ -17,7 +17,7 @@ from typing import Any
 
 from voxelrt.backends.native import CancelFlag
 from voxelrt.errors import CancelledError, InputError, UsageError, VoxelRTError
-from voxelrt.pipeline import Progress, Ready, Request, finish, prepare, refuse_unwritable, run
+from voxelrt.pipeline import Progress, Ready, Request, check_windows, finish, prepare, refuse_unwritable, run
 from voxelrt.plan.plan import Plan
 from voxelrt.preprocess.contract import recipe_of
 from voxelrt.preprocess.study import Place, Study
@@ -58,7 +58,7 @@ class Session:
 
     Raises
     ------
-    UsageError : the plan needs a recipe and has none.
+    UsageError : the plan needs a recipe and has none; wrong options of windows.
     """
 
     def __init__(
@@ -73,6 +73,7 @@ class Session:
     ) -> None:
         self.plan = plan.with_threads(threads) if threads else plan
         recipe_of(self.plan)
+        check_windows(self.plan, mirroring, step)
         self._options: dict[str, Any] = {"force": force, "mirroring": mirroring, "step": step}
         self._tell = progress or (lambda stage, step, steps: None)
         self._cancel = CancelFlag()

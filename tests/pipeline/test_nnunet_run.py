@@ -79,6 +79,8 @@ def test_options_change_the_answer_and_are_checked(plans: dict[str, vx.Plan], tm
     assert 0.5 < float((quick == full).mean()) < 1.0
     with pytest.raises(UsageError, match="step"):
         vx.predict(plans["anisotropic"], study, step=0.0)
+    with pytest.raises(UsageError, match="step"):
+        vx.Session(plans["anisotropic"], step=2.0)
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 5, 3), (40, 2, 2)])

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import io
+import tarfile
 import tempfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -93,6 +95,31 @@ def _torch_archive() -> Target:
     return run, archives + [parts[name] for name in texts]
 
 
+def _checkpoint() -> Target:
+    from voxelrt.models.formats.torch_checkpoint import Checkpoint, TensorPlace
+
+    folders = Path(__file__).parents[1] / "models" / "data" / "nnunet_folders.tar.xz"
+    with tarfile.open(folders) as archive:
+        member = next(m for m in archive.getmembers() if "Flat" in m.name and m.name.endswith(".pth"))
+        stream = archive.extractfile(member)
+        sound = stream.read() if stream is not None else b""
+    with zipfile.ZipFile(io.BytesIO(sound)) as parts:
+        pickled = next(parts.read(name) for name in parts.namelist() if name.endswith("/data.pkl"))
+
+    def run(path: Path) -> None:
+        data = path.read_bytes()
+        if not data.startswith(b"PK"):  # the pickle alone, wrapped again: a checksum would hide it
+            with zipfile.ZipFile(path, "w") as archive:
+                archive.writestr("archive/data.pkl", data)
+        with Checkpoint(path) as checkpoint:
+            weights = checkpoint.content.get("network_weights") if isinstance(checkpoint.content, dict) else None
+            for name, place in (weights if isinstance(weights, dict) else {}).items():
+                if isinstance(place, TensorPlace):
+                    checkpoint.tensor(place, str(name))
+
+    return run, [sound, pickled]
+
+
 def _recipe() -> Target:
     from voxelrt.models.recipe import SHIPPED, load_recipe
 
@@ -131,6 +158,7 @@ def _ignore(value: object) -> None:
 
 
 TARGETS: dict[str, Callable[[], Target]] = {
+    "checkpoint": _checkpoint,
     "dicom": _dicom,
     "nifti": _nifti,
     "onnx": _onnx,
