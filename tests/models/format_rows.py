@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tarfile
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -125,6 +126,22 @@ def _safetensors() -> list[Run]:
     return [Run(vx.compile(PEER, fallback="error"), inputs, expected, reference)]
 
 
+def _nnunet() -> list[Run]:
+    from tests.models.test_nnunet import ARCHIVE, NAMES
+
+    runs = []
+    with tempfile.TemporaryDirectory() as folder:
+        with tarfile.open(ARCHIVE) as archive:
+            archive.extractall(folder, filter="data")
+        for name in NAMES:
+            with np.load(next(Path(folder, name).glob("*/answer.npz"))) as stored:
+                inputs, expected = {"image": stored["image"]}, {"logits": stored["logits"]}
+            runs.append(
+                Run(vx.compile(Path(folder, name), fallback="error"), inputs, expected, "nnU-Net 2.8.1, PyTorch")
+            )
+    return runs
+
+
 ROWS = [
     Row("ONNX", "RapidOCR's text detector (rapidocr-onnxruntime 1.4.4)", lambda: _rapidocr("detection")),
     Row("ONNX", "RapidOCR's orientation classifier", lambda: _rapidocr("orientation")),
@@ -135,5 +152,6 @@ ROWS = [
     Row("torch module", "`nn.TransformerEncoder` of two layers", lambda: _module(True)),
     Row("torch .pt2", "the small 3-D network, exported", lambda: _torch("pt2", "net.pt2")),
     Row("TorchScript .pt", "the small 3-D network, traced", lambda: _torch("torchscript", "net.pt")),
+    Row("nnU-Net v2 folder", "plain (two folds), residual, 2-D (`make_nnunet_folders.py`)", _nnunet),
     Row("safetensors", "an MLP that the safetensors package wrote (`make_safetensors.py`)", _safetensors),
 ]
