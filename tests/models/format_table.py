@@ -33,7 +33,8 @@ and the MLP is so small that both executors round alike; it shows that the weigh
 Files of torch are checked before torch sees them: of a `.pt2` file torch gets a new archive with the program, without
 metadata, guards and pickled parts, whose operators are ATen's; a TorchScript file is a program, and one that touches
 files or uses other libraries is refused. A `.safetensors` file becomes a network where its metadata name one of
-`voxelrt.models.architectures`. Weights alone in a pickle (`.pth`, a state dict) are not read.
+`voxelrt.models.architectures`. The checkpoints of an nnU-Net folder are pickles too: they are read by our own reader,
+which builds tensors and plain containers and runs nothing. Other pickles (a bare `.pth` state dict) are not read.
 """
 
 
