@@ -19,12 +19,14 @@ from numpy.typing import NDArray
 from voxelrt.backends.native import CancelFlag
 from voxelrt.errors import InputError, UnsupportedError
 from voxelrt.io.orientation import Reorientation, reorient
+from voxelrt.kernels import resample_argmax
+from voxelrt.kernels.resample_argmax.taps import Taps, taps
 from voxelrt.models.formats.nnunet_network import INPUT, OUTPUT
 from voxelrt.models.nnunet_settings import NnunetSettings, Normalisation, Resampling
 from voxelrt.plan.plan import Plan
 from voxelrt.postprocess.components import fill_holes, largest_touching
 from voxelrt.preprocess.interpolation import Interpolation, Matrix, interpolation_matrix
-from voxelrt.tiling.stitcher import Stitcher
+from voxelrt.tiling.stitcher import Plane, Stitcher
 from voxelrt.tiling.windows import importance, mirrorings, starts
 from voxelrt.volume import Volume
 
@@ -249,12 +251,11 @@ def run_case(
     window: Triple = (1, *settings.patch_size) if settings.dimensions == 2 else settings.patch_size  # type: ignore[assignment]
     padded, inside = _padded(case.data, window)
     axes = settings.mirror_axes if mirroring else ()
-
     share = settings.step if step is None else step
 
-    def planes() -> Iterator[Floats]:
-        for plane in _planes(plan, settings, padded, window, axes, share, tell, cancel):
-            yield plane[:, inside[1], inside[2]]
+    def planes() -> Iterator[Plane]:
+        for sums, counts in _planes(plan, settings, padded, window, axes, share, tell, cancel):
+            yield sums[:, inside[1], inside[2]], counts[inside[1], inside[2]]
 
     source = planes()
     for _ in range(inside[0].start):
@@ -269,7 +270,8 @@ def _padded(data: Floats, window: Triple) -> tuple[Floats, tuple[slice, slice, s
         missing = max(0, wanted - size)
         pads.append((missing // 2, missing - missing // 2))
     inside = tuple(slice(low, low + size) for (low, _), size in zip(pads, data.shape[1:], strict=True))
-    return np.pad(data, [(0, 0), *pads]), (inside[0], inside[1], inside[2])
+    padded = np.pad(data, [(0, 0), *pads]) if any(pad != (0, 0) for pad in pads) else data
+    return padded, (inside[0], inside[1], inside[2])
 
 
 def _planes(
@@ -281,8 +283,8 @@ def _planes(
     step: float,
     tell: Tell,
     cancel: CancelFlag | None,
-) -> Iterator[Floats]:
-    """Planes of logits (C, Y, X), in order, over all windows."""
+) -> Iterator[Plane]:
+    """Planes of logits, in order, over all windows."""
     flat = settings.dimensions == 2
     places = [starts(size, wanted, step) for size, wanted in zip(data.shape[1:], window, strict=True)]
     if flat:
@@ -296,77 +298,58 @@ def _planes(
         for y in places[1]:
             for x in places[2]:
                 part = data[:, z : z + window[0], y : y + window[1], x : x + window[2]]
-                logits = _window(plan, part[:, 0] if flat else part, sets, cancel)
-                stitcher.add(logits[:, None] if flat else logits, (z, y, x))
+                for axes_of_it in sets:
+                    logits = _mirrored(plan, part[:, 0] if flat else part, axes_of_it, cancel)
+                    stitcher.add(logits[:, None] if flat else logits, (z, y, x), 1 / len(sets))
                 done += 1
                 tell("run", done, total)
     yield from stitcher.rest()
 
 
-def _window(plan: Plan, part: Floats, sets: list[tuple[int, ...]], cancel: CancelFlag | None) -> Floats:
-    """The logits (C, *window) of one window, the mean over its mirrored forms."""
-    total: Floats | None = None
-    for axes in sets:
-        flipped = tuple(axis + 1 for axis in axes)
-        image = np.ascontiguousarray(np.flip(part, flipped))[None]
-        logits = np.flip(plan.run({INPUT: image}, cancel=cancel)[OUTPUT][0], flipped)
-        total = logits.copy() if total is None else total + logits
-    assert total is not None  # the empty set is always there
-    return total / np.float32(len(sets)) if len(sets) > 1 else total
+def _mirrored(plan: Plan, part: Floats, axes: tuple[int, ...], cancel: CancelFlag | None) -> Floats:
+    """The logits (C, *window) of a window that is mirrored for the network and back; a view."""
+    flipped = tuple(axis + 1 for axis in axes)
+    image = np.ascontiguousarray(np.flip(part, flipped))[None]
+    logits: Floats = np.flip(plan.run({INPUT: image}, cancel=cancel)[OUTPUT][0], flipped)
+    return logits
 
 
 # ---- labels ----
 
 
-def _decided(planes: Iterator[Floats], depth: int, case: Case) -> Labels:
+def _decided(planes: Iterator[Plane], depth: int, case: Case) -> Labels:
     """Planes of logits as labels on the cropped grid; each is brought there and decided at once."""
     settings, size = case.settings, case.cropped_zyx
-    ways = _matrices(
-        settings.resample_logits,
-        (depth, case.data.shape[2], case.data.shape[3]),
-        size,
-        case.network_spacing_mm,
-        case.spacing_mm,
-    )
-    if ways.clip:
-        raise UnsupportedError("resampling logits by splines is not run; orders 0 and 1 are")
-    labels = np.zeros(size, np.uint8 if _highest(settings) < 256 else np.uint16)
-    along = np.eye(depth) if ways.matrices[0] is None else ways.matrices[0]
-    kept: dict[int, Floats] = {}
+    old = (depth, case.data.shape[2], case.data.shape[3])
+    along, rows, columns = _taps(settings.resample_logits, old, size, case.network_spacing_mm, case.spacing_mm)
+    values = np.array(settings.region_order or range(settings.outputs), np.int32)
+    labels = np.zeros(size, np.uint8 if values.max() < 256 else np.uint16)
+    held: dict[int, Plane] = {}
     read = 0
     for z in range(size[0]):
-        taps = np.flatnonzero(along[z])
-        while read <= taps[-1]:
-            kept[read] = _plane_along(next(planes), ways)
+        low, high, weight = int(along.at[0, z]), int(along.at[1, z]), float(along.weights[z])
+        if weight == 0:
+            high = low
+        while read <= high:
+            held = {read - 1: held[read - 1]} if read - 1 in held else {}
+            held[read] = next(planes)
             read += 1
-        for old in [k for k in kept if k < taps[0]]:
-            del kept[old]
-        mixed: Floats = np.float32(along[z, taps[0]]) * kept[int(taps[0])]
-        for tap in taps[1:]:
-            mixed += np.float32(along[z, tap]) * kept[int(tap)]
-        labels[z] = _decide(mixed, settings)
+        resample_argmax(held[low], held[high], weight, rows, columns, values, regions=settings.regions, out=labels[z])
     return labels
 
 
-def _plane_along(plane: Floats, ways: _Ways) -> Floats:
-    """A plane (C, Y, X) on the new grid's rows and columns; always a copy, for the stitcher uses its own again."""
-    columns, rows = ways.matrices[2], ways.matrices[1]
-    made = plane.copy() if columns is None else plane @ columns.astype(np.float32).T
-    return made if rows is None else np.matmul(rows.astype(np.float32), made)
-
-
-def _decide(logits: Floats, settings: NnunetSettings) -> NDArray[Any]:
-    if not settings.regions:
-        best: NDArray[Any] = np.argmax(logits, axis=0)
-        return best
-    plane = np.zeros(logits.shape[1:], np.int64)
-    for channel, value in enumerate(settings.region_order):
-        plane[logits[channel] > 0] = value
-    return plane
-
-
-def _highest(settings: NnunetSettings) -> int:
-    return max(settings.region_order) if settings.regions else len(settings.labels)
+def _taps(
+    how: Resampling, old: Triple, new: Triple, spacing: tuple[float, ...], target: tuple[float, ...]
+) -> list[Taps]:
+    """How logits are read along each axis."""
+    if how.order > 1 or how.order_z > 1:
+        raise UnsupportedError(f"resampling logits by splines of order {how.order} (z {how.order_z}) is not run")
+    apart = _coarse_axis(how, spacing, target)
+    made = []
+    for axis, (n, m) in enumerate(zip(old, new, strict=True)):
+        order = how.order_z if axis == apart else how.order
+        made.append(taps((np.arange(m) + 0.5) * (n / m) - 0.5, n, linear=order == 1))
+    return made
 
 
 def labels_of(case: Case, cropped: Labels) -> Volume:

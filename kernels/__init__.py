@@ -18,8 +18,10 @@ from voxelrt.kernels.pad import pad
 from voxelrt.kernels.pool3d import pool3d
 from voxelrt.kernels.quantize import dequantize, quantize
 from voxelrt.kernels.reduce import reduce
+from voxelrt.kernels.resample_argmax import resample_argmax
 from voxelrt.kernels.resize import resize
 from voxelrt.kernels.softmax import softmax
+from voxelrt.kernels.stitch import stitch
 from voxelrt.kernels.topk import topk
 
 __all__ = [
@@ -36,7 +38,9 @@ __all__ = [
     "pool3d",
     "quantize",
     "reduce",
+    "resample_argmax",
     "resize",
     "softmax",
+    "stitch",
     "topk",
 ]

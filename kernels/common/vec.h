@@ -51,6 +51,10 @@ static inline void store(float *p, vf16 a) {
 static inline vf16 load_first(const float *p, int n) {
     return {_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1), p)};
 }
+// p[at[0]] .. p[at[15]].
+static inline vf16 gather(const float *p, const int32_t *at) {
+    return {_mm512_i32gather_ps(_mm512_loadu_si512(at), p, 4)};
+}
 static inline void store_first(float *p, vf16 a, int n) {
     _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << n) - 1), a.v);
 }
@@ -150,6 +154,10 @@ static inline void store(float *p, vf16 a) {
 static inline vf16 load_first(const float *p, int n) {
     const vm16 m = first_lanes(n);
     return {_mm256_maskload_ps(p, _mm256_castps_si256(m.a)), _mm256_maskload_ps(p + 8, _mm256_castps_si256(m.b))};
+}
+static inline vf16 gather(const float *p, const int32_t *at) {
+    return {_mm256_i32gather_ps(p, _mm256_loadu_si256(reinterpret_cast<const __m256i *>(at)), 4),
+            _mm256_i32gather_ps(p, _mm256_loadu_si256(reinterpret_cast<const __m256i *>(at + 8)), 4)};
 }
 static inline void store_first(float *p, vf16 a, int n) {
     const vm16 m = first_lanes(n);
@@ -262,6 +270,12 @@ static inline vf16 load_first(const float *p, int n) {
     for (int i = 0; i < n; ++i)
         lanes[i] = p[i];
     return load(lanes);
+}
+static inline vf16 gather(const float *p, const int32_t *at) {
+    float lane[16];
+    for (int i = 0; i < 16; ++i)
+        lane[i] = p[at[i]];
+    return load(lane);
 }
 static inline void store_first(float *p, vf16 a, int n) {
     float lanes[16];

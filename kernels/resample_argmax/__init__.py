@@ -1,0 +1,100 @@
+"""resample_argmax: labels of one plane on another grid, straight from stitched logits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from voxelrt.kernels.common.kernel import Array, Case, Kernel
+from voxelrt.kernels.resample_argmax.oracle import resample_argmax as oracle
+from voxelrt.kernels.resample_argmax.taps import Taps, taps
+
+__all__ = ["KERNEL", "Taps", "resample_argmax", "taps"]
+
+
+def _case(
+    classes: int,
+    old: tuple[int, int],
+    new: tuple[int, int],
+    weight: float = 0.3,
+    linear: bool = True,
+    regions: bool = False,
+    dtype: type = np.uint8,
+    bench: bool = False,
+) -> Case:
+    def make(rng: np.random.Generator) -> tuple[Sequence[Any], Mapping[str, Any]]:
+        def plane() -> tuple[Array, Array]:
+            counts = (rng.random(old) + 0.5).astype(np.float32)
+            return (rng.normal(size=(classes, *old)) * counts).astype(np.float32), counts
+
+        ways = [taps((np.arange(m) + 0.5) * (n / m) - 0.5, n, linear=linear) for n, m in zip(old, new, strict=True)]
+        values = np.arange(classes) + (dtype == np.uint16) * 300
+        return (plane(), plane(), weight, *ways, values), {"regions": regions, "dtype": dtype}
+
+    sizes = "-".join("x".join(map(str, size)) for size in (old, new))
+    kind = f"{'linear' if linear else 'nearest'}{'-regions' if regions else ''}-{np.dtype(dtype).name}-{weight:g}"
+    count = float(classes * np.prod(new))
+    return Case(f"{classes}-{sizes}-{kind}", make, 0.0, 5 * count, 8.0 * classes * np.prod(old), bench)
+
+
+KERNEL = Kernel(
+    name="resample_argmax",
+    oracle=oracle,
+    cases=(
+        _case(1, (1, 1), (1, 1)),
+        _case(2, (1, 1), (3, 5)),
+        _case(3, (7, 5), (1, 1)),
+        _case(5, (13, 17), (13, 17), weight=0.0),
+        _case(5, (13, 17), (29, 37)),
+        _case(4, (13, 40), (6, 19), weight=1.0),
+        _case(6, (9, 33), (9, 64), linear=False),
+        _case(4, (11, 20), (23, 48), regions=True),
+        _case(7, (8, 16), (17, 31), dtype=np.uint16),
+        _case(118, (171, 171), (256, 256), bench=True),
+    ),
+)
+
+
+def resample_argmax(
+    lower: tuple[Array, Array],
+    upper: tuple[Array, Array],
+    weight: float,
+    rows: Taps,
+    columns: Taps,
+    values: Array,
+    *,
+    regions: bool = False,
+    dtype: type = np.uint8,
+    out: Array | None = None,
+    backend: str = "auto",
+) -> Array:
+    """The labels of a plane that lies between two planes of weighted sums of logits.
+
+    The logits are sums over counts; they are interpolated between the planes, along the rows and the columns, and the
+    largest class's value is the label. No resampled logits are ever stored.
+
+    Parameters
+    ----------
+    lower, upper : each sums (C, Y, X) and counts (Y, X) float32.
+    weight : of the upper plane, 0 to 1; a plane, row or column of no weight is not looked at.
+    rows, columns : where the answer's are read, see ``taps``.
+    values : (C,) whole numbers, each class's label.
+    regions : classes exclude each other no more: each writes its value where its logit is above 0, in order.
+    dtype : of the labels, uint8 or uint16.
+    out : (Y, X) where they go.
+    backend : see ``Kernel``.
+
+    Returns
+    -------
+    labels : (rows, columns). Of equal classes the first; a NaN is no class's largest.
+
+    Raises
+    ------
+    ShapeError : the arrays do not fit each other.
+    """
+    made: Array = KERNEL(
+        lower, upper, weight, rows, columns, values, regions=regions, dtype=dtype, out=out, backend=backend
+    )
+    return made

@@ -1,0 +1,247 @@
+// resample_argmax: one plane of labels from two planes of stitched logits. A task is a row of the answer. For it, the
+// four rows of logits that a class is read from are mixed into one (which divides by the sums of weights on the way),
+// the mixed row is read at the answer's columns, and the largest class so far is kept beside its value.
+#include "kernel.h"
+
+#include "vec.h"
+#include <initializer_list>
+
+#include <utility>
+
+namespace voxelrt::VOXELRT_ISA {
+namespace {
+
+// weight: of the upper plane. regions: no argmax, but of the classes above zero the last one's value.
+#define RESAMPLE_ARGMAX_PARAMS(S, A) S(f32, weight) S(i32, regions)
+VOXELRT_PARAMS(ResampleArgmaxParams, RESAMPLE_ARGMAX_PARAMS)
+
+enum Input {
+    kLower,
+    kUpper,
+    kLowerCounts,
+    kUpperCounts,
+    kRows,
+    kRowWeights,
+    kColumns,
+    kColumnWeights,
+    kValues,
+    kInputs
+};
+
+int64_t rounded(int64_t count) {
+    return (count + 15) / 16 * 16;
+}
+
+// Of a thread: four rows of factors and the mixed row as wide as the logits; the best value and its label.
+int64_t row_floats(const Step &step) {
+    return 5 * (rounded(step.in[kLower].dims[2]) + 16) + 2 * rounded(step.out[0].dims[1]);
+}
+
+uint64_t scratch(const Step &step, uint32_t threads) {
+    return static_cast<uint64_t>(row_floats(step)) * sizeof(float) * threads;
+}
+
+bool plain(const Tensor &t, int dtype, int rank) {
+    return t.present() && t.dtype == dtype && t.rank == rank && t.layout == VOXELRT_LINEAR && !t.pending();
+}
+
+Message check_table(const Tensor &at, const Tensor &weights, int64_t count, int64_t size) {
+    if (!plain(at, VOXELRT_I32, 2) || !plain(weights, VOXELRT_F32, 1) || !at.contiguous() || !weights.contiguous() ||
+        at.dims[0] != 2 || at.dims[1] != count || weights.dims[0] != count)
+        return "takes tables of int32 (2, count) and float32 (count)";
+    return size > INT32_MAX ? "takes planes of less than 2^31 rows and columns" : nullptr;
+}
+
+Message check(const Step &step) {
+    if (step.inputs != kInputs || step.outputs != 1)
+        return fail("takes nine inputs and one output, not %d and %d", step.inputs, step.outputs);
+    const Tensor &lower = step.in[kLower], &upper = step.in[kUpper], &out = step.out[0];
+    if (!plain(lower, VOXELRT_F32, 3) || !plain(upper, VOXELRT_F32, 3))
+        return "takes two planes of float32 logits (C, Y, X)";
+    for (const Tensor *counts : {&step.in[kLowerCounts], &step.in[kUpperCounts]})
+        if (!plain(*counts, VOXELRT_F32, 2) || counts->dims[0] != lower.dims[1] || counts->dims[1] != lower.dims[2] ||
+            (counts->strides[1] != 1 && counts->dims[1] > 1))
+            return "takes the sums of weights (Y, X) of both planes";
+    for (int i = 0; i < 3; ++i)
+        if (upper.dims[i] != lower.dims[i])
+            return fail("axis %d of the planes differs", i);
+    if (lower.dims[2] > 1 && (lower.strides[2] != 1 || upper.strides[2] != 1))
+        return "takes rows without gaps";
+    if (out.rank != 2 || (out.dtype != VOXELRT_U8 && out.dtype != VOXELRT_U16) || !out.contiguous())
+        return "gives labels (Y, X) of uint8 or uint16 without gaps";
+    const Tensor &values = step.in[kValues];
+    if (!plain(values, VOXELRT_I32, 1) || !values.contiguous() || values.dims[0] != lower.dims[0])
+        return "takes one int32 value for each class";
+    if (lower.dims[0] > 65536)
+        return "takes at most 65536 classes"; // a label is counted in a float
+    if (Message message = check_table(step.in[kRows], step.in[kRowWeights], out.dims[0], lower.dims[1]))
+        return message;
+    return check_table(step.in[kColumns], step.in[kColumnWeights], out.dims[1], lower.dims[2]);
+}
+
+// What the tables point at is data, and is looked at before anything is read by it.
+Message check_places(const Tensor &at, int64_t size) {
+    const int32_t *places = at.as<int32_t>();
+    for (int64_t i = 0; i < 2 * at.dims[1]; ++i)
+        if (places[i] < 0 || places[i] >= size)
+            return fail("place %lld is outside an axis of %lld", static_cast<long long>(places[i]),
+                        static_cast<long long>(size));
+    return nullptr;
+}
+
+struct Job {
+    const Step &step;
+    int64_t classes, wide, columns;
+    bool same_columns; // every column is read where it lies
+    bool regions;
+    float weight;
+};
+
+// The rows that one row of the answer is made of: planes, offsets, factors. Those of no weight are left out, so that
+// what is not read cannot matter.
+struct Sources {
+    const Tensor *plane[4];
+    int64_t offset[4];
+    const float *factor[4];
+    int count = 0;
+};
+
+Sources sources_of(const Job &job, int64_t y, float *factors) {
+    const Step &step = job.step;
+    const int32_t *at = step.in[kRows].as<int32_t>();
+    const float along = step.in[kRowWeights].as<float>()[y];
+    const int64_t row[2] = {at[y], at[step.out[0].dims[0] + y]};
+    Sources made;
+    for (int p = 0; p < 2; ++p)
+        for (int r = 0; r < 2; ++r) {
+            const float share = (p ? job.weight : 1 - job.weight) * (r ? along : 1 - along);
+            if (share == 0)
+                continue;
+            const Tensor &counts = step.in[kLowerCounts + p];
+            const float *count = counts.as<float>() + row[r] * counts.strides[0];
+            float *factor = factors + made.count * (rounded(job.wide) + 16);
+            for (int64_t x = 0; x < job.wide; ++x)
+                factor[x] = share / count[x];
+            made.plane[made.count] = &step.in[kLower + p];
+            made.offset[made.count] = row[r] * step.in[kLower + p].strides[1];
+            made.factor[made.count++] = factor;
+        }
+    return made;
+}
+
+template <int Count> void mix_rows(const Sources &from, int64_t c, int64_t wide, float *mixed) {
+    const float *row[Count];
+    for (int i = 0; i < Count; ++i)
+        row[i] = from.plane[i]->as<float>() + c * from.plane[i]->strides[0] + from.offset[i];
+    int64_t x = 0;
+    for (; x + 16 <= wide; x += 16) {
+        vf16 sum = load(row[0] + x) * load(from.factor[0] + x);
+        for (int i = 1; i < Count; ++i)
+            sum = fma(load(row[i] + x), load(from.factor[i] + x), sum);
+        store(mixed + x, sum);
+    }
+    if (const int rest = static_cast<int>(wide - x)) {
+        vf16 sum = load_first(row[0] + x, rest) * load_first(from.factor[0] + x, rest);
+        for (int i = 1; i < Count; ++i)
+            sum = fma(load_first(row[i] + x, rest), load_first(from.factor[i] + x, rest), sum);
+        store_first(mixed + x, sum, rest);
+    }
+}
+
+void mix(const Sources &from, int64_t c, int64_t wide, float *mixed) {
+    switch (from.count) {
+    case 1:
+        return mix_rows<1>(from, c, wide, mixed);
+    case 2:
+        return mix_rows<2>(from, c, wide, mixed);
+    case 3:
+        return mix_rows<3>(from, c, wide, mixed);
+    default:
+        return mix_rows<4>(from, c, wide, mixed);
+    }
+}
+
+// Sixteen columns of the mixed row. The last ones of a row that is no multiple of sixteen are read by the scalar form.
+vf16 columns_of(const Job &job, const float *mixed, int64_t x, int rest) {
+    if (job.same_columns)
+        return rest == 16 ? load(mixed + x) : load_first(mixed + x, rest);
+    const int32_t *low = job.step.in[kColumns].as<int32_t>() + x, *high = low + job.columns;
+    const float *weight = job.step.in[kColumnWeights].as<float>() + x;
+    if (rest == 16) {
+        const vf16 a = gather(mixed, low), b = gather(mixed, high), w = load(weight);
+        return fma(b, w, a * (broadcast(1) - w));
+    }
+    float lane[16] = {};
+    for (int i = 0; i < rest; ++i)
+        lane[i] = mixed[low[i]] * (1 - weight[i]) + mixed[high[i]] * weight[i];
+    return load(lane);
+}
+
+template <class Label> void write_row(const float *labels, int64_t count, Label *out) {
+    for (int64_t x = 0; x < count; ++x)
+        out[x] = static_cast<Label>(labels[x]);
+}
+
+void row(const Job &job, int64_t y, float *memory) {
+    const int64_t wide = rounded(job.wide) + 16, columns = rounded(job.columns);
+    float *factors = memory, *mixed = memory + 4 * wide, *best = mixed + wide, *label = best + columns;
+    const Sources from = sources_of(job, y, factors);
+    const int32_t *values = job.step.in[kValues].as<int32_t>();
+    for (int64_t c = 0; c < job.classes; ++c) {
+        mix(from, c, job.wide, mixed);
+        const vf16 value = broadcast(static_cast<float>(values[c]));
+        for (int64_t x = 0; x < job.columns; x += 16) {
+            const int rest = job.columns - x < 16 ? static_cast<int>(job.columns - x) : 16;
+            const vf16 here = columns_of(job, mixed, x, rest);
+            if (job.regions) {
+                const vf16 before = c ? load(label + x) : zero();
+                store(label + x, select(zero() < here, value, before));
+            } else if (c == 0) {
+                store(best + x, here);
+                store(label + x, value);
+            } else {
+                const vf16 most = load(best + x);
+                const vm16 more = most < here;
+                store(best + x, select(more, here, most));
+                store(label + x, select(more, value, load(label + x)));
+            }
+        }
+    }
+    const Tensor &out = job.step.out[0];
+    if (out.dtype == VOXELRT_U8)
+        write_row(label, job.columns, out.as<uint8_t>() + y * job.columns);
+    else
+        write_row(label, job.columns, out.as<uint16_t>() + y * job.columns);
+}
+
+Message run(const Step &step, const Env &env) {
+    const Tensor &lower = step.in[kLower], &out = step.out[0];
+    const ResampleArgmaxParams params = step.as<ResampleArgmaxParams>();
+    if (out.count() == 0)
+        return nullptr;
+    if (lower.count() == 0)
+        return "there are no logits to take labels from";
+    for (auto [table, size] : {std::pair<int, int64_t>{kRows, lower.dims[1]}, {kColumns, lower.dims[2]}})
+        if (Message message = check_places(step.in[table], size))
+            return message;
+    const int most = out.dtype == VOXELRT_U8 ? 255 : 65535;
+    for (int64_t c = 0; c < lower.dims[0]; ++c)
+        if (step.in[kValues].as<int32_t>()[c] < 0 || step.in[kValues].as<int32_t>()[c] > most)
+            return fail("a class has the value %d; the labels go from 0 to %d", step.in[kValues].as<int32_t>()[c],
+                        most);
+    Job job{step,         lower.dims[0], lower.dims[2], out.dims[1], lower.dims[2] == out.dims[1], params.regions != 0,
+            params.weight};
+    for (int64_t x = 0; x < job.columns && job.same_columns; ++x)
+        job.same_columns = step.in[kColumns].as<int32_t>()[x] == x && step.in[kColumnWeights].as<float>()[x] == 0;
+    const int64_t each = row_floats(step);
+    env.parallel(out.dims[0], [&](int64_t y, uint32_t worker) {
+        row(job, y, reinterpret_cast<float *>(env.scratch) + worker * each);
+    });
+    return nullptr;
+}
+
+} // namespace
+} // namespace voxelrt::VOXELRT_ISA
+
+VOXELRT_KERNELS(resample_argmax, {{"resample_argmax", 1, ResampleArgmaxParamsText, sizeof(ResampleArgmaxParams), check,
+                                   run, scratch, nullptr, nullptr}})
