@@ -32,6 +32,7 @@ from voxelrt.commands.options import (
 from voxelrt.errors import UsageError
 from voxelrt.pipeline import predict
 from voxelrt.plan.plan import Plan
+from voxelrt.preprocess.case_folder import cases_in
 from voxelrt.preprocess.study import Study
 from voxelrt.result import Result
 from voxelrt.runtime.model_plan import plan_for_study
@@ -57,7 +58,10 @@ def run(
     model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)],
     studies: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="STUDY...", help="NIfTI files, or folders with one DICOM series each."),
+        typer.Argument(
+            metavar="STUDY...",
+            help="NIfTI files, folders with one DICOM series each, or a folder of nnU-Net's <case>_0000.nii.gz.",
+        ),
     ] = None,
     out: Annotated[
         Path | None,
@@ -112,6 +116,8 @@ def run(
 
       voxelrt run Dataset003_Liver/ ct.nii.gz -o liver.nii.gz --configuration 3d_fullres
 
+      voxelrt run Dataset003_Liver/ imagesTs/ -o labels/ --names input --resume
+
       voxelrt run brain-extraction studies/*.nii.gz -o masks/ --resume
     """
     del device  # one device in this version
@@ -135,6 +141,7 @@ def run(
                 tell=tell,
                 say=say,
             )
+    chosen = _cases(chosen, plan)
     if len(chosen) > 1 or (out is not None and (out.is_dir() or str(out).endswith("/"))):
         _run_many(plan, chosen, target, screen)
     else:
@@ -190,7 +197,11 @@ def _run_many(plan: Plan, studies: list[Study], target: Target, screen: Screen) 
         ("study", "output", "result"),
         ((row["study"], Path(row["out"]).name if row["out"] else "", _in_words(row)) for row in rows),
     )
-    screen.json({"studies": rows})
+    counts = {"done": 0, "kept": 0, "failed": 0}
+    for row in rows:
+        counts["failed" if row["error"] else "kept" if row["skipped"] else "done"] += 1
+    screen.line(", ".join(f"{count} {word}" for word, count in counts.items() if count))
+    screen.json({"studies": rows, **counts})
     if failed is not None and failed.error is not None:
         raise typer.Exit(failed.error.exit_code)
 
@@ -221,7 +232,7 @@ def _as_json(result: Result) -> dict[str, Any]:
 
 def _in_words(row: dict[str, Any]) -> str:
     if row["error"]:
-        return "failed"
+        return f"failed: {row['error']}"
     if row["skipped"]:
         return "kept"
     return ", ".join(f"{name} {millilitres:.1f} mL" for name, millilitres in row["volumes_ml"].items()) or "done"
@@ -236,6 +247,18 @@ def _studies(studies: list[Path] | None, inputs: list[str] | None) -> list[Study
     if not studies:
         raise UsageError("there is no study: give a NIfTI file, a DICOM folder, or --input NAME=PATH")
     return list(studies)
+
+
+def _cases(studies: list[Study], plan: Plan) -> list[Study]:
+    """The studies, an nnU-Net model's folders of cases taken apart."""
+    if plan.info.model_settings is None:
+        return studies
+    channels = [channel["name"] for channel in plan.info.model_settings["channels"]]
+    made: list[Study] = []
+    for study in studies:
+        cases = cases_in(study, channels) if isinstance(study, Path) and study.is_dir() else []
+        made.extend(cases or [study])
+    return made
 
 
 def _names(text: str) -> Names:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from voxelrt.errors import OutputError, UsageError
 from voxelrt.plan.plan import Plan
+from voxelrt.preprocess.case_folder import case_name
 from voxelrt.preprocess.study import Place, Study
 from voxelrt.runtime.manifest import Manifest, fingerprint
 
@@ -80,8 +81,10 @@ class Shelf:
 
 
 def _input_name(study: Study) -> str:
+    if isinstance(study, Mapping) and (case := case_name(study)) is not None:
+        return f"{case}.nii.gz"
     if not isinstance(study, (str, Path)):
-        raise UsageError("names='input' needs studies that are paths")
+        raise UsageError("names='input' needs studies that are paths, or images named <case>_0000.nii.gz and so on")
     stem = Path(study).name
     for suffix in (".gz", ".nii", ".hdr", ".dcm"):
         stem = stem.removesuffix(suffix)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 import voxelrt as vx
+from voxelrt.cli import main
 from voxelrt.errors import UsageError
 from voxelrt.postprocess.components import fill_holes, largest_touching
 from voxelrt.preprocess.interpolation import interpolation_matrix
@@ -70,6 +72,33 @@ def test_a_session_gives_the_same_and_a_damaged_case_stops_nothing(plans: dict[s
     assert [result.error is None for result in results] == [True, False, True]
     with np.load(CASES) as stored:
         assert (_labels(tmp_path / "out" / "study-0003.nii.gz") == stored["slices.float32"]).all()
+
+
+def test_a_folder_of_cases_runs_and_says_what_failed(
+    plans: dict[str, vx.Plan], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan, images = plans["oblique-regions"], tmp_path / "imagesTs"
+    images.mkdir()
+    plan.save(tmp_path / "net.vxp")
+    for case in ("good", "half", "torn"):
+        study = _study("oblique-regions", plan, tmp_path)
+        for index, path in enumerate(study.values()):
+            path.rename(images / f"{case}_{index:04d}.nii.gz")
+    (images / "half_0001.nii.gz").unlink()
+    (images / "torn_0001.nii.gz").write_bytes((images / "torn_0001.nii.gz").read_bytes()[:500])
+    (images / "dataset.json").write_text("{}")
+    args = ["run", str(tmp_path / "net.vxp"), str(images), "-o", str(tmp_path / "out"), "--names", "input"]
+    with pytest.raises(SystemExit, match="[^0]"):
+        main([*args, "--json", "-", "--quiet"])
+    told = json.loads(capsys.readouterr().out)
+    assert [row["error"] is None for row in told["studies"]] == [True, False, False]
+    assert (told["done"], told["kept"], told["failed"]) == (1, 0, 2)
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.nii*")) == ["good.nii.gz"]
+    with np.load(CASES) as stored:
+        assert (_labels(tmp_path / "out" / "good.nii.gz") == stored["oblique-regions.float32"]).all()
+    with pytest.raises(SystemExit, match="[^0]"):
+        main([*args, "--resume", "--json", "-", "--quiet"])
+    assert json.loads(capsys.readouterr().out)["kept"] == 1
 
 
 def test_options_change_the_answer_and_are_checked(plans: dict[str, vx.Plan], tmp_path: Path) -> None:
