@@ -32,3 +32,8 @@ def parse_size(value: int | str, name: str) -> int:
     if size <= 0:
         raise UsageError(f"{name} is {value!r}; it must be more than nothing")
     return size
+
+
+def in_words(size: int) -> str:
+    """Bytes as people read them."""
+    return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"

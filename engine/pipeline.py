@@ -19,9 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxelrt.backends.native import CancelFlag
+from voxelrt.case import Case, prepare_case
 from voxelrt.errors import OutputError, UsageError
 from voxelrt.io import write_image
 from voxelrt.kernels.common.native import numpy_dtype
+from voxelrt.memory_size import parse_size
 from voxelrt.models.nnunet_settings import settings_from_json
 from voxelrt.models.recipe_schema import Recipe
 from voxelrt.plan.plan import Plan
@@ -36,7 +38,7 @@ from voxelrt.result import Result
 from voxelrt.runtime.model_plan import plan_for_study
 from voxelrt.runtime.process import peak_memory_bytes
 from voxelrt.volume import Volume
-from voxelrt.windowed import Case, labels_of, prepare_case, run_case
+from voxelrt.windowed import labels_of, run_case
 
 Array = NDArray[Any]
 Progress = Callable[[str, int, int], None]
@@ -51,7 +53,9 @@ def predict(
     force: bool = False,
     mirroring: bool = True,
     step: float | None = None,
+    memory: int | str | None = None,
     progress: Progress | None = None,
+    say: Callable[[str], None] | None = None,
     cancel: CancelFlag | None = None,
 ) -> Result:
     """Run a model on one study.
@@ -71,8 +75,13 @@ def predict(
     mirroring, step
         Of an nnU-Net model: average over mirrored windows (8 times the work in 3-D, as nnU-Net does); the windows'
         step as a share of their size, default 0.5.
+    memory
+        Of an nnU-Net model: what the process may hold at most, in bytes or as ``4GiB``; where the windows' sums do not
+        fit they go to a scratch file (in ``TMPDIR``), which is slower.
     progress
         Called with (stage, step, steps).
+    say
+        Called with sentences about what is being done and what memory it is expected to take.
     cancel
         A flag that stops the run between two steps.
 
@@ -85,12 +94,13 @@ def predict(
     VoxelRTError : as ``voxelrt.compile``, where `model` is not a plan yet.
     """
     tell = progress or (lambda stage, step, steps: None)
-    given = Request(study, _path(out), _path(picture), force, mirroring, step)
+    budget = None if memory is None else parse_size(memory, "memory")
+    given = Request(study, _path(out), _path(picture), force, mirroring, step, budget)
     refuse_unwritable(given)
     plan = model if isinstance(model, Plan) else plan_for_study(model, study, force=force, tell=tell)
-    check_windows(plan, mirroring, step)
+    check_windows(plan, mirroring, step, budget)
     ready = prepare(plan, given, tell)
-    answer = run(plan, ready, tell, cancel)
+    answer = run(plan, ready, tell, cancel, say)
     return finish(ready, answer, tell)
 
 
@@ -104,6 +114,7 @@ class Request:
     force: bool = False
     mirroring: bool = True
     step: float | None = None
+    memory: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,12 +159,27 @@ def prepare(plan: Plan, request: Request, tell: Progress) -> Ready:
     return Ready(request, recipe, opened, way, tensor, timings)
 
 
-def run(plan: Plan, ready: Ready, tell: Progress, cancel: CancelFlag | None = None) -> Array:
+def run(
+    plan: Plan,
+    ready: Ready,
+    tell: Progress,
+    cancel: CancelFlag | None = None,
+    say: Callable[[str], None] | None = None,
+) -> Array:
     """The network's answer as a volume (C, Z, Y, X) on its own grid; for classes (N, classes)."""
     name, output, request = ready.recipe.input.name, ready.recipe.output, ready.request
     if isinstance(ready.way, Case):
         with _stage("run", ready.timings, tell):
-            return run_case(plan, ready.way, tell, cancel, mirroring=request.mirroring, step=request.step)
+            return run_case(
+                plan,
+                ready.way,
+                tell,
+                cancel,
+                mirroring=request.mirroring,
+                step=request.step,
+                memory=request.memory,
+                say=say,
+            )
     samples = np.split(ready.tensor, len(ready.tensor)) if "Z" not in ready.recipe.input.layout else [ready.tensor]
     answers = []
     with _stage("run", ready.timings, tell):
@@ -192,12 +218,14 @@ def finish(ready: Ready, answer: Array, tell: Progress) -> Result:
     )
 
 
-def check_windows(plan: Plan, mirroring: bool, step: float | None) -> None:
+def check_windows(plan: Plan, mirroring: bool, step: float | None, memory: int | None) -> None:
     """Raise UsageError for wrong options of windows, and for a model that has none."""
     if step is not None and not 0 < step <= 1:
         raise UsageError(f"step {step}: the windows' step is a share of their size, above 0 and at most 1")
-    if plan.info.model_settings is None and (step is not None or not mirroring):
-        raise UsageError(f"step and mirroring are for models of nnU-Net; {plan.info.name} runs a volume as a whole")
+    if plan.info.model_settings is None and (step, memory, mirroring) != (None, None, True):
+        raise UsageError(
+            f"step, memory and mirroring are for models of nnU-Net; {plan.info.name} runs a volume as a whole"
+        )
 
 
 def refuse_unwritable(request: Request) -> None:

@@ -9,217 +9,34 @@ logits are kept in float32, where nnU-Net keeps them in half precision.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from voxelrt.backends.native import CancelFlag
-from voxelrt.errors import InputError, UnsupportedError
-from voxelrt.io.orientation import Reorientation, reorient
+from voxelrt.case import Case, coarse_axis
+from voxelrt.errors import UnsupportedError, UsageError
 from voxelrt.kernels import resample_argmax
 from voxelrt.kernels.resample_argmax.taps import Taps, taps
+from voxelrt.memory_size import in_words
 from voxelrt.models.formats.nnunet_network import INPUT, OUTPUT
-from voxelrt.models.nnunet_settings import NnunetSettings, Normalisation, Resampling
+from voxelrt.models.nnunet_settings import NnunetSettings, Resampling
 from voxelrt.plan.plan import Plan
-from voxelrt.postprocess.components import fill_holes, largest_touching
-from voxelrt.preprocess.interpolation import Interpolation, Matrix, interpolation_matrix
-from voxelrt.tiling.stitcher import Plane, Stitcher
+from voxelrt.postprocess.components import largest_touching
+from voxelrt.runtime.process import memory_bytes
+from voxelrt.tiling.slab import FileSlab, MemorySlab, Slab
+from voxelrt.tiling.stitcher import Plane, Stitcher, planes_of
 from voxelrt.tiling.windows import importance, mirrorings, starts
 from voxelrt.volume import Volume
 
 Floats = NDArray[np.float32]
+Triple = tuple[int, int, int]
 Labels = NDArray[np.unsignedinteger]
 Tell = Callable[[str, int, int], None]
-Triple = tuple[int, int, int]
-
-ORDERS: dict[int, Interpolation] = {0: "nearest", 1: "linear", 3: "cubic"}
-READERS = ("SimpleITKIO", "NibabelIO")
-TURNING_READERS = ("SimpleITKIOWithReorient", "NibabelIOWithReorient")  # turn images to RAS+ first
-
-
-@dataclass(frozen=True, eq=False)
-class Case:
-    """A study on the network's grid, and how it came there.
-
-    Parameters
-    ----------
-    settings : of the model.
-    data : (C, Z, Y, X) float32, scaled and resampled; axes in the network's order.
-    volume : the study as it was read.
-    turn : how a turning reader turned it, else None.
-    size_zyx : of the whole volume in the network's order of axes.
-    box : the part of it that is not zero.
-    spacing_mm : its spacing there.
-    """
-
-    settings: NnunetSettings
-    data: Floats
-    volume: Volume
-    turn: Reorientation | None
-    size_zyx: Triple
-    box: tuple[slice, slice, slice]
-    spacing_mm: tuple[float, ...]
-
-    @property
-    def cropped_zyx(self) -> Triple:
-        """The size of the box."""
-        z, y, x = (part.stop - part.start for part in self.box)
-        return (z, y, x)
-
-    @property
-    def network_spacing_mm(self) -> tuple[float, ...]:
-        """The spacing of ``data``; a 2-D configuration keeps the distance of slices."""
-        return _full_spacing(self.settings, self.spacing_mm)
-
-
-def prepare_case(volume: Volume, settings: NnunetSettings) -> Case:
-    """Bring a study to the network's grid.
-
-    Parameters
-    ----------
-    volume : (C, Z, Y, X), one channel for each of the model's.
-    settings : of the model.
-
-    Raises
-    ------
-    InputError : intensities that the model's scaling does not take.
-    UnsupportedError : the model's reader or resampling is not one of those that this version knows.
-    """
-    turn = None
-    if settings.reader in TURNING_READERS:
-        volume_turned, turn = reorient(volume, "RAS")
-    elif settings.reader in READERS:
-        volume_turned = volume
-    else:
-        raise UnsupportedError(f"the model's images are read by {settings.reader}; volumes of {READERS} are run")
-    order = settings.transpose_forward
-    array = volume_turned.array.transpose(0, *(1 + axis for axis in order)).astype(np.float32)
-    spacing = tuple(volume_turned.spacing_mm[axis] for axis in order)
-    size = (array.shape[1], array.shape[2], array.shape[3])
-    mask = (array != 0).any(axis=0)
-    box = _box(mask)
-    array, mask = array[(slice(None), *box)], mask[box]
-    if any(channel.normalisation.only_inside_mask for channel in settings.channels):
-        mask = fill_holes(mask)
-    target = _full_spacing(settings, spacing)
-    shape = [round(a / b * n) for a, b, n in zip(spacing, target, array.shape[1:], strict=True)]
-    if min(shape) < 1:
-        raise InputError(f"the study has {array.shape[1:]} voxels of {spacing} mm: less than one of the network's")
-    ways = _matrices(settings.resample_data, array.shape[1:], tuple(shape), spacing, target)
-    data = np.empty((len(array), *shape), np.float32)
-    for index, channel in enumerate(settings.channels):
-        scaled = _scaled(array[index], mask, channel.normalisation, channel.name)
-        data[index] = _resampled(scaled, ways)
-    return Case(settings, data, volume, turn, size, box, spacing)
-
-
-def _full_spacing(settings: NnunetSettings, spacing: tuple[float, ...]) -> tuple[float, ...]:
-    return settings.spacing_mm if settings.dimensions == 3 else (spacing[0], *settings.spacing_mm)
-
-
-def _box(mask: NDArray[np.bool_]) -> tuple[slice, slice, slice]:
-    """The bounds of what is set; the whole where nothing is."""
-    sides = []
-    for axis in range(3):
-        found = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
-        sides.append(slice(int(found[0]), int(found[-1]) + 1) if found.size else slice(0, mask.shape[axis]))
-    return (sides[0], sides[1], sides[2])
-
-
-def _scaled(image: Floats, mask: NDArray[np.bool_], how: Normalisation, name: str) -> Floats:
-    """One channel by its scheme."""
-    image = image.astype(np.float32)
-    if how.scheme == "z-score" and how.only_inside_mask:
-        inside = image[mask]
-        if inside.size:
-            image[mask] = (inside - inside.mean()) / max(float(inside.std()), 1e-8)
-    elif how.scheme == "z-score":
-        image -= image.mean()
-        image /= max(float(image.std()), 1e-8)
-    elif how.scheme == "ct":
-        np.clip(image, how.lower, how.upper, out=image)
-        image -= np.float32(how.mean)
-        image /= np.float32(max(how.deviation, 1e-8))
-    elif how.scheme == "rescale-0-1":
-        image -= image.min()
-        image /= max(float(image.max()), 1e-8)
-    elif how.scheme == "rgb-to-0-1":
-        if image.min() < 0 or image.max() > 255:
-            raise InputError(f"{name}: an RGB channel has values from 0 to 255, not {image.min()} to {image.max()}")
-        image /= 255
-    return image
-
-
-@dataclass(frozen=True, eq=False)
-class _Ways:
-    """One matrix an axis, None where it stays as it is; and the axis taken apart, for bounds plane by plane."""
-
-    matrices: tuple[Matrix | None, Matrix | None, Matrix | None]
-    apart: int | None
-    clip: bool
-
-
-def _matrices(
-    how: Resampling, old: tuple[int, ...], new: tuple[int, ...], spacing: tuple[float, ...], target: tuple[float, ...]
-) -> _Ways:
-    if how.order not in ORDERS or how.order_z not in ORDERS:
-        raise UnsupportedError(f"resampling of order {how.order} (z {how.order_z}); orders 0, 1 and 3 are run")
-    if old == new:
-        return _Ways((None, None, None), None, False)
-    apart = _coarse_axis(how, spacing, target)
-    made: list[Matrix | None] = []
-    for axis, (n, m) in enumerate(zip(old, new, strict=True)):
-        order = how.order_z if axis == apart else how.order
-        positions = (np.arange(m, dtype=np.float64) + 0.5) * (n / m) - 0.5
-        # Even where the size stays, what is evaluated at its own voxels stays: no matrix.
-        made.append(None if n == m else interpolation_matrix(positions, n, ORDERS[order], zeros_outside=False))
-    return _Ways((made[0], made[1], made[2]), apart, how.order > 1)
-
-
-def _coarse_axis(how: Resampling, spacing: tuple[float, ...], target: tuple[float, ...]) -> int | None:
-    """The axis along which slices are resampled apart from their planes, None where there is none."""
-    chosen = None
-    if how.separate_z is None:
-        for one in (spacing, target):
-            if max(one) / min(one) > how.anisotropy_threshold:
-                chosen = one
-                break
-    elif how.separate_z:
-        chosen = spacing
-    if chosen is None:
-        return None
-    axes = [axis for axis, value in enumerate(chosen) if value == max(chosen)]
-    return axes[0] if len(axes) == 1 else None
-
-
-def _resampled(image: Floats, ways: _Ways) -> Floats:
-    """(Z, Y, X) on the new grid; a spline never goes past the values of the image, or of its slice, that it is of."""
-    lowest = highest = None
-    if ways.clip:
-        axes = tuple(a for a in range(3) if a != ways.apart) if ways.apart is not None else None
-        lowest = image.min(axis=axes, keepdims=True)
-        highest = image.max(axis=axes, keepdims=True)
-    inner = [axis for axis in (2, 1, 0) if axis != ways.apart]
-    for axis in inner:
-        image = _along(image, ways.matrices[axis], axis)
-    if lowest is not None and highest is not None:
-        image = np.clip(image, lowest, highest)
-    if ways.apart is not None:
-        image = _along(image, ways.matrices[ways.apart], ways.apart)
-    return image
-
-
-def _along(image: Floats, matrix: Matrix | None, axis: int) -> Floats:
-    if matrix is None:
-        return image
-    turned = np.moveaxis(np.tensordot(matrix.astype(np.float32), image, axes=(1, axis)), 0, axis)
-    return np.ascontiguousarray(turned, np.float32)
-
-
-# ---- the network ----
+Say = Callable[[str], None]
 
 
 def run_case(
@@ -230,6 +47,8 @@ def run_case(
     *,
     mirroring: bool = True,
     step: float | None = None,
+    memory: int | None = None,
+    say: Say | None = None,
 ) -> Labels:
     """The labels of a case on its cropped grid, axes in the network's order.
 
@@ -241,20 +60,31 @@ def run_case(
     cancel : stops the run between two steps.
     mirroring : average over mirrored windows along the axes that the model allows.
     step : of the windows, as a share of their size; default the model's.
+    memory : what the process may hold at most, in bytes; where the windows' sums do not fit they go to a scratch file.
+    say : called with a sentence that says what memory is expected, before the first window.
 
     Returns
     -------
     labels : (Z, Y, X) uint8 or uint16.
+
+    Raises
+    ------
+    UsageError : the budget is below what the study and the network need in any case.
+    OutputError : there is no room for the scratch file.
     """
     settings = case.settings
     depth = case.data.shape[1]
     window: Triple = (1, *settings.patch_size) if settings.dimensions == 2 else settings.patch_size  # type: ignore[assignment]
     padded, inside = _padded(case.data, window)
+    size: Triple = (padded.shape[1], padded.shape[2], padded.shape[3])
+    places = _places(size, window, settings, settings.step if step is None else step)
+    slab, sentence = _slab(plan, case, size, window, places, memory)
+    if say is not None:
+        say(sentence)
     axes = settings.mirror_axes if mirroring else ()
-    share = settings.step if step is None else step
 
     def planes() -> Iterator[Plane]:
-        for sums, counts in _planes(plan, settings, padded, window, axes, share, tell, cancel):
+        for sums, counts in _planes(plan, settings, padded, window, places, axes, slab, tell, cancel):
             yield sums[:, inside[1], inside[2]], counts[inside[1], inside[2]]
 
     source = planes()
@@ -274,23 +104,58 @@ def _padded(data: Floats, window: Triple) -> tuple[Floats, tuple[slice, slice, s
     return padded, (inside[0], inside[1], inside[2])
 
 
+def _places(size: Triple, window: Triple, settings: NnunetSettings, step: float) -> list[list[int]]:
+    """Where windows begin along each axis."""
+    places = [starts(whole, wanted, step) for whole, wanted in zip(size, window, strict=True)]
+    return [list(range(size[0])), *places[1:]] if settings.dimensions == 2 else places
+
+
+def _slab(
+    plan: Plan, case: Case, size: Triple, window: Triple, places: list[list[int]], memory: int | None
+) -> tuple[Slab, str]:
+    """Where the windows' sums are kept, and a sentence about memory."""
+    channels, planes = case.settings.outputs, planes_of(window[0], size[0])
+    parts = {
+        "this process with the study": memory_bytes(),
+        "the network": plan.memory_bytes,
+        "a window's logits": 4 * channels * window[0] * window[1] * window[2],
+        "weights and labels": 4 * planes * size[1] * size[2] + 3 * case.cropped_voxels,
+    }
+    floor = sum(parts.values())
+    sums = 4 * planes * channels * size[1] * size[2]
+    if memory is None or floor + sums <= memory:
+        slab = MemorySlab(planes, channels, (size[1], size[2]))
+        return slab, f"expecting to hold {in_words(floor + sums)}, {in_words(sums)} of it sums of windows"
+    parts["planes of sums"] = FileSlab.bytes_for(channels, (size[1], size[2]), (window[1], window[2]))
+    least = sum(parts.values())
+    if least > memory:
+        table = ", ".join(f"{name} {in_words(count)}" for name, count in parts.items())
+        raise UsageError(f"memory: {in_words(memory)} is less than this case needs, {in_words(least)}: {table}")
+    edges = [
+        sorted({0, n, *(p for s in at for p in (s, s + w))}) for n, w, at in zip(size, window, places, strict=True)
+    ]
+    return (
+        FileSlab(planes, channels, (size[1], size[2]), edges[1], edges[2]),
+        f"expecting to hold {in_words(least)}; {in_words(sums)} of sums of windows are kept in a scratch file in "
+        f"{tempfile.gettempdir()}, for a budget of {in_words(memory)}",
+    )
+
+
 def _planes(
     plan: Plan,
     settings: NnunetSettings,
     data: Floats,
     window: Triple,
+    places: list[list[int]],
     axes: tuple[int, ...],
-    step: float,
+    slab: Slab,
     tell: Tell,
     cancel: CancelFlag | None,
 ) -> Iterator[Plane]:
     """Planes of logits, in order, over all windows."""
     flat = settings.dimensions == 2
-    places = [starts(size, wanted, step) for size, wanted in zip(data.shape[1:], window, strict=True)]
-    if flat:
-        places[0] = list(range(data.shape[1]))
     weights = importance(settings.patch_size, settings.gaussian_sigma).reshape(window)
-    stitcher = Stitcher(settings.outputs, (data.shape[1], data.shape[2], data.shape[3]), weights)
+    stitcher = Stitcher(slab, (data.shape[1], data.shape[2], data.shape[3]), weights)
     total, done = len(places[0]) * len(places[1]) * len(places[2]), 0
     sets = list(mirrorings(axes))
     for z in places[0]:
@@ -298,8 +163,8 @@ def _planes(
         for y in places[1]:
             for x in places[2]:
                 part = data[:, z : z + window[0], y : y + window[1], x : x + window[2]]
-                for axes_of_it in sets:
-                    logits = _mirrored(plan, part[:, 0] if flat else part, axes_of_it, cancel)
+                for mirrored in sets:
+                    logits = _mirrored(plan, part[:, 0] if flat else part, mirrored, cancel)
                     stitcher.add(logits[:, None] if flat else logits, (z, y, x), 1 / len(sets))
                 done += 1
                 tell("run", done, total)
@@ -312,9 +177,6 @@ def _mirrored(plan: Plan, part: Floats, axes: tuple[int, ...], cancel: CancelFla
     image = np.ascontiguousarray(np.flip(part, flipped))[None]
     logits: Floats = np.flip(plan.run({INPUT: image}, cancel=cancel)[OUTPUT][0], flipped)
     return logits
-
-
-# ---- labels ----
 
 
 def _decided(planes: Iterator[Plane], depth: int, case: Case) -> Labels:
@@ -344,7 +206,7 @@ def _taps(
     """How logits are read along each axis."""
     if how.order > 1 or how.order_z > 1:
         raise UnsupportedError(f"resampling logits by splines of order {how.order} (z {how.order_z}) is not run")
-    apart = _coarse_axis(how, spacing, target)
+    apart = coarse_axis(how, spacing, target)
     made = []
     for axis, (n, m) in enumerate(zip(old, new, strict=True)):
         order = how.order_z if axis == apart else how.order

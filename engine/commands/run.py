@@ -52,6 +52,7 @@ class Target:
     force: bool
     mirroring: bool
     step: float | None
+    memory: str | None
 
 
 def run(
@@ -93,6 +94,10 @@ def run(
         float | None,
         typer.Option("--step", help="Of an nnU-Net model: the windows' step as a share of their size; default 0.5."),
     ] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option("--memory", metavar="SIZE", help="Of an nnU-Net model: what may be held at most, as 4GiB."),
+    ] = None,
     force: ForceOption = False,
     device: DeviceOption = Device.AUTO,
     precision: PrecisionOption = Precision.FP32,
@@ -122,7 +127,7 @@ def run(
     """
     del device  # one device in this version
     screen = Screen(quiet=quiet, json_to=json)
-    target = Target(out, picture, _names(names), resume, overwrite, force, mirroring, step)
+    target = Target(out, picture, _names(names), resume, overwrite, force, mirroring, step, memory)
     chosen = _studies(studies, inputs)
     with screen.progress() as (tell, say):
         if is_plan(model):
@@ -151,7 +156,7 @@ def run(
 def _run_one(plan: Plan, study: Study, target: Target, screen: Screen) -> None:
     if target.resume or target.overwrite or target.names != "number":
         raise UsageError("--resume, --overwrite and --names are for several studies and a folder")
-    with screen.progress() as (tell, _):
+    with screen.progress() as (tell, say):
         result = predict(
             plan,
             study,
@@ -160,7 +165,9 @@ def _run_one(plan: Plan, study: Study, target: Target, screen: Screen) -> None:
             force=target.force,
             mirroring=target.mirroring,
             step=target.step,
+            memory=target.memory,
             progress=tell,
+            say=say,
         )
     for warning in result.warnings:
         screen.warn(warning)
@@ -174,7 +181,9 @@ def _run_many(plan: Plan, studies: list[Study], target: Target, screen: Screen) 
     rows: list[dict[str, Any]] = []
     failed: Result | None = None
     with (
-        Session(plan, force=target.force, mirroring=target.mirroring, step=target.step) as session,
+        Session(
+            plan, force=target.force, mirroring=target.mirroring, step=target.step, memory=target.memory
+        ) as session,
         screen.progress() as (_, say),
     ):
         results = session.map(

@@ -17,6 +17,7 @@ from typing import Any
 
 from voxelrt.backends.native import CancelFlag
 from voxelrt.errors import CancelledError, InputError, UsageError, VoxelRTError
+from voxelrt.memory_size import parse_size
 from voxelrt.pipeline import Progress, Ready, Request, check_windows, finish, prepare, refuse_unwritable, run
 from voxelrt.plan.plan import Plan
 from voxelrt.preprocess.contract import recipe_of
@@ -51,7 +52,7 @@ class Session:
         Compute threads; default the plan's own. The three threads that read, run and write are beside them.
     force
         Run on studies that the model was not made for, with a warning.
-    mirroring, step
+    mirroring, step, memory
         As for ``voxelrt.predict``.
     progress
         Called with (stage, step, steps), from the threads of the stages.
@@ -69,12 +70,14 @@ class Session:
         force: bool = False,
         mirroring: bool = True,
         step: float | None = None,
+        memory: int | str | None = None,
         progress: Progress | None = None,
     ) -> None:
         self.plan = plan.with_threads(threads) if threads else plan
         recipe_of(self.plan)
-        check_windows(self.plan, mirroring, step)
-        self._options: dict[str, Any] = {"force": force, "mirroring": mirroring, "step": step}
+        budget = None if memory is None else parse_size(memory, "memory")
+        check_windows(self.plan, mirroring, step, budget)
+        self._options: dict[str, Any] = {"force": force, "mirroring": mirroring, "step": step, "memory": budget}
         self._tell = progress or (lambda stage, step, steps: None)
         self._cancel = CancelFlag()
         self._room = BoundedSemaphore(IN_FLIGHT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import tarfile
 from pathlib import Path
@@ -17,6 +18,7 @@ from voxelrt.cli import main
 from voxelrt.errors import UsageError
 from voxelrt.postprocess.components import fill_holes, largest_touching
 from voxelrt.preprocess.interpolation import interpolation_matrix
+from voxelrt.tiling.slab import FileSlab, MemorySlab, Slab
 from voxelrt.tiling.stitcher import Stitcher
 from voxelrt.tiling.windows import importance, mirrorings, starts
 
@@ -64,6 +66,27 @@ def test_labels_are_nnunet_s(plans: dict[str, vx.Plan], case: str, tmp_path: Pat
     assert set(result.volumes_ml) == {label["name"] for label in plan.info.model_settings["labels"]}  # type: ignore[index]
 
 
+def test_a_small_budget_gives_the_same_from_a_scratch_file(
+    plans: dict[str, vx.Plan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, said = plans["anisotropic"], list[str]()
+    study = _study("anisotropic", plan, tmp_path)
+    with pytest.raises(UsageError, match=r"memory: 50 MiB is less than this case needs, .* the network"):
+        vx.predict(plan, study, memory="50MiB")
+    whole = vx.predict(plan, study, say=said.append).labels.array
+    assert "scratch" not in said[-1]
+    monkeypatch.setattr("voxelrt.windowed.memory_bytes", lambda: 0)  # what else is loaded here is more than the case
+    budget = plan.memory_bytes
+    while "scratch" not in said[-1]:
+        budget += 2**16
+        with contextlib.suppress(UsageError):
+            tight = vx.predict(plan, study, memory=budget, say=said.append).labels.array
+    assert budget < plan.memory_bytes + 2**22
+    assert (tight == whole).all()
+    with pytest.raises(UsageError, match="memory is 'much'"):
+        vx.predict(plan, study, memory="much")
+
+
 def test_a_session_gives_the_same_and_a_damaged_case_stops_nothing(plans: dict[str, vx.Plan], tmp_path: Path) -> None:
     study = _study("slices", plans["slices"], tmp_path)["MRI"]
     (tmp_path / "broken.nii.gz").write_bytes(b"no image")
@@ -88,7 +111,7 @@ def test_a_folder_of_cases_runs_and_says_what_failed(
     (images / "torn_0001.nii.gz").write_bytes((images / "torn_0001.nii.gz").read_bytes()[:500])
     (images / "dataset.json").write_text("{}")
     args = ["run", str(tmp_path / "net.vxp"), str(images), "-o", str(tmp_path / "out"), "--names", "input"]
-    with pytest.raises(SystemExit, match="[^0]"):
+    with pytest.raises(SystemExit, match=r"[^0]"):
         main([*args, "--json", "-", "--quiet"])
     told = json.loads(capsys.readouterr().out)
     assert [row["error"] is None for row in told["studies"]] == [True, False, False]
@@ -96,7 +119,7 @@ def test_a_folder_of_cases_runs_and_says_what_failed(
     assert sorted(path.name for path in (tmp_path / "out").glob("*.nii*")) == ["good.nii.gz"]
     with np.load(CASES) as stored:
         assert (_labels(tmp_path / "out" / "good.nii.gz") == stored["oblique-regions.float32"]).all()
-    with pytest.raises(SystemExit, match="[^0]"):
+    with pytest.raises(SystemExit, match=r"[^0]"):
         main([*args, "--resume", "--json", "-", "--quiet"])
     assert json.loads(capsys.readouterr().out)["kept"] == 1
 
@@ -138,12 +161,14 @@ def test_importance_is_largest_in_the_middle_and_nowhere_zero() -> None:
     assert (importance((3, 4), 0) == 1).all()
 
 
-def test_the_stitcher_gives_the_weighted_mean() -> None:
+@pytest.mark.parametrize("slab_kind", ["memory", "file"])
+def test_the_stitcher_gives_the_weighted_mean(slab_kind: str) -> None:
     rng = np.random.default_rng(3)
     size, window = (11, 6, 7), (4, 6, 5)
     weights = rng.random(window).astype(np.float32) + 0.1
     total, norm = np.zeros((2, *size)), np.zeros(size)
-    stitcher, planes = Stitcher(2, size, weights), []
+    slab: Slab = MemorySlab(5, 2, size[1:]) if slab_kind == "memory" else FileSlab(5, 2, size[1:], (0, 6), (0, 2, 5, 7))
+    stitcher, planes = Stitcher(slab, size, weights), []
     for z in starts(11, 4, 0.5):
         planes += [sums / counts for sums, counts in stitcher.before(z)]
         for x in (0, 2):

@@ -1,0 +1,267 @@
+"""A study on the grid of an nnU-Net model's network: cropped to what is not zero, scaled, resampled.
+
+The rules and their corner cases are nnU-Net v2's (``DefaultPreprocessor``). A channel goes through plane by plane, so
+that beside the study there is one resampled copy of it and none in float32.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from voxelrt.errors import InputError, UnsupportedError
+from voxelrt.io.orientation import Reorientation, reorient
+from voxelrt.models.nnunet_settings import NnunetSettings, Normalisation, Resampling
+from voxelrt.postprocess.components import fill_holes
+from voxelrt.preprocess.interpolation import Interpolation, Matrix, interpolation_matrix
+from voxelrt.volume import Volume
+
+Floats = NDArray[np.float32]
+Triple = tuple[int, int, int]
+Mask = NDArray[np.bool_]
+Scaling = Callable[[int], Floats]  # plane -> (Y, X), scaled
+
+ORDERS: dict[int, Interpolation] = {0: "nearest", 1: "linear", 3: "cubic"}
+READERS = ("SimpleITKIO", "NibabelIO")
+TURNING_READERS = ("SimpleITKIOWithReorient", "NibabelIOWithReorient")  # turn images to RAS+ first
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A study on the network's grid, and how it came there.
+
+    Parameters
+    ----------
+    settings : of the model.
+    data : (C, Z, Y, X) float32, scaled and resampled; axes in the network's order.
+    volume : the study as it was read.
+    turn : how a turning reader turned it, else None.
+    size_zyx : of the whole volume in the network's order of axes.
+    box : the part of it that is not zero.
+    spacing_mm : its spacing there.
+    """
+
+    settings: NnunetSettings
+    data: Floats
+    volume: Volume
+    turn: Reorientation | None
+    size_zyx: Triple
+    box: tuple[slice, slice, slice]
+    spacing_mm: tuple[float, ...]
+
+    @property
+    def cropped_zyx(self) -> Triple:
+        """The size of the box."""
+        z, y, x = (part.stop - part.start for part in self.box)
+        return (z, y, x)
+
+    @property
+    def cropped_voxels(self) -> int:
+        """How many voxels the box has."""
+        return math.prod(self.cropped_zyx)
+
+    @property
+    def network_spacing_mm(self) -> tuple[float, ...]:
+        """The spacing of ``data``; a 2-D configuration keeps the distance of slices."""
+        return full_spacing(self.settings, self.spacing_mm)
+
+
+def prepare_case(volume: Volume, settings: NnunetSettings) -> Case:
+    """Bring a study to the network's grid.
+
+    Parameters
+    ----------
+    volume : (C, Z, Y, X), one channel for each of the model's.
+    settings : of the model.
+
+    Raises
+    ------
+    InputError : intensities that the model's scaling does not take.
+    UnsupportedError : the model's reader or resampling is not one of those that this version knows.
+    """
+    turn = None
+    if settings.reader in TURNING_READERS:
+        volume_turned, turn = reorient(volume, "RAS")
+    elif settings.reader in READERS:
+        volume_turned = volume
+    else:
+        raise UnsupportedError(f"the model's images are read by {settings.reader}; volumes of {READERS} are run")
+    order = settings.transpose_forward
+    array = volume_turned.array.transpose(0, *(1 + axis for axis in order))
+    spacing = tuple(volume_turned.spacing_mm[axis] for axis in order)
+    size = (array.shape[1], array.shape[2], array.shape[3])
+    box = _box(array)
+    array = array[(slice(None), *box)]
+    target = full_spacing(settings, spacing)
+    shape = [round(a / b * n) for a, b, n in zip(spacing, target, array.shape[1:], strict=True)]
+    if min(shape) < 1:
+        raise InputError(f"the study has {array.shape[1:]} voxels of {spacing} mm: less than one of the network's")
+    ways = _matrices(settings.resample_data, array.shape[1:], tuple(shape), spacing, target)
+    mask = None
+    if any(channel.normalisation.only_inside_mask for channel in settings.channels):
+        mask = fill_holes((array != 0).any(axis=0))
+    data = np.empty((len(array), *shape), np.float32)
+    for index, channel in enumerate(settings.channels):
+        scaled = _scaling(array[index], mask, channel.normalisation, channel.name)
+        _resample(scaled, array.shape[1:], ways, data[index])
+    return Case(settings, data, volume, turn, size, box, spacing)
+
+
+def full_spacing(settings: NnunetSettings, spacing: tuple[float, ...]) -> tuple[float, ...]:
+    return settings.spacing_mm if settings.dimensions == 3 else (spacing[0], *settings.spacing_mm)
+
+
+def _box(array: NDArray[Any]) -> tuple[slice, slice, slice]:
+    """The bounds of what is not zero in any channel (C, Z, Y, X); the whole where nothing is."""
+    depth, height, width = array.shape[1:]
+    found = (np.zeros(depth, bool), np.zeros(height, bool), np.zeros(width, bool))
+    for z in range(depth):
+        plane = (array[:, z] != 0).any(axis=0)
+        rows = plane.any(axis=1)
+        found[0][z] = rows.any()
+        found[1][:] |= rows
+        found[2][:] |= plane.any(axis=0)
+    sides = []
+    for along, size in zip(found, (depth, height, width), strict=True):
+        places = np.flatnonzero(along)
+        sides.append(slice(int(places[0]), int(places[-1]) + 1) if places.size else slice(0, size))
+    return (sides[0], sides[1], sides[2])
+
+
+def _scaling(image: NDArray[Any], mask: Mask | None, how: Normalisation, name: str) -> Scaling:
+    """How the planes of one channel (Z, Y, X) are scaled by its scheme."""
+    lowest, highest = float(image.min()), float(image.max())
+    if how.scheme == "z-score":
+        inside = mask if how.only_inside_mask else None
+        mean, deviation = _moments(image, inside)
+        divisor = max(deviation, 1e-8)
+
+        def z_score(z: int) -> Floats:
+            plane: Floats = (image[z].astype(np.float32) - np.float32(mean)) / np.float32(divisor)
+            if inside is not None:
+                plane[~inside[z]] = image[z][~inside[z]]
+            return plane
+
+        return z_score
+    if how.scheme == "rgb-to-0-1" and (lowest < 0 or highest > 255):
+        raise InputError(f"{name}: an RGB channel has values from 0 to 255, not {lowest:g} to {highest:g}")
+    shift, divisor = {
+        "ct": (how.mean, max(how.deviation, 1e-8)),
+        "rescale-0-1": (lowest, max(highest - lowest, 1e-8)),
+        "rgb-to-0-1": (0.0, 255.0),
+        "none": (0.0, 1.0),
+    }[how.scheme]
+
+    def linear(z: int) -> Floats:
+        plane = image[z].astype(np.float32)
+        if how.scheme == "ct":
+            np.clip(plane, how.lower, how.upper, out=plane)
+        scaled: Floats = (plane - np.float32(shift)) / np.float32(divisor)
+        return scaled
+
+    return linear
+
+
+def _moments(image: NDArray[Any], mask: Mask | None) -> tuple[float, float]:
+    """Mean and deviation inside the mask, in two passes over its planes; 0 and 1 where there is nothing."""
+
+    def planes() -> Iterator[NDArray[np.float64]]:
+        for z in range(len(image)):
+            plane = image[z] if mask is None else image[z][mask[z]]
+            yield plane.astype(np.float64)
+
+    count = image.size if mask is None else int(mask.sum())
+    if count == 0:
+        return 0.0, 1.0
+    mean = sum(float(plane.sum()) for plane in planes()) / count
+    return mean, (sum(float(((plane - mean) ** 2).sum()) for plane in planes()) / count) ** 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class _Ways:
+    """One matrix an axis, None where it stays as it is; and the axis taken apart, for bounds plane by plane."""
+
+    matrices: tuple[Matrix | None, Matrix | None, Matrix | None]
+    apart: int | None
+    clip: bool
+
+
+def _matrices(
+    how: Resampling, old: tuple[int, ...], new: tuple[int, ...], spacing: tuple[float, ...], target: tuple[float, ...]
+) -> _Ways:
+    if how.order not in ORDERS or how.order_z not in ORDERS:
+        raise UnsupportedError(f"resampling of order {how.order} (z {how.order_z}); orders 0, 1 and 3 are run")
+    if old == new:
+        return _Ways((None, None, None), None, False)
+    apart = coarse_axis(how, spacing, target)
+    made: list[Matrix | None] = []
+    for axis, (n, m) in enumerate(zip(old, new, strict=True)):
+        order = how.order_z if axis == apart else how.order
+        positions = (np.arange(m, dtype=np.float64) + 0.5) * (n / m) - 0.5
+        # Even where the size stays, what is evaluated at its own voxels stays: no matrix.
+        made.append(None if n == m else interpolation_matrix(positions, n, ORDERS[order], zeros_outside=False))
+    return _Ways((made[0], made[1], made[2]), apart, how.order > 1)
+
+
+def coarse_axis(how: Resampling, spacing: tuple[float, ...], target: tuple[float, ...]) -> int | None:
+    """The axis along which slices are resampled apart from their planes, None where there is none."""
+    chosen = None
+    if how.separate_z is None:
+        for one in (spacing, target):
+            if max(one) / min(one) > how.anisotropy_threshold:
+                chosen = one
+                break
+    elif how.separate_z:
+        chosen = spacing
+    if chosen is None:
+        return None
+    axes = [axis for axis, value in enumerate(chosen) if value == max(chosen)]
+    return axes[0] if len(axes) == 1 else None
+
+
+def _resample(scaled: Scaling, old: tuple[int, ...], ways: _Ways, out: Floats) -> None:
+    """Planes of `old` on the new grid, into `out` (Z, Y, X).
+
+    A spline never goes past the values of the image, or of its slice, that it is of.
+    """
+    along = ways.matrices[0]
+    if ways.apart in (1, 2):  # slices lie across the planes: all of them at once
+        image = np.stack([scaled(z) for z in range(old[0])])
+        out[:] = _apart(image, ways, ways.apart)
+        return
+    middle = out if along is None else np.empty((old[0], *out.shape[1:]), np.float32)
+    lowest, highest = np.inf, -np.inf
+    for z in range(old[0]):
+        plane = scaled(z)
+        low, high = plane.min(), plane.max()
+        lowest, highest = min(lowest, low), max(highest, high)
+        middle[z] = _along(_along(plane, ways.matrices[2], 1), ways.matrices[1], 0)
+        if ways.clip and ways.apart == 0:
+            np.clip(middle[z], low, high, out=middle[z])
+    if along is not None:
+        np.matmul(along.astype(np.float32), middle.reshape(old[0], -1), out=out.reshape(len(out), -1))
+    if ways.clip and ways.apart is None:
+        np.clip(out, lowest, highest, out=out)
+
+
+def _apart(image: Floats, ways: _Ways, apart: int) -> Floats:
+    """(Z, Y, X) on the new grid, slices along the axis `apart` each on their own."""
+    inner = tuple(axis for axis in range(3) if axis != apart)
+    lowest, highest = image.min(axis=inner, keepdims=True), image.max(axis=inner, keepdims=True)
+    for axis in reversed(inner):
+        image = _along(image, ways.matrices[axis], axis)
+    if ways.clip:
+        image = np.clip(image, lowest, highest)
+    return _along(image, ways.matrices[apart], apart)
+
+
+def _along(image: Floats, matrix: Matrix | None, axis: int) -> Floats:
+    if matrix is None:
+        return image
+    turned = np.moveaxis(np.tensordot(matrix.astype(np.float32), image, axes=(1, axis)), 0, axis)
+    return np.ascontiguousarray(turned, np.float32)
