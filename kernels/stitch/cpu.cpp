@@ -35,9 +35,9 @@ Message check(const Step &step) {
     for (int i = 0; i < 3; ++i)
         if (weights.dims[i] != logits.dims[i + 1])
             return fail("axis %d of the weights does not fit the logits", i);
-    const bool rows =
-        logits.count() == 0 || logits.dims[3] == 1 || (weights.strides[2] == 1 && before.strides[3] == 1 && sums.strides[3] == 1 &&
-                                (logits.strides[3] == 1 || logits.strides[3] == -1));
+    const bool rows = logits.count() == 0 || logits.dims[3] == 1 ||
+                      (weights.strides[2] == 1 && before.strides[3] == 1 && sums.strides[3] == 1 &&
+                       (logits.strides[3] == 1 || logits.strides[3] == -1));
     return rows ? nullptr : "takes rows without gaps";
 }
 
