@@ -7,7 +7,7 @@ SANITIZED := build/sanitized
 # Fresh memory is NaN, arenas and scratch included, so that what a kernel reads without having written it shows.
 POISONED := detect_leaks=0:max_malloc_fill_size=1000000000:malloc_fill_byte=255
 
-.PHONY: demo test test-native-matrix soak native types lint format bench bench-quick \
+.PHONY: demo test test-emulation gpu-acceptance test-native-matrix soak native types lint format bench bench-quick \
 	conformance clean test-packaging
 
 # ---- set-up: done once, again only when what it depends on has changed ----
@@ -41,7 +41,7 @@ demo: $(VENV)/.installed
 # ---- what developers run ----
 
 test: $(VENV)/.developer
-	$(BIN)/python -m pytest -n 2 --durations 8 tests
+	$(BIN)/python -m pytest -n 2 --durations 8 --ignore tests/emulation tests
 
 conformance: $(VENV)/.developer
 	$(BIN)/python -m tests.conformance
@@ -61,6 +61,22 @@ test-native-matrix: $(SANITIZED)/libvoxelrt.so
 			tests/pipeline/test_compile.py tests/models/test_unet3d.py || exit 1; \
 	done
 	$(BIN)/python -m pytest -q tests/native
+
+# GPU kernels without a GPU: compiled for every target, and run by the shim, Triton's interpreter and the PTX interpreter.
+# Triton (290 MB to download) is installed for this alone.
+EMULATION_OPTIONS ?= -n 2 --durations 8
+$(VENV)/.emulation: $(VENV)/.developer
+	$(BIN)/pip install --quiet 'triton>=3.9,<3.10'
+	touch $@
+
+test-emulation: export TRITON_CACHE_DIR := $(CURDIR)/build/triton
+test-emulation: $(VENV)/.emulation
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest $(EMULATION_OPTIONS) tests/emulation/test_triton_interpreter.py
+	$(BIN)/python -m pytest $(EMULATION_OPTIONS) --ignore tests/emulation/test_triton_interpreter.py tests/emulation
+
+# What only silicon can show. Without a GPU every test is skipped by name.
+gpu-acceptance: $(VENV)/.developer
+	$(BIN)/python -m pytest -ra -m gpu tests/gpu
 
 # The sdist, the wheel made from it, and a clean venv that uses it.
 test-packaging: $(VENV)/.developer

@@ -98,6 +98,12 @@ class NativeLibraryError(VoxelRTError):
     exit_code = 8
 
 
+class DeviceError(VoxelRTError):
+    """No GPU, or one that cannot run the kernel; or a compiler of GPU kernels that is missing or refused."""
+
+    exit_code = 10
+
+
 class FetchError(VoxelRTError):
     """A download that failed or whose checksum is not the one that was pinned."""
 

@@ -6,6 +6,7 @@ folders, so no kernel escapes the tests and the benches.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +21,8 @@ from voxelrt.errors import MissingExtraError, UsageError
 
 Array = NDArray[Any]
 BACKENDS = ("cpu", "numba", "triton", "cuda")
-_EXTRAS = {"numba": ("numba", "numba"), "triton": ("triton", "gpu"), "cuda": ("cupy", "gpu")}
+GPU_BACKENDS = ("triton", "cuda")
+_EXTRAS = {"numba": ("numba", "numba"), "triton": ("triton", "gpu-aot")}
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,8 @@ class Kernel:
     """One op: its name (= folder = test id = bench id), oracle, backends and cases.
 
     ``oracle`` and every backend take the same arguments and return an array or a tuple of arrays. A backend is the
-    module in the op's folder with its name (``cpu`` -> ``cpu.py``), loaded on first use, with a function ``run``.
+    module in the op's folder with its name (``cpu`` -> ``cpu.py``), loaded on first use, with a function ``run``; a
+    GPU backend's has ``program``, which says as data what to launch (``kernels.common.gpu.program``).
     """
 
     name: str
@@ -65,15 +68,37 @@ class Kernel:
         ------
         UsageError : the op has no such backend.
         MissingExtraError : the backend's package is not installed.
+        DeviceError : a GPU backend, and there is no GPU that it can use.
         """
+        module = self._module(name)
+        function: Callable[..., Any]
+        if name in GPU_BACKENDS:
+            device = importlib.import_module("voxelrt.kernels.common.gpu.device").open_device(f"{name} of {self.name}")
+            function = functools.partial(device.call, module.program)
+        else:
+            function = module.run
+        return function
+
+    def program(self, name: str) -> Callable[..., Any]:
+        """A GPU backend's function from arguments to the program (``kernels.common.gpu.program``); needs no GPU.
+
+        Raises
+        ------
+        UsageError : the op has no such GPU backend.
+        MissingExtraError : the backend's package is not installed.
+        """
+        if name not in GPU_BACKENDS:
+            raise UsageError(f"{name!r} is no GPU backend; those are {', '.join(GPU_BACKENDS)}")
+        function: Callable[..., Any] = self._module(name).program
+        return function
+
+    def _module(self, name: str) -> Any:
         if name not in self.backends:
             raise UsageError(f"{self.name} has no backend {name!r}; it has {', '.join(self.backends)}")
         if name in _EXTRAS and importlib.util.find_spec(_EXTRAS[name][0]) is None:
             package, extra = _EXTRAS[name]
             raise MissingExtraError(package, extra, f"the {name} backend of {self.name}")
-        module = importlib.import_module(f"voxelrt.kernels.{self.name}.{name}")
-        function: Callable[..., Any] = module.run
-        return function
+        return importlib.import_module(f"voxelrt.kernels.{self.name}.{name}")
 
     def __call__(self, *arguments: Any, backend: str = "auto", **options: Any) -> Any:
         """Run the op on arrays; ``auto`` is the native CPU kernel."""

@@ -1,4 +1,7 @@
-"""Every case of every op, on every backend, against the float64 oracle. Outputs start as NaN (see conftest)."""
+"""Every case of every op, on every CPU backend, against the float64 oracle. Outputs start as NaN (see conftest).
+
+GPU backends: ``tests/emulation`` without a GPU, ``tests/gpu`` on one.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,13 @@ import numpy as np
 import pytest
 
 from voxelrt.errors import MissingExtraError
-from voxelrt.kernels.common.kernel import Case, Kernel, compare, entries
+from voxelrt.kernels.common.kernel import GPU_BACKENDS, Case, Kernel, compare, entries
 
 ROWS = [
     pytest.param(kernel, backend, case, id=f"{kernel.name}-{backend}-{case.name}")
     for kernel in entries().values()
     for backend in kernel.backends
+    if backend not in GPU_BACKENDS
     for case in kernel.cases
 ]
 

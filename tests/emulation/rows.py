@@ -1,0 +1,92 @@
+"""Which cases each proof runs: every small case of every op with a GPU backend, found from the entries alone."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+
+from voxelrt.errors import MissingExtraError, UnsupportedError
+from voxelrt.kernels.common.gpu.program import Launch, Program
+from voxelrt.kernels.common.gpu.triton_compiler import specialisation
+from voxelrt.kernels.common.kernel import Case, Kernel, compare, entries
+
+# Elements of all array arguments together: about what an interpreter goes through in a second.
+MOST_ELEMENTS = 20_000
+
+
+def arguments(case: Case) -> tuple[Any, Any]:
+    """The case's inputs, the same in every proof."""
+    return case.make(np.random.default_rng(zlib.crc32(case.name.encode())))
+
+
+@cache
+def _elements(case: Case) -> int:
+    if case.bench:
+        return MOST_ELEMENTS + 1
+    given, options = arguments(case)
+    return sum(a.size for a in (*given, *options.values()) if isinstance(a, np.ndarray))
+
+
+def kernels(backend: str) -> list[Kernel]:
+    """The ops that have a backend."""
+    return [kernel for kernel in entries().values() if backend in kernel.backends]
+
+
+def rows(backend: str, most: int = MOST_ELEMENTS) -> list[Any]:
+    """(kernel, case) for each small case of each op with this backend."""
+    return [
+        pytest.param(kernel, case, id=f"{kernel.name}-{case.name}")
+        for kernel in kernels(backend)
+        for case in kernel.cases
+        if _elements(case) <= most
+    ]
+
+
+def program(kernel: Kernel, backend: str, case: Case) -> Program:
+    """The program of a case; skips the test where the backend refuses the case or its package is missing."""
+    given, options = arguments(case)
+    try:
+        return kernel.program(backend)(*given, **options)
+    except (MissingExtraError, UnsupportedError) as error:
+        pytest.skip(str(error))
+
+
+def check(kernel: Kernel, case: Case, answer: Any) -> None:
+    """Fail unless an answer is within the case's tolerance of the float64 oracle."""
+    given, options = arguments(case)
+    expected = kernel.oracle(*given, **options)
+    for out, reference in zip(_all(answer), _all(expected), strict=True):
+        difference = compare(out, reference)
+        assert difference.relative <= case.tolerance, str(difference)
+
+
+def programs(kernel: Kernel, backend: str) -> Iterator[tuple[Case, Program]]:
+    """The programs of all small cases that the backend takes."""
+    for case in kernel.cases:
+        if _elements(case) > MOST_ELEMENTS:
+            continue
+        given, options = arguments(case)
+        try:
+            yield case, kernel.program(backend)(*given, **options)
+        except UnsupportedError:
+            continue
+
+
+def distinct_launches(kernel: Kernel) -> list[Launch]:
+    """Triton launches that need a compilation each: other types, constants or alignment."""
+    found: dict[Any, Launch] = {}
+    for _, made in programs(kernel, "triton"):
+        for launch in made.launches:
+            constants = tuple(sorted(launch.constants.items()))
+            key = (launch.name, launch.types(), constants, tuple(specialisation(launch)), launch.block, launch.stages)
+            found.setdefault(key, launch)
+    return list(found.values())
+
+
+def _all(answer: Any) -> tuple[Any, ...]:
+    return answer if isinstance(answer, tuple) else (answer,)

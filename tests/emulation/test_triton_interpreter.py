@@ -1,0 +1,27 @@
+"""Triton kernels in Triton's interpreter: small volumes only, it is slow. Started with TRITON_INTERPRET=1."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from tests.emulation import triton_interpreter
+from tests.emulation.rows import check, program, rows
+from voxelrt.kernels.common.kernel import Case, Kernel
+
+pytestmark = pytest.mark.skipif(
+    os.environ.get("TRITON_INTERPRET") != "1", reason="Triton's interpreter needs TRITON_INTERPRET=1 from the start"
+)
+# Volumes of about 10³; and blocks in all launches, each of which takes the interpreter milliseconds.
+MOST_ELEMENTS = 4_000
+MOST_BLOCKS = 300
+
+
+@pytest.mark.parametrize(("kernel", "case"), rows("triton", MOST_ELEMENTS))
+def test_case(kernel: Kernel, case: Case) -> None:
+    made = program(kernel, "triton", case)
+    blocks = sum(launch.threads // launch.block[0] for launch in made.launches)
+    if blocks > MOST_BLOCKS:
+        pytest.skip(f"{blocks} blocks are too many for Triton's interpreter; its PTX is interpreted instead")
+    check(kernel, case, triton_interpreter.run(made))
