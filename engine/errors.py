@@ -110,6 +110,12 @@ class FetchError(VoxelRTError):
     exit_code = 9
 
 
+class TimeLimitError(VoxelRTError):
+    """A study that was not finished within the time it was given."""
+
+    exit_code = 10
+
+
 class CancelledError(VoxelRTError):
     """The work was stopped by its owner (Ctrl-C or a cancel flag) between two steps."""
 

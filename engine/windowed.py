@@ -10,7 +10,8 @@ logits are kept in float32, where nnU-Net keeps them in half precision.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,16 +20,19 @@ from numpy.typing import NDArray
 from voxelrt.backends.native import CancelFlag
 from voxelrt.case import Case, coarse_axis
 from voxelrt.errors import UnsupportedError, UsageError
-from voxelrt.kernels import resample_argmax
 from voxelrt.kernels.resample_argmax.taps import Taps, taps
 from voxelrt.memory_size import in_words
 from voxelrt.models.formats.nnunet_network import INPUT, OUTPUT
 from voxelrt.models.nnunet_settings import NnunetSettings, Resampling
 from voxelrt.plan.plan import Plan
 from voxelrt.postprocess.components import largest_touching
+from voxelrt.runtime.cpu_device import CpuDevice
+from voxelrt.runtime.cpu_windows import CpuWindows
 from voxelrt.runtime.process import memory_bytes
+from voxelrt.runtime.scheduler import Scheduler
+from voxelrt.runtime.window_job import Decision, Job, Window
 from voxelrt.tiling.slab import FileSlab, MemorySlab, Slab
-from voxelrt.tiling.stitcher import Plane, Stitcher, planes_of
+from voxelrt.tiling.stitcher import Stitcher, planes_of
 from voxelrt.tiling.windows import importance, mirrorings, starts
 from voxelrt.volume import Volume
 
@@ -72,25 +76,78 @@ def run_case(
     UsageError : the budget is below what the study and the network need in any case.
     OutputError : there is no room for the scratch file.
     """
+    job = make_job(plan, case, tell, mirroring=mirroring, step=step, memory=memory, say=say)
+    scheduler = make_scheduler(plan, cancel)
+    for ended in scheduler.run(One(job)):
+        if ended.error is not None:
+            raise ended.error
+    return job.labels
+
+
+class One:
+    """A source of one study."""
+
+    def __init__(self, job: Job) -> None:
+        self._job: Job | None = job
+
+    def next(self, wait: bool) -> Job | None:
+        del wait
+        job, self._job = self._job, None
+        return job
+
+
+def make_scheduler(plan: Plan, cancel: CancelFlag | None) -> Scheduler:
+    """A scheduler for the windows of a plan, on the CPU; as many windows at once as the plan was compiled for."""
+    (given,), (answer,) = plan.inputs, plan.outputs
+    batch = max(1, given.dims[0]) * plan.variants[0][2][1] if given.batched else 1
+
+    def network(inputs: Floats, outputs: Floats) -> None:
+        plan.run({INPUT: inputs}, {OUTPUT: outputs}, cancel=cancel)
+
+    return Scheduler(CpuDevice(), CpuWindows(network), given.dims[1:], answer.dims[1:], batch=batch, cancel=cancel)
+
+
+def make_job(
+    plan: Plan,
+    case: Case,
+    tell: Tell,
+    *,
+    mirroring: bool,
+    step: float | None,
+    memory: int | None,
+    say: Say | None,
+) -> Job:
+    """A case as the scheduler takes it; parameters as of run_case."""
     settings = case.settings
-    depth = case.data.shape[1]
     window: Triple = (1, *settings.patch_size) if settings.dimensions == 2 else settings.patch_size  # type: ignore[assignment]
     padded, inside = _padded(case.data, window)
     size: Triple = (padded.shape[1], padded.shape[2], padded.shape[3])
     places = _places(size, window, settings, settings.step if step is None else step)
-    slab, sentence = _slab(plan, case, size, window, places, memory)
+    make_slab, sentence = _slab(plan, case, size, window, places, memory)
     if say is not None:
         say(sentence)
-    axes = settings.mirror_axes if mirroring else ()
-
-    def planes() -> Iterator[Plane]:
-        for sums, counts in _planes(plan, settings, padded, window, places, axes, slab, tell, cancel):
-            yield sums[:, inside[1], inside[2]], counts[inside[1], inside[2]]
-
-    source = planes()
-    for _ in range(inside[0].start):
-        next(source)
-    return _decided(source, depth, case)
+    sets = list(mirrorings(settings.mirror_axes if mirroring else ()))
+    forward = 1 if settings.dimensions == 2 else 0  # mirrored axes are the patch's own
+    windows = [
+        Window((z, y, x), tuple(axis + forward for axis in mirrored), 1 / len(sets))
+        for z in places[0]
+        for y in places[1]
+        for x in places[2]
+        for mirrored in sets
+    ]
+    weights = importance(settings.patch_size, settings.gaussian_sigma).reshape(window)
+    decision = _decision(case, inside)
+    kind = np.uint8 if decision.values.max() < 256 else np.uint16
+    return Job(
+        padded,
+        windows,
+        settings.outputs,
+        weights,
+        decision,
+        np.zeros(case.cropped_zyx, kind),
+        sums=lambda: Stitcher(make_slab(), size, weights),
+        tell=lambda done, total: tell("run", done, total),
+    )
 
 
 def _padded(data: Floats, window: Triple) -> tuple[Floats, tuple[slice, slice, slice]]:
@@ -112,8 +169,8 @@ def _places(size: Triple, window: Triple, settings: NnunetSettings, step: float)
 
 def _slab(
     plan: Plan, case: Case, size: Triple, window: Triple, places: list[list[int]], memory: int | None
-) -> tuple[Slab, str]:
-    """Where the windows' sums are kept, and a sentence about memory."""
+) -> tuple[Callable[[], Slab], str]:
+    """What makes the place where the windows' sums are kept, and a sentence about memory."""
     channels, planes = case.settings.outputs, planes_of(window[0], size[0])
     parts = {
         "this process with the study": memory_bytes(),
@@ -124,8 +181,8 @@ def _slab(
     floor = sum(parts.values())
     sums = 4 * planes * channels * size[1] * size[2]
     if memory is None or floor + sums <= memory:
-        slab = MemorySlab(planes, channels, (size[1], size[2]))
-        return slab, f"expecting to hold {in_words(floor + sums)}, {in_words(sums)} of it sums of windows"
+        memory_slab = partial(MemorySlab, planes, channels, (size[1], size[2]))
+        return memory_slab, f"expecting to hold {in_words(floor + sums)}, {in_words(sums)} of it sums of windows"
     parts["planes of sums"] = FileSlab.bytes_for(channels, (size[1], size[2]), (window[1], window[2]))
     least = sum(parts.values())
     if least > memory:
@@ -135,69 +192,19 @@ def _slab(
         sorted({0, n, *(p for s in at for p in (s, s + w))}) for n, w, at in zip(size, window, places, strict=True)
     ]
     return (
-        FileSlab(planes, channels, (size[1], size[2]), edges[1], edges[2]),
+        partial(FileSlab, planes, channels, (size[1], size[2]), edges[1], edges[2]),
         f"expecting to hold {in_words(least)}; {in_words(sums)} of sums of windows are kept in a scratch file in "
         f"{tempfile.gettempdir()}, for a budget of {in_words(memory)}",
     )
 
 
-def _planes(
-    plan: Plan,
-    settings: NnunetSettings,
-    data: Floats,
-    window: Triple,
-    places: list[list[int]],
-    axes: tuple[int, ...],
-    slab: Slab,
-    tell: Tell,
-    cancel: CancelFlag | None,
-) -> Iterator[Plane]:
-    """Planes of logits, in order, over all windows."""
-    flat = settings.dimensions == 2
-    weights = importance(settings.patch_size, settings.gaussian_sigma).reshape(window)
-    stitcher = Stitcher(slab, (data.shape[1], data.shape[2], data.shape[3]), weights)
-    total, done = len(places[0]) * len(places[1]) * len(places[2]), 0
-    sets = list(mirrorings(axes))
-    for z in places[0]:
-        yield from stitcher.before(z)
-        for y in places[1]:
-            for x in places[2]:
-                part = data[:, z : z + window[0], y : y + window[1], x : x + window[2]]
-                for mirrored in sets:
-                    logits = _mirrored(plan, part[:, 0] if flat else part, mirrored, cancel)
-                    stitcher.add(logits[:, None] if flat else logits, (z, y, x), 1 / len(sets))
-                done += 1
-                tell("run", done, total)
-    yield from stitcher.rest()
-
-
-def _mirrored(plan: Plan, part: Floats, axes: tuple[int, ...], cancel: CancelFlag | None) -> Floats:
-    """The logits (C, *window) of a window that is mirrored for the network and back; a view."""
-    flipped = tuple(axis + 1 for axis in axes)
-    image = np.ascontiguousarray(np.flip(part, flipped))[None]
-    logits: Floats = np.flip(plan.run({INPUT: image}, cancel=cancel)[OUTPUT][0], flipped)
-    return logits
-
-
-def _decided(planes: Iterator[Plane], depth: int, case: Case) -> Labels:
-    """Planes of logits as labels on the cropped grid; each is brought there and decided at once."""
+def _decision(case: Case, inside: tuple[slice, slice, slice]) -> Decision:
+    """How planes of logits are brought to the cropped grid and decided."""
     settings, size = case.settings, case.cropped_zyx
-    old = (depth, case.data.shape[2], case.data.shape[3])
+    old = (case.data.shape[1], case.data.shape[2], case.data.shape[3])
     along, rows, columns = _taps(settings.resample_logits, old, size, case.network_spacing_mm, case.spacing_mm)
     values = np.array(settings.region_order or range(settings.outputs), np.int32)
-    labels = np.zeros(size, np.uint8 if values.max() < 256 else np.uint16)
-    held: dict[int, Plane] = {}
-    read = 0
-    for z in range(size[0]):
-        low, high, weight = int(along.at[0, z]), int(along.at[1, z]), float(along.weights[z])
-        if weight == 0:
-            high = low
-        while read <= high:
-            held = {read - 1: held[read - 1]} if read - 1 in held else {}
-            held[read] = next(planes)
-            read += 1
-        resample_argmax(held[low], held[high], weight, rows, columns, values, regions=settings.regions, out=labels[z])
-    return labels
+    return Decision(along, rows, columns, inside, values, settings.regions)
 
 
 def _taps(

@@ -29,7 +29,7 @@ class Slab(Protocol):
         """Add ``share * weights * logits`` of a window, logits (C, Z, Y, X), to the planes of the slots."""
 
     def plane(self, slot: int) -> Floats:
-        """A plane (C, Y, X); it and the one asked for before stay."""
+        """A plane (C, Y, X), finished: nothing is added to it any more. It and the one asked for before stay."""
 
     def clear(self, slot: int) -> None:
         """Set a plane to zero."""
@@ -81,7 +81,7 @@ class FileSlab:
             end += 4 * planes * channels * (rows.stop - rows.start) * (columns.stop - columns.start)
         self._places = places
         self._empty = np.ones((len(places), planes), bool)
-        self._held = [np.empty((channels, *size_yx), np.float32) for _ in range(2)]
+        self._held = [(-1, np.empty((channels, *size_yx), np.float32)) for _ in range(2)]  # slot and its plane
         free = shutil.disk_usage(tempfile.gettempdir()).free
         if free < end:
             raise OutputError(
@@ -108,13 +108,18 @@ class FileSlab:
                 self._write(index, slot, sums)
 
     def plane(self, slot: int) -> Floats:
-        self._held.reverse()
-        for index, (rows, columns) in enumerate(self._cells):
-            self._held[0][:, rows, columns] = self._read(index, slot)
-        return self._held[0]
+        if slot not in (held for held, _ in self._held):
+            plane = self._held.pop()[1]
+            for index, (rows, columns) in enumerate(self._cells):
+                plane[:, rows, columns] = self._read(index, slot)
+            self._held.insert(0, (slot, plane))
+        elif self._held[0][0] != slot:
+            self._held.reverse()
+        return self._held[0][1]
 
     def clear(self, slot: int) -> None:
         self._empty[:, slot] = True
+        self._held = [(-1 if held == slot else held, plane) for held, plane in self._held]
 
     def _shape(self, index: int) -> tuple[int, int, int]:
         rows, columns = self._cells[index]

@@ -1,12 +1,10 @@
 """Windows' logits into planes: weighted sums over a rolling slab, one plane deeper than a window.
 
-Windows come in the order of their first plane, so a plane is done as soon as a window begins behind it. It is then
-handed on and its memory used again: the logits of a whole volume never exist.
+Windows come in the order of their first plane, so a plane is done as soon as a window begins behind it. The scheduler
+then has it decided and its memory used again: the logits of a whole volume never exist.
 """
 
 from __future__ import annotations
-
-from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +31,7 @@ class Stitcher:
     """
 
     def __init__(self, slab: Slab, size_zyx: tuple[int, int, int], weights: Floats) -> None:
-        self._slab, self._size, self._weights, self._done = slab, size_zyx, weights, 0
+        self._slab, self._weights = slab, weights
         self._planes = planes_of(weights.shape[0], size_zyx[0])
         self._counts = np.zeros((self._planes, *size_zyx[1:]), np.float32)
 
@@ -52,17 +50,13 @@ class Stitcher:
             self._counts[slots, rows, columns] += weights * np.float32(share)
             first += count
 
-    def before(self, z: int) -> Iterator[Plane]:
-        """The planes before z that are not out yet, in order; each, and the one before it, hold until the next."""
-        while self._done < min(z, self._size[0]):
-            slot = self._done % self._planes
-            yield self._slab.plane(slot), self._counts[slot]
-            if self._done > 0:
-                old = (self._done - 1) % self._planes
-                self._slab.clear(old)
-                self._counts[old] = 0
-            self._done += 1
+    def plane(self, z: int) -> Plane:
+        """A plane's sums and counts; it and the one before it hold until ``clear``."""
+        slot = z % self._planes
+        return self._slab.plane(slot), self._counts[slot]
 
-    def rest(self) -> Iterator[Plane]:
-        """The planes that are left once every window is in."""
-        yield from self.before(self._size[0])
+    def clear(self, z: int) -> None:
+        """Set a plane to zero, for plane z + planes to take its place."""
+        slot = z % self._planes
+        self._slab.clear(slot)
+        self._counts[slot] = 0

@@ -168,15 +168,25 @@ def test_the_stitcher_gives_the_weighted_mean(slab_kind: str) -> None:
     weights = rng.random(window).astype(np.float32) + 0.1
     total, norm = np.zeros((2, *size)), np.zeros(size)
     slab: Slab = MemorySlab(5, 2, size[1:]) if slab_kind == "memory" else FileSlab(5, 2, size[1:], (0, 6), (0, 2, 5, 7))
-    stitcher, planes = Stitcher(slab, size, weights), []
+    stitcher, planes = Stitcher(slab, size, weights), list[Any]()
+
+    def finish(until: int) -> None:
+        for z in range(len(planes), until):
+            sums, counts = stitcher.plane(z)
+            planes.append(sums / counts)
+            if z > 0:
+                before, counts = stitcher.plane(z - 1)
+                assert np.abs(before / counts - planes[z - 1]).max() == 0
+                stitcher.clear(z - 1)
+
     for z in starts(11, 4, 0.5):
-        planes += [sums / counts for sums, counts in stitcher.before(z)]
+        finish(z)
         for x in (0, 2):
             logits = rng.normal(size=(2, *window)).astype(np.float32)
             stitcher.add(logits, (z, 0, x))
             total[:, z : z + 4, :, x : x + 5] += logits * weights.astype(np.float64)
             norm[z : z + 4, :, x : x + 5] += weights
-    planes += [sums / counts for sums, counts in stitcher.rest()]
+    finish(11)
     assert np.abs(np.stack(planes, axis=1) - total / norm).max() < 1e-5
 
 

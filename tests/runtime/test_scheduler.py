@@ -1,0 +1,182 @@
+"""The scheduler on the CPU and on a device that reorders all that it may."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+
+from tests.runtime.simulated_device import SimulatedDevice
+from tests.runtime.studies import CLASSES, WINDOW, Queue, expected, network, study
+from voxelrt.backends.native import CancelFlag
+from voxelrt.errors import CancelledError, InputError, TimeLimitError, UsageError
+from voxelrt.runtime.cpu_device import CpuDevice
+from voxelrt.runtime.cpu_windows import CpuWindows
+from voxelrt.runtime.device import Array, Device
+from voxelrt.runtime.scheduler import Budget, Scheduler
+from voxelrt.runtime.window_job import Job
+
+SIZES = [((4, 6, 5), None), ((9, 11, 7), None), ((13, 6, 9), (20, 9, 5)), ((7, 8, 9), (3, 17, 9))]
+
+
+def _scheduler(device: Device, batch: int, work: CpuWindows | None = None, **options: object) -> Scheduler:
+    shapes = (1, *WINDOW), (CLASSES, *WINDOW)
+    return Scheduler(device, work or CpuWindows(network), *shapes, batch=batch, **options)  # type: ignore[arg-type]
+
+
+def _studies() -> list[Job]:
+    return [study(seed, size, new) for seed, (size, new) in enumerate(SIZES)]
+
+
+def _right(job: Job) -> bool:
+    """Whether labels are the loop's, but where two classes are as good as equal."""
+    return job.error is None and float((job.labels != expected(job)).mean()) < 0.002
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 7])
+def test_labels_on_the_cpu(batch: int) -> None:
+    jobs = list(_scheduler(CpuDevice(), batch).run(Queue(_studies(), late=3)))
+    assert len(jobs) == len(SIZES)
+    assert all(_right(job) for job in jobs)
+    alone = [next(iter(_scheduler(CpuDevice(), 1).run(Queue([job])))) for job in _studies()]
+    for job in jobs:
+        same = next(one for one in alone if np.array_equal(one.data, job.data))
+        np.testing.assert_array_equal(job.labels, same.labels)  # bit-equal, whatever shared a batch with it
+
+
+@pytest.mark.parametrize("eager", [0.0, 0.4, 0.9])
+@pytest.mark.parametrize("seed", range(6))
+def test_labels_on_a_device_of_any_order(seed: int, eager: float) -> None:
+    device = SimulatedDevice(seed, eager)
+    scheduler = _scheduler(device, 1 + seed % 3, budget=Budget(250))
+    jobs = list(scheduler.run(Queue(_studies(), late=seed % 4)))
+    assert [_right(job) for job in jobs] == [True] * len(SIZES)
+    scheduler.close()
+    assert device.live == set()
+
+
+def test_progress_counts_windows() -> None:
+    told: list[tuple[int, int]] = []
+    job = study(1, (9, 11, 7))
+    job.tell = lambda done, total: told.append((done, total))
+    list(_scheduler(CpuDevice(), 4).run(Queue([job])))
+    assert told[-1] == (len(job.windows), len(job.windows))
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
+
+
+class _Failing(CpuWindows):
+    """Fails on windows of a study whose first voxel is a NaN, and when the sums of a study get full."""
+
+    def __init__(self) -> None:
+        super().__init__(self._run)
+
+    def _run(self, inputs: Array, outputs: Array) -> None:
+        if np.isnan(inputs).any():
+            raise InputError("a voxel is not a number")
+        network(inputs, outputs)
+
+
+def test_a_failure_in_the_network_is_told_with_its_study() -> None:
+    jobs = _studies()
+    jobs[1].data[0, 0, 0, 0] = np.nan
+    budget = Budget(1000)
+    ended = list(_scheduler(CpuDevice(), 1, _Failing(), budget=budget).run(Queue(jobs)))
+    assert [isinstance(job.error, InputError) for job in ended] == [False, True, False, False]
+    assert all(_right(job) for job in ended if job is not jobs[1])
+    assert budget.taken == 0
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_failure_on_a_device_ends_what_is_under_way_with_it(seed: int) -> None:
+    """What else was launched is lost; nothing wrong comes out, and what comes later is right."""
+    jobs = _studies()
+    jobs[1].data[0, 0, 0, 0] = np.nan
+    device, budget = SimulatedDevice(seed, seed % 4 / 4), Budget(1000)
+    scheduler = _scheduler(device, 1 + seed % 2, _Failing(), budget=budget)
+    ended = list(scheduler.run(Queue(jobs)))
+    assert isinstance(jobs[1].error, InputError)
+    assert all(_right(job) for job in ended if job.error is None)
+    assert _right(jobs[3])
+    scheduler.close()
+    assert budget.taken == 0
+    assert device.live == set()
+
+
+def test_a_failure_in_the_sums_is_one_study_s() -> None:
+    class Full(CpuWindows):
+        def accumulate(self, logits, window, sums, stream) -> None:  # type: ignore[no-untyped-def]
+            if window is jobs[2].windows[-1]:
+                raise OSError("no space left")
+            super().accumulate(logits, window, sums, stream)
+
+    jobs = _studies()
+    ended = list(_scheduler(CpuDevice(), 5, Full(network)).run(Queue(jobs)))
+    assert {id(job): isinstance(job.error, OSError) for job in ended} == {id(j): j is jobs[2] for j in jobs}
+    assert all(_right(job) for job in ended if job is not jobs[2])
+
+
+def test_a_budget_holds_studies_back_and_refuses_what_can_never_fit() -> None:
+    jobs = _studies()
+    jobs[1].bytes = 1000
+    most = 0
+    budget = Budget(200)
+
+    class Watched(CpuWindows):
+        def network(self, inputs, outputs, stream) -> None:  # type: ignore[no-untyped-def]
+            nonlocal most
+            most = max(most, budget.taken)
+            super().network(inputs, outputs, stream)
+
+    ended = list(_scheduler(CpuDevice(), 64, Watched(network), budget=budget).run(Queue(jobs)))
+    assert most == 200
+    assert budget.taken == 0
+    assert {id(job) for job in ended} == {id(job) for job in jobs}
+    assert isinstance(jobs[1].error, UsageError)
+    assert all(_right(job) for job in jobs if job is not jobs[1])
+
+
+def test_no_memory_for_one_study_leaves_the_others() -> None:
+    def none() -> None:
+        raise MemoryError
+
+    jobs = _studies()
+    jobs[0].sums = none
+    budget = Budget(1000)
+    ended = list(_scheduler(CpuDevice(), 2, budget=budget).run(Queue(jobs)))
+    assert isinstance(jobs[0].error, InputError)
+    assert all(_right(job) for job in ended if job is not jobs[0])
+    assert budget.taken == 0
+
+
+def test_a_time_limit_ends_its_study_only() -> None:
+    jobs = _studies()
+    jobs[1].deadline = time.monotonic() - 1
+    ended = list(_scheduler(CpuDevice(), 2).run(Queue(jobs)))
+    assert [isinstance(job.error, TimeLimitError) for job in jobs] == [False, True, False, False]
+    assert len(ended) == len(jobs)
+
+
+@pytest.mark.parametrize("eager", [0.0, 0.5])
+def test_cancelling_gives_everything_back(eager: float) -> None:
+    cancel, device, budget = CancelFlag(), SimulatedDevice(8, eager), Budget(1000)
+    scheduler = _scheduler(device, 2, budget=budget, cancel=cancel)
+    jobs = _studies()
+    jobs[2].tell = lambda done, total: cancel.set()
+    with pytest.raises(CancelledError):
+        list(scheduler.run(Queue(jobs)))
+    assert budget.taken == 0
+    again = CancelFlag()
+    scheduler._cancel = again
+    assert all(_right(job) for job in scheduler.run(Queue(_studies())))
+    scheduler.close()
+    assert device.live == set()
+
+
+def test_leaving_the_loop_early_gives_everything_back() -> None:
+    device = SimulatedDevice(1)
+    scheduler = _scheduler(device, 2)
+    for _ in scheduler.run(Queue(_studies())):
+        break
+    scheduler.close()
+    assert device.live == set()
