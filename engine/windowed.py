@@ -10,7 +10,7 @@ logits are kept in float32, where nnU-Net keeps them in half precision.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Mapping
 from functools import partial
 from typing import Any
 
@@ -31,6 +31,7 @@ from voxelrt.runtime.cpu_windows import CpuWindows
 from voxelrt.runtime.process import memory_bytes
 from voxelrt.runtime.scheduler import Scheduler
 from voxelrt.runtime.window_job import Decision, Job, Window
+from voxelrt.tiling.repeats import most_repeated, repeated
 from voxelrt.tiling.slab import FileSlab, MemorySlab, Slab
 from voxelrt.tiling.stitcher import Stitcher, planes_of
 from voxelrt.tiling.windows import importance, mirrorings, starts
@@ -123,18 +124,19 @@ def make_job(
     padded, inside = _padded(case.data, window)
     size: Triple = (padded.shape[1], padded.shape[2], padded.shape[3])
     places = _places(size, window, settings, settings.step if step is None else step)
-    make_slab, sentence = _slab(plan, case, size, window, places, memory)
+    corners = [(z, y, x) for z in places[0] for y in places[1] for x in places[2]]
+    sets = list(mirrorings(settings.mirror_axes if mirroring else ()))
+    windows = _windows(corners, sets, repeated(padded, window, corners), flat=settings.dimensions == 2)
+    kept_key = most_repeated([one.key for one in windows])
+    parts = _parts(plan, case, size, window)
+    kept = parts["a window's logits"]
+    if memory is None or sum(parts.values()) + kept + _sums_bytes(settings.outputs, size, window) <= memory:
+        parts["logits that are kept"] = kept if kept_key is not None else 0
+    else:
+        kept_key = None
+    make_slab, sentence = _slab(case.settings.outputs, parts, size, window, places, memory)
     if say is not None:
         say(sentence)
-    sets = list(mirrorings(settings.mirror_axes if mirroring else ()))
-    forward = 1 if settings.dimensions == 2 else 0  # mirrored axes are the patch's own
-    windows = [
-        Window((z, y, x), tuple(axis + forward for axis in mirrored), 1 / len(sets))
-        for z in places[0]
-        for y in places[1]
-        for x in places[2]
-        for mirrored in sets
-    ]
     weights = importance(settings.patch_size, settings.gaussian_sigma).reshape(window)
     decision = _decision(case, inside)
     kind = np.uint8 if decision.values.max() < 256 else np.uint16
@@ -145,6 +147,7 @@ def make_job(
         weights,
         decision,
         np.zeros(case.cropped_zyx, kind),
+        kept_key,
         sums=lambda: Stitcher(make_slab(), size, weights),
         tell=lambda done, total: tell("run", done, total),
     )
@@ -167,19 +170,43 @@ def _places(size: Triple, window: Triple, settings: NnunetSettings, step: float)
     return [list(range(size[0])), *places[1:]] if settings.dimensions == 2 else places
 
 
-def _slab(
-    plan: Plan, case: Case, size: Triple, window: Triple, places: list[list[int]], memory: int | None
-) -> tuple[Callable[[], Slab], str]:
-    """What makes the place where the windows' sums are kept, and a sentence about memory."""
-    channels, planes = case.settings.outputs, planes_of(window[0], size[0])
-    parts = {
+def _windows(
+    corners: list[Triple], sets: list[tuple[int, ...]], keys: Mapping[Triple, Hashable], *, flat: bool
+) -> list[Window]:
+    """Every window in every mirrored form."""
+    made = []
+    for corner in corners:
+        key = keys.get(corner)
+        for mirrored in sets:
+            axes = tuple(axis + 1 for axis in mirrored) if flat else mirrored  # of the volume, not of a slice
+            one = key if key is None or isinstance(key, bytes) else (key, axes)
+            made.append(Window(corner, axes, 1 / len(sets), one))
+    return made
+
+
+def _parts(plan: Plan, case: Case, size: Triple, window: Triple) -> dict[str, int]:
+    """What a run holds in any case, in bytes."""
+    planes = planes_of(window[0], size[0])
+    return {
         "this process with the study": memory_bytes(),
         "the network": plan.memory_bytes,
-        "a window's logits": 4 * channels * window[0] * window[1] * window[2],
+        "a window's logits": 4 * case.settings.outputs * window[0] * window[1] * window[2],
         "weights and labels": 4 * planes * size[1] * size[2] + 3 * case.cropped_voxels,
     }
+
+
+def _sums_bytes(channels: int, size: Triple, window: Triple) -> int:
+    """What the sums of windows take in memory."""
+    return 4 * planes_of(window[0], size[0]) * channels * size[1] * size[2]
+
+
+def _slab(
+    channels: int, parts: dict[str, int], size: Triple, window: Triple, places: list[list[int]], memory: int | None
+) -> tuple[Callable[[], Slab], str]:
+    """What makes the place where the windows' sums are kept, and a sentence about memory."""
+    planes = planes_of(window[0], size[0])
     floor = sum(parts.values())
-    sums = 4 * planes * channels * size[1] * size[2]
+    sums = _sums_bytes(channels, size, window)
     if memory is None or floor + sums <= memory:
         memory_slab = partial(MemorySlab, planes, channels, (size[1], size[2]))
         return memory_slab, f"expecting to hold {in_words(floor + sums)}, {in_words(sums)} of it sums of windows"

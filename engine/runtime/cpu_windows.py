@@ -49,6 +49,10 @@ class CpuWindows:
         whole = row[:, None] if row.ndim == 3 else row
         _stitcher(sums).add(np.flip(whole, _axes(window)), window.start, window.share)
 
+    def keep(self, logits: Buffer, into: Buffer, stream: Stream) -> None:
+        del stream
+        array_of(into)[...] = array_of(logits)
+
     def decide(self, sums: Sums, job: Job, z: int, into: Buffer, stream: Stream) -> None:
         del stream
         how = job.decision

@@ -24,6 +24,7 @@ from voxelrt.runtime.device import Buffer, Device, Event
 from voxelrt.runtime.window_job import Job, Sums, Window, WindowKernels
 
 PLANES = 2  # of labels of one study, on their way down at once
+KEPT = -1  # in place of a row: the logits that the study keeps
 
 
 class Source(Protocol):
@@ -67,11 +68,12 @@ class _Running:
     decided: int = 0
     settled: int = 0  # windows whose batch the host has waited for
     in_flight: int = 0  # batches that hold a window of it
+    kept: Buffer | None = None  # the logits of the input that comes most often
 
 
 @dataclass(eq=False)
 class _Batch:
-    """Rows for one run of the network, and what is in them."""
+    """Rows for one run of the network, what is in them, and the windows that are summed after it."""
 
     inputs: Buffer
     outputs: Buffer
@@ -79,6 +81,15 @@ class _Batch:
     computed: Event
     done: Event
     rows: list[tuple[_Running, Window]] = field(default_factory=list)
+    windows: list[tuple[_Running, Window, int]] = field(default_factory=list)  # and its row, or KEPT
+
+    def row_of(self, running: _Running, window: Window) -> int | None:
+        """The row that holds the same input already."""
+        if window.key is not None:
+            for row, (other, held) in enumerate(self.rows):
+                if other is running and held.key == window.key:
+                    return row
+        return KEPT if running.kept is not None and window.key == running.job.kept_key else None
 
 
 class Scheduler:
@@ -139,7 +150,7 @@ class Scheduler:
                 if self._cancel.is_set:
                     raise CancelledError("the run was stopped")
                 more = self._fill(batch, source, more)
-                if batch.rows:
+                if batch.windows:
                     self._launch(batch)
                 else:
                     for other in self._batches:
@@ -164,7 +175,7 @@ class Scheduler:
             self._rows_of(running, batch)
         while more and len(batch.rows) < self._size:
             if self._waiting is None:
-                idle = not self._running and not batch.rows
+                idle = not self._running and not batch.windows
                 self._waiting = source.next(idle)
                 if self._waiting is None:
                     return not idle
@@ -176,14 +187,19 @@ class Scheduler:
         return more
 
     def _rows_of(self, running: _Running, batch: _Batch) -> None:
-        job = running.job
-        free = self._size - len(batch.rows)
-        if job.error is not None or free == 0:
-            return
-        windows = job.windows[running.next_window : running.next_window + free]
-        batch.rows += [(running, window) for window in windows]
-        running.next_window += len(windows)
-        running.in_flight += bool(windows)
+        """Put a study's next windows in a batch; those of equal input share a row, or need none."""
+        job, before = running.job, len(batch.windows)
+        while job.error is None and running.next_window < len(job.windows):
+            window = job.windows[running.next_window]
+            row = batch.row_of(running, window)
+            if row is None:
+                if len(batch.rows) == self._size:
+                    break
+                row = len(batch.rows)
+                batch.rows.append((running, window))
+            batch.windows.append((running, window, row))
+            running.next_window += 1
+        running.in_flight += len(batch.windows) > before
 
     def _start(self, job: Job) -> bool:
         """Bring a study to the device; False where there is no room before another is finished."""
@@ -215,31 +231,41 @@ class Scheduler:
 
     def _launch(self, batch: _Batch) -> None:
         """One run of the network with all that goes before and after it."""
-        device, kernels, count = self._device, self._kernels, len(batch.rows)
+        device = self._device
         try:
-            for row, (running, window) in enumerate(batch.rows):
-                device.wait(self._gather, running.uploaded)
-                into = batch.inputs.rows(row, 1)
-                device.launch(self._gather, partial(kernels.gather, running.data, window, into))
-            device.record(self._gather, batch.gathered)
-            device.wait(self._compute, batch.gathered)
-            inputs, outputs = batch.inputs.rows(0, count), batch.outputs.rows(0, count)
-            device.launch(self._compute, partial(kernels.network, inputs, outputs))
-            device.record(self._compute, batch.computed)
-            device.wait(self._stitch, batch.computed)
+            if batch.rows:
+                self._launch_network(batch)
         except Exception as error:  # noqa: BLE001 - every study of the batch has it, and is told with it
             self._fail([running for running, _ in batch.rows], error)
-        for row, (running, window) in enumerate(batch.rows):
+        for running, window, row in batch.windows:
             if running.job.error is None:
-                self._stitch_row(running, window, batch.outputs.rows(row, 1))
+                self._stitch_window(running, window, batch, row)
         device.record(self._stitch, batch.done)
 
-    def _stitch_row(self, running: _Running, window: Window, logits: Buffer) -> None:
+    def _launch_network(self, batch: _Batch) -> None:
+        device, kernels, count = self._device, self._kernels, len(batch.rows)
+        for row, (running, window) in enumerate(batch.rows):
+            device.wait(self._gather, running.uploaded)
+            into = batch.inputs.rows(row, 1)
+            device.launch(self._gather, partial(kernels.gather, running.data, window, into))
+        device.record(self._gather, batch.gathered)
+        device.wait(self._compute, batch.gathered)
+        inputs, outputs = batch.inputs.rows(0, count), batch.outputs.rows(0, count)
+        device.launch(self._compute, partial(kernels.network, inputs, outputs))
+        device.record(self._compute, batch.computed)
+        device.wait(self._stitch, batch.computed)
+
+    def _stitch_window(self, running: _Running, window: Window, batch: _Batch, row: int) -> None:
+        device, kernels, job = self._device, self._kernels, running.job
         try:
             self._finish_planes(running, window.start[0])
-            self._device.launch(self._stitch, partial(self._kernels.accumulate, logits, window, running.sums))
-            if window is running.job.windows[-1]:
-                self._finish_planes(running, running.job.data.shape[1])
+            logits = running.kept if row == KEPT and running.kept is not None else batch.outputs.rows(row, 1)
+            device.launch(self._stitch, partial(kernels.accumulate, logits, window, running.sums))
+            if window.key is not None and window.key == job.kept_key and running.kept is None:
+                running.kept = device.empty((1, *batch.outputs.shape[1:]), "f4")
+                device.launch(self._stitch, partial(kernels.keep, logits, running.kept))
+            if window is job.windows[-1]:
+                self._finish_planes(running, job.data.shape[1])
         except Exception as error:  # noqa: BLE001 - it is this study's alone
             self._fail([running], error)
 
@@ -268,17 +294,17 @@ class Scheduler:
 
     def _settle(self, batch: _Batch) -> None:
         """Wait for a batch, and end the studies that had their last window in it."""
-        if not batch.rows:
+        if not batch.windows:
             return
-        studies = list(dict.fromkeys(running for running, _ in batch.rows))
-        rows, batch.rows = batch.rows, []
+        studies = list(dict.fromkeys(running for running, _, _ in batch.windows))
+        windows, batch.windows, batch.rows = batch.windows, [], []
         try:
             self._device.synchronize(batch.done)
         except Exception as error:  # noqa: BLE001 - as when it is launched
             self._fail(studies, error)
         for running in studies:
             running.in_flight -= 1
-            running.settled += sum(1 for one, _ in rows if one is running)
+            running.settled += sum(1 for one, _, _ in windows if one is running)
             if running.job.error is None:
                 running.job.tell(running.settled, len(running.job.windows))
             if running.job.error is None and running.job.late:
@@ -303,7 +329,7 @@ class Scheduler:
                 self._device.synchronize(event)
             except Exception as error:  # noqa: BLE001 - it is this study's
                 self._fail([running], error)
-        for buffer in (running.data, *running.planes):
+        for buffer in (running.data, *running.planes, *([running.kept] if running.kept is not None else [])):
             self._device.release(buffer)
         self._kernels.drop(running.sums)
         self._budget.give(running.job.bytes)
@@ -323,8 +349,8 @@ class Scheduler:
             try:
                 self._device.synchronize(batch.done)
             except Exception as error:  # noqa: BLE001 - what is abandoned has no use for its failure
-                self._fail([running for running, _ in batch.rows], error)
-            batch.rows = []
+                self._fail([running for running, _, _ in batch.windows], error)
+            batch.windows, batch.rows = [], []
         while self._running:
             self._free(self._running.popleft())
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -28,11 +28,13 @@ class Window:
     start : its first voxel (z, y, x).
     mirrored : the axes (0 to 2) along which the network sees it reversed.
     share : of its logits among the mirrored forms of one place.
+    key : windows of a study with the same key look the same to the network; None where that is not known.
     """
 
     start: Triple
     mirrored: tuple[int, ...] = ()
     share: float = 1.0
+    key: Hashable = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +81,9 @@ class WindowKernels(Protocol):
     def accumulate(self, logits: Buffer, window: Window, sums: Sums, stream: Stream) -> None:
         """Add a row of logits, turned back, to the sums."""
 
+    def keep(self, logits: Buffer, into: Buffer, stream: Stream) -> None:
+        """Copy a row of logits."""
+
     def decide(self, sums: Sums, job: Job, z: int, into: Buffer, stream: Stream) -> None:
         """Plane z of the labels, into (1, Y, X)."""
 
@@ -101,6 +106,7 @@ class Job:
     weights : (Z, Y, X) of a window.
     decision : how the labels are made.
     labels : (Z, Y, X), where they go.
+    kept_key : the logits of windows with this key are kept once they are known.
     bytes : what the study takes of the device's memory, for the budget.
     sums : makes the memory for its sums, where it is not the kernels' ordinary one.
     tell : called with (windows done, windows).
@@ -114,6 +120,7 @@ class Job:
     weights: Floats
     decision: Decision
     labels: Labels
+    kept_key: Hashable = None
     bytes: int = 0
     sums: Callable[[], Any] | None = None
     tell: Callable[[int, int], None] = lambda done, total: None

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from voxelrt.kernels.resample_argmax.taps import taps
 from voxelrt.runtime.device import Array
 from voxelrt.runtime.window_job import Decision, Job, Window
+from voxelrt.tiling.repeats import most_repeated, repeated
 from voxelrt.tiling.windows import starts
 
 CLASSES = 3
@@ -24,24 +25,28 @@ def network(inputs: Array, outputs: Array) -> None:
         outputs[:, k] = np.sin((k + 1) * inputs[:, 0]) + 0.1 * k * mean[:, 0]
 
 
-def study(seed: int, size: tuple[int, int, int], new: tuple[int, int, int] | None = None) -> Job:
-    """A job with overlapping windows, mirrored along x too; `new` is the labels' grid."""
+def study(seed: int, size: tuple[int, int, int], new: tuple[int, int, int] | None = None, air: int = 0) -> Job:
+    """A job with overlapping windows, mirrored along x too; `new` is the labels' grid.
+
+    Of the planes, rows and columns the first and the last `air` are one value, and the windows know it.
+    """
     rng = np.random.default_rng(seed)
     data = rng.normal(size=(1, *size)).astype(np.float32)
+    if air:
+        inner = data[:, air:-air, air:-air, air:-air].copy()
+        data[...] = -0.5
+        data[:, air:-air, air:-air, air:-air] = inner
     new = new or size
     places = [starts(n, w, 0.5) for n, w in zip(size, WINDOW, strict=True)]
-    windows = [
-        Window((z, y, x), mirrored, 0.5)
-        for z in places[0]
-        for y in places[1]
-        for x in places[2]
-        for mirrored in ((), (2,))
-    ]
+    corners = [(z, y, x) for z in places[0] for y in places[1] for x in places[2]]
+    keys = repeated(data, WINDOW, corners)
+    windows = [Window(at, mirrored, 0.5, keys.get(at)) for at in corners for mirrored in ((), (2,))]
     ways = [taps((np.arange(m) + 0.5) * (n / m) - 0.5, n) for n, m in zip(size, new, strict=True)]
     inside = (slice(0, size[0]), slice(0, size[1]), slice(0, size[2]))
     decision = Decision(*ways, inside, np.arange(CLASSES, dtype=np.int32), False)
     weights = (rng.random(WINDOW) + 0.5).astype(np.float32)
-    return Job(data, windows, CLASSES, weights, decision, np.full(new, 255, np.uint8), bytes=100)
+    kept = most_repeated([window.key for window in windows])
+    return Job(data, windows, CLASSES, weights, decision, np.full(new, 255, np.uint8), kept, bytes=100)
 
 
 def expected(job: Job) -> NDArray[np.uint8]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,11 +12,12 @@ from tests.runtime.simulated_device import SimulatedDevice
 from tests.runtime.studies import CLASSES, WINDOW, Queue, expected, network, study
 from voxelrt.backends.native import CancelFlag
 from voxelrt.errors import CancelledError, InputError, TimeLimitError, UsageError
-from voxelrt.runtime.cpu_device import CpuDevice
+from voxelrt.runtime.cpu_device import CpuDevice, array_of
 from voxelrt.runtime.cpu_windows import CpuWindows
 from voxelrt.runtime.device import Array, Device
 from voxelrt.runtime.scheduler import Budget, Scheduler
 from voxelrt.runtime.window_job import Job
+from voxelrt.tiling.repeats import most_repeated, repeated
 
 SIZES = [((4, 6, 5), None), ((9, 11, 7), None), ((13, 6, 9), (20, 9, 5)), ((7, 8, 9), (3, 17, 9))]
 
@@ -54,6 +56,51 @@ def test_labels_on_a_device_of_any_order(seed: int, eager: float) -> None:
     assert [_right(job) for job in jobs] == [True] * len(SIZES)
     scheduler.close()
     assert device.live == set()
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("device", [CpuDevice(), SimulatedDevice(5), SimulatedDevice(6, 0.0)], ids=["cpu", "s5", "s6"])
+def test_equal_windows_are_computed_once_and_the_labels_are_the_same_bits(device: Device, batch: int) -> None:
+    runs = 0
+
+    class Counting(CpuWindows):
+        def network(self, inputs, outputs, stream) -> None:  # type: ignore[no-untyped-def]
+            nonlocal runs
+            runs += len(array_of(inputs))
+            super().network(inputs, outputs, stream)
+
+    def airy() -> Job:
+        return study(4, (18, 20, 19), (11, 20, 19), air=6)
+
+    (job,) = _scheduler(device, batch, Counting(network)).run(Queue([airy()]))
+    once, runs = runs, 0
+    every = airy()
+    every.windows, every.kept_key = [replace(window, key=None) for window in every.windows], None
+    (plain,) = _scheduler(CpuDevice(), batch, Counting(network)).run(Queue([every]))
+    np.testing.assert_array_equal(job.labels, plain.labels)
+    assert _right(job)
+    constant = sum(isinstance(window.key, bytes) for window in job.windows)
+    assert constant > 20
+    # On a device that works later, batches launched before the logits are kept compute them again.
+    assert len(job.windows) - constant < once <= len(job.windows) - constant + 2 * batch
+    assert runs == len(job.windows)
+
+
+def test_repeated_windows_are_known_by_their_content() -> None:
+    data = np.random.default_rng(1).normal(size=(2, 8, 9, 10)).astype(np.float32)
+    data[:, :4, :3, :5] = 0
+    data[:, :4, 3:6, :5] = 0
+    data[1, :4, 3:6, :5] = 7
+    data[:, 4:, :3, 5:] = data[:, :4, 6:, 5:]
+    data[0, 4, 3, 0] = 9
+    corners = [(z, y, x) for z in (0, 4) for y in (0, 3, 6) for x in (0, 5)]
+    keys = repeated(data, (4, 3, 5), corners)
+    assert set(keys) == {(0, 0, 0), (0, 3, 0), (4, 0, 5), (0, 6, 5)}
+    assert keys[0, 0, 0] != keys[0, 3, 0]
+    assert keys[4, 0, 5] == keys[0, 6, 5]
+    assert most_repeated(list(keys.values())) == keys[4, 0, 5]
+    data[1, 4, 0, 5] += 1e-6  # a sampled voxel, and one that is not
+    assert (4, 0, 5) not in repeated(data, (4, 3, 5), corners)
 
 
 def test_progress_counts_windows() -> None:
