@@ -19,6 +19,7 @@ from voxelrt.io.orientation import Reorientation, reorient
 from voxelrt.models.nnunet_settings import NnunetSettings, Normalisation, Resampling
 from voxelrt.postprocess.components import fill_holes
 from voxelrt.preprocess.interpolation import Interpolation, Matrix, interpolation_matrix
+from voxelrt.preprocess.label_resampling import resample_labels
 from voxelrt.volume import Volume
 
 Floats = NDArray[np.float32]
@@ -71,13 +72,14 @@ class Case:
         return full_spacing(self.settings, self.spacing_mm)
 
 
-def prepare_case(volume: Volume, settings: NnunetSettings) -> Case:
+def prepare_case(volume: Volume, settings: NnunetSettings, previous: Volume | None = None) -> Case:
     """Bring a study to the network's grid.
 
     Parameters
     ----------
     volume : (C, Z, Y, X), one channel for each of the model's.
     settings : of the model.
+    previous : the labels of a cascade's previous stage, on the study's grid; they become further channels.
 
     Raises
     ------
@@ -97,18 +99,31 @@ def prepare_case(volume: Volume, settings: NnunetSettings) -> Case:
     size = (array.shape[1], array.shape[2], array.shape[3])
     box = _box(array)
     array = array[(slice(None), *box)]
+    before = None
+    if previous is not None:
+        turned = previous.array if turn is None else turn.apply_array(previous.array)
+        before = turned[0].transpose(order)[box]
     target = full_spacing(settings, spacing)
     shape = [round(a / b * n) for a, b, n in zip(spacing, target, array.shape[1:], strict=True)]
     if min(shape) < 1:
         raise InputError(f"the study has {array.shape[1:]} voxels of {spacing} mm: less than one of the network's")
     ways = _matrices(settings.resample_data, array.shape[1:], tuple(shape), spacing, target)
     mask = None
-    if any(channel.normalisation.only_inside_mask for channel in settings.channels):
+    if before is not None or any(channel.normalisation.only_inside_mask for channel in settings.channels):
         mask = fill_holes((array != 0).any(axis=0))
-    data = np.empty((len(array), *shape), np.float32)
+        if before is not None:
+            # The outside is a label of its own, -1, and what is not the outside is inside: nnU-Net's rule.
+            before = np.where(mask | (before != 0), before.astype(np.int32), -1)
+            mask = before >= 0
+    data = np.empty((len(array) + len(settings.cascade_labels), *shape), np.float32)
     for index, channel in enumerate(settings.channels):
         scaled = _scaling(array[index], mask, channel.normalisation, channel.name)
         _resample(scaled, array.shape[1:], ways, data[index])
+    if before is not None:
+        how = settings.resample_previous
+        labels = resample_labels(before, tuple(shape), how, coarse_axis(how, spacing, target))
+        for index, value in enumerate(settings.cascade_labels, start=len(array)):
+            data[index] = labels == value
     return Case(settings, data, volume, turn, size, box, spacing)
 
 

@@ -136,6 +136,10 @@ def compile(
     timer = None if tune == "off" else Tuner(tune, threads, progress)
     options = _Options(fallback, Choice(timer, limit))
     plan = _compile(loaded.graph, sets, constants or {}, options, info, threads)
+    if loaded.parts:
+        same: dict[str, Any] = {"precision": precision, "verify": verify, "fallback": fallback, "tune": tune}
+        same |= {"threads": threads, "weights_memory": limit, "progress": progress}
+        plan = plan.with_parts([compile(part, **same) for part in loaded.parts])
     if not verify:
         return _with_parity(plan, [ParityLine(name, "pending") for name in ("import", "plan", "labels")], threads)
     lines = _measure(plan, loaded, sets[0], constants or {}, precision, samples, reference)

@@ -19,12 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxelrt.backends.native import CancelFlag
-from voxelrt.case import Case, prepare_case
+from voxelrt.case import Case
 from voxelrt.errors import OutputError, UsageError
 from voxelrt.io import write_image
 from voxelrt.kernels.common.native import numpy_dtype
 from voxelrt.memory_size import parse_size
-from voxelrt.models.nnunet_settings import settings_from_json
 from voxelrt.models.recipe_schema import Recipe
 from voxelrt.plan.plan import Plan
 from voxelrt.postprocess.labels import to_labels, volumes_ml
@@ -37,8 +36,8 @@ from voxelrt.preprocess.study import Opened, Place, Study, open_study
 from voxelrt.result import Result
 from voxelrt.runtime.model_plan import plan_for_study
 from voxelrt.runtime.process import peak_memory_bytes
+from voxelrt.stages import Decided, first_case, run_stages
 from voxelrt.volume import Volume
-from voxelrt.windowed import labels_of, run_case
 
 Array = NDArray[Any]
 Progress = Callable[[str, int, int], None]
@@ -138,7 +137,7 @@ def prepare(plan: Plan, request: Request, tell: Progress) -> Ready:
         opened = open_study(request.study, recipe, force=request.force)
     if plan.info.model_settings is not None:
         with _stage("preprocess", timings, tell):
-            case = prepare_case(opened.volume, settings_from_json(plan.info.model_settings))
+            case = first_case(plan, opened.volume)
         return Ready(request, recipe, opened, case, case.data, timings)
     with _stage("preprocess", timings, tell):
         first = recipe.input.intensity.after == "reading"
@@ -165,16 +164,16 @@ def run(
     tell: Progress,
     cancel: CancelFlag | None = None,
     say: Callable[[str], None] | None = None,
-) -> Array:
-    """The network's answer as a volume (C, Z, Y, X) on its own grid; for classes (N, classes)."""
+) -> Array | Decided:
+    """The network's answer as a volume (C, Z, Y, X) on its own grid; for classes (N, classes); nnU-Net's labels."""
     name, output, request = ready.recipe.input.name, ready.recipe.output, ready.request
     if isinstance(ready.way, Case):
         with _stage("run", ready.timings, tell):
-            return run_case(
+            return run_stages(
                 plan,
                 ready.way,
                 tell,
-                cancel,
+                cancel=cancel,
                 mirroring=request.mirroring,
                 step=request.step,
                 memory=request.memory,
@@ -190,12 +189,12 @@ def run(
     return joined if output.kind == "classes" else from_layout(joined, output.layout)
 
 
-def finish(ready: Ready, answer: Array, tell: Progress) -> Result:
+def finish(ready: Ready, answer: Array | Decided, tell: Progress) -> Result:
     """Bring the answer to the study's grid and write it."""
     recipe, request, study = ready.recipe, ready.request, ready.opened.volume
     timings = ready.timings
     with _stage("postprocess", timings, tell):
-        scores = _scores(answer, recipe) if recipe.output.kind == "classes" else {}
+        scores = {} if isinstance(answer, Decided) or recipe.output.kind != "classes" else _scores(answer, recipe)
         volume = None if scores else _volume(answer, ready)
         measured = volumes_ml(volume) if volume is not None and recipe.output.kind != "image" else {}
     if (request.out or request.picture) and volume is None:
@@ -249,9 +248,11 @@ def _same_file(path: Path, place: Place | Volume) -> bool:
     return not isinstance(place, Volume) and path.exists() and Path(place).exists() and path.samefile(place)
 
 
-def _volume(answer: Array, ready: Ready) -> Volume:
+def _volume(answer: Array | Decided, ready: Ready) -> Volume:
+    if isinstance(answer, Decided):
+        return answer.volume()
     if isinstance(ready.way, Case):
-        return labels_of(ready.way, answer)
+        raise TypeError("a case of nnU-Net is answered by its stages")
     if ready.recipe.output.kind != "image":
         return to_labels(answer, ready.recipe.output, ready.way, ready.opened.volume)
     made = np.empty((answer.shape[0], *ready.way.turned_zyx), answer.dtype)

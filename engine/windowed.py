@@ -248,12 +248,12 @@ def _taps(
     return made
 
 
-def labels_of(case: Case, cropped: Labels) -> Volume:
-    """Labels on the study's own grid, with the model's names; postprocessing done."""
+def labels_of(case: Case, cropped: Labels, *, postprocessing: bool = True) -> Volume:
+    """Labels on the study's own grid, with the model's names; the model's postprocessing done."""
     settings = case.settings
     whole = np.zeros(case.size_zyx, cropped.dtype)
     whole[case.box] = cropped
-    for rule in settings.postprocessing:
+    for rule in settings.postprocessing if postprocessing else ():
         union = np.isin(whole, rule.values)
         whole[union & ~largest_touching(union)] = rule.background
     array: NDArray[Any] = whole.transpose(settings.transpose_backward)[None]

@@ -38,6 +38,7 @@ class Model:
     reference : what the source framework itself answered, (inputs, outputs) by name, where it was there to be asked.
     framework : the source framework on other inputs, likewise.
     settings : of an nnU-Net model: how a case becomes its input and its answer labels.
+    parts : further models that travel inside its plan: of a cascade the stage before.
     """
 
     graph: ir.Model
@@ -48,6 +49,7 @@ class Model:
     reference: Sequence[tuple[Mapping[str, Array], Mapping[str, Array]]] = ()
     framework: Callable[[Mapping[str, Array]], Mapping[str, Array]] | None = None
     settings: NnunetSettings | None = None
+    parts: tuple[Model, ...] = ()
 
     @property
     def is_segmentation(self) -> bool:
@@ -168,12 +170,19 @@ def is_nnunet_folder(path: Path) -> bool:
 
 
 def _from_folder(path: Path, configuration: str | None, folds: Sequence[str] | None) -> Model:
-    from voxelrt.models.formats.nnunet import load_nnunet
+    from voxelrt.models.formats.nnunet import load_nnunet, previous_training
 
     if not is_nnunet_folder(path):
         raise ModelError(f"{path.name} is a folder without plans.json: it is no result folder of nnU-Net v2")
     graph, settings, source = load_nnunet(path, configuration, folds)
-    return Model(graph, f"{settings.dataset} {settings.configuration}", source, settings=settings)
+    parts: tuple[Model, ...] = ()
+    if settings.previous_stage:
+        before = _from_folder(previous_training(path, configuration, settings.previous_stage), None, folds)
+        # What decides the answer is this stage and all before it.
+        both = f"{source['sha256']} {before.source['sha256']}"
+        source = {**source, "sha256": hashlib.sha256(both.encode()).hexdigest(), "previous": dict(before.source)}
+        parts = (before,)
+    return Model(graph, f"{settings.dataset} {settings.configuration}", source, settings=settings, parts=parts)
 
 
 def _from_onnx(data: bytes, name: str) -> Model:

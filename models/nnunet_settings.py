@@ -113,6 +113,7 @@ class NnunetSettings:
     postprocessing : in order.
     previous_stage : name of the configuration whose labels are a further one-hot input; "" without a cascade.
     cascade_labels : for a cascade: the label values of the one-hot channels, in order.
+    resample_previous : how the labels of the previous stage are brought to this one's grid.
     """
 
     dataset: str
@@ -139,6 +140,7 @@ class NnunetSettings:
     postprocessing: tuple[KeepLargest, ...] = ()
     previous_stage: str = ""
     cascade_labels: tuple[int, ...] = ()
+    resample_previous: Resampling = Resampling(1)
 
     @property
     def outputs(self) -> int:
@@ -164,6 +166,7 @@ def settings_from_json(fields: Any, where: str = "the model's settings") -> Nnun
         )
         table["resample_data"] = Resampling(**table.pop("resample_data"))
         table["resample_logits"] = Resampling(**table.pop("resample_logits"))
+        table["resample_previous"] = Resampling(**table.pop("resample_previous"))
         table["labels"] = tuple(Label(str(v["name"]), _whole(v["values"])) for v in table.pop("labels"))
         table["postprocessing"] = tuple(
             KeepLargest(_whole(v["values"]), int(v["background"])) for v in table.pop("postprocessing")
@@ -202,5 +205,7 @@ def _check(s: NnunetSettings) -> None:
         raise ValueError(f"mirroring along {s.mirror_axes}, step {s.step}")
     if any(c.normalisation.scheme not in SCHEMES for c in s.channels):
         raise ValueError(f"normalisation must be one of {', '.join(SCHEMES)}")
+    if bool(s.previous_stage) != bool(s.cascade_labels) or (s.cascade_labels and s.dimensions == 2):
+        raise ValueError(f"the previous stage {s.previous_stage!r} with the labels {s.cascade_labels}")
     if not (0 <= s.resample_data.order <= 5 and 0 <= s.resample_logits.order <= 5):
         raise ValueError("spline orders go from 0 to 5")

@@ -2,7 +2,8 @@
 
 Portable sections: ``META`` (JSON), ``GRAPH`` (ONNX; its large tensors lie in ``WEIGHTS``), ``WEIGHTS`` (raw tensors).
 Sections of a target (``x86-avx512``): ``COMPILED`` (the schedule), ``PACKED`` (weights as its kernels want them),
-``ISLANDS`` (ONNX sub-graphs that the host executes).
+``ISLANDS`` (ONNX sub-graphs that the host executes). ``PART`` is a whole plan inside this one, its number for a target:
+the stage before this one of a cascade, or a further model of a composite. The C library runs the plan around it alone.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ class SectionKind(IntEnum):
     COMPILED = 4
     PACKED = 5
     ISLANDS = 6
+    PART = 7
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ def assemble(sections: Sequence[Section]) -> Bytes:
     table = np.zeros(len(sections), RECORDS["SectionRecord"])
     position = header.nbytes + table.nbytes
     for row, section in zip(table, sections, strict=True):
-        align = 4096 if section.kind in (SectionKind.WEIGHTS, SectionKind.PACKED) else 64
+        align = 4096 if section.kind in (SectionKind.WEIGHTS, SectionKind.PACKED, SectionKind.PART) else 64
         position += -position % align
         row["kind"], row["target"] = section.kind, section.target.encode()
         row["offset"], row["bytes"] = position, section.data.size

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -87,14 +87,17 @@ class Plan:
     recompile: Recompile | None = None
     kept = 4  # plans for other shapes that are kept
 
-    def __init__(self, file: Bytes, *, threads: int | None = None, checksums: bool = True) -> None:
-        self._file = file
+    def __init__(
+        self, file: Bytes, *, threads: int | None = None, checksums: bool = True, pool: native.Pool | None = None
+    ) -> None:
+        self._file, self._checksums = file, checksums
         self._sections = disassemble(file)
         self.info = PlanInfo.from_json(bytes(self.section(SectionKind.META)))
-        self._pool = native.Pool(threads) if threads else native.default_pool()
+        self._pool = pool or (native.Pool(threads) if threads else native.default_pool())
         self._islands: dict[int, Any] = {}
         self._native = NativePlan(file, pool=self._pool, host_step=self._run_island, checksums=checksums)
         self._others: dict[Any, Plan] = {}
+        self._parts: tuple[Plan, ...] | None = None
         self._tails = read_tails(self.info.settings.get("tails", []))
         self._call = TailCall()
         if not self._native.variants:
@@ -123,7 +126,36 @@ class Plan:
     def _without_packed(self) -> Bytes:
         from voxelrt.plan.assembly import pack_on_open  # imports Plan
 
-        return assemble(pack_on_open(self._sections))
+        sections = [
+            replace(s, data=Plan(s.data, pool=self._pool, checksums=False)._without_packed())
+            if s.kind == SectionKind.PART
+            else s
+            for s in self._sections
+        ]
+        return assemble(pack_on_open(sections))
+
+    def with_parts(self, parts: Sequence[Plan]) -> Plan:
+        """The same plan with other plans inside; ``parts`` gives them again."""
+        sections = [s for s in self._sections if s.kind != SectionKind.PART]
+        inside = [Section(SectionKind.PART, part._file, str(index)) for index, part in enumerate(parts)]
+        return Plan(assemble([*sections, *inside]), pool=self._pool, checksums=False)
+
+    @property
+    def parts(self) -> tuple[Plan, ...]:
+        """The plans inside this one, on its threads: earlier stages of a cascade, further models of a composite.
+
+        Raises
+        ------
+        PlanError : one of them is damaged.
+        """
+        if self._parts is None:
+            found = {s.target: s.data for s in self._sections if s.kind == SectionKind.PART}
+            if set(found) != {str(index) for index in range(len(found))}:
+                raise PlanError("the plan is damaged: the plans inside it are not numbered")
+            self._parts = tuple(
+                Plan(found[str(index)], pool=self._pool, checksums=self._checksums) for index in range(len(found))
+            )
+        return self._parts
 
     def with_info(self, info: PlanInfo, threads: int | None = None) -> Plan:
         """The same plan with another description."""

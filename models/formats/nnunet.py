@@ -60,7 +60,7 @@ def load_nnunet(
     Raises
     ------
     UsageError : no such configuration or fold. ModelError : files missing, damaged, or contradictory.
-    UnsupportedError : another network than nnU-Net's own; nnU-Net v1; a cascade's second stage.
+    UnsupportedError : another network than nnU-Net's own; nnU-Net v1.
     """
     training = _training(folder, configuration)
     plans, dataset = read.read_json(training / "plans.json"), read.read_json(training / "dataset.json")
@@ -76,13 +76,31 @@ def load_nnunet(
         graph = network(
             read.architecture(config, settings.dimensions),
             [one.get for one in weights],
-            len(settings.channels),
+            len(settings.channels) + len(settings.cascade_labels),
             settings.outputs,
             settings.patch_size,
         )
         notes = [note for one in weights for note in one.notes]
     graph.metadata_props["voxelrt.notes"] = "\n".join(notes)
     return graph, settings, {"format": "nnunet", "sha256": _digest(training, chosen), "notes": notes}
+
+
+def previous_training(folder: Path, configuration: str | None, previous: str) -> Path:
+    """The folder of a cascade's previous stage, which lies beside that of the stage after it.
+
+    Raises
+    ------
+    UsageError : it is not there.
+    """
+    training = _training(folder, configuration).resolve()
+    parts = training.name.split("__")
+    beside = training.with_name("__".join((*parts[:2], previous)))
+    if len(parts) != 3 or not (beside / "plans.json").is_file() or Path(previous).name != previous:
+        raise UsageError(
+            f"{training.name} is the second stage of a cascade: the folder of its first, {beside.name}, must lie "
+            "beside it"
+        )
+    return beside
 
 
 class _Weights:
@@ -176,9 +194,8 @@ def _settings(
     dimensions = len(patch)
     if dimensions not in (2, 3) or len(spacing) != dimensions or not all(0 < v < 1e6 for v in spacing):
         raise ModelError(f"{config.where}: a patch of {patch} voxels at {spacing} mm")
-    if config.table.get("previous_stage"):
-        raise UnsupportedError(f"{name} is the second stage of a cascade; this version runs single stages")
     named, order = read.labels(dataset)
+    previous = config.get("previous_stage", str, "")
     mirror = checkpoint.get("inference_allowed_mirroring_axes")
     axes = tuple(mirror) if isinstance(mirror, list | tuple) else ()
     if any(isinstance(axis, bool) or axis not in range(dimensions) for axis in axes):
@@ -207,6 +224,9 @@ def _settings(
         region_order=order,
         mirror_axes=axes,
         folds=folds,
+        previous_stage=previous,
+        cascade_labels=tuple(sorted({v for label in named for v in label.values if v})) if previous else (),
+        resample_previous=read.resampling(config, "seg", 1),
     )
 
 

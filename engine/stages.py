@@ -1,0 +1,77 @@
+"""The stages of an nnU-Net model: one network, or a cascade whose later networks see the labels of the one before."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from voxelrt.case import Case, prepare_case
+from voxelrt.errors import ModelError
+from voxelrt.models.nnunet_settings import settings_from_json
+from voxelrt.plan.plan import Plan
+from voxelrt.volume import Volume
+from voxelrt.windowed import Labels, Tell, labels_of, run_case
+
+MOST_STAGES = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Decided:
+    """What the last stage answered: labels on the cropped grid of its case."""
+
+    case: Case
+    labels: Labels
+
+    def volume(self) -> Volume:
+        """On the study's own grid, postprocessing done."""
+        return labels_of(self.case, self.labels)
+
+
+def stages_of(plan: Plan) -> list[Plan]:
+    """The plans of a model's stages, the first to run first.
+
+    Raises
+    ------
+    ModelError : a stage's plan is missing, or is none of nnU-Net's.
+    """
+    stages = [plan]
+    while before := settings_from_json(stages[0].info.model_settings).previous_stage:
+        if not stages[0].parts or len(stages) == MOST_STAGES:
+            raise ModelError(f"{stages[0].info.name} needs the labels of {before!r}, whose plan is not inside this one")
+        stages.insert(0, stages[0].parts[0])
+    return stages
+
+
+def first_case(plan: Plan, volume: Volume) -> Case:
+    """A study as the first stage takes it. Raises as ``prepare_case``."""
+    return prepare_case(volume, settings_from_json(stages_of(plan)[0].info.model_settings))
+
+
+def run_stages(plan: Plan, case: Case, tell: Tell, **options: Any) -> Decided:
+    """Run all stages.
+
+    Parameters
+    ----------
+    plan : of the last stage.
+    case : of the first, see ``first_case``.
+    tell : called with (stage, step, steps).
+    options : as for ``run_case``.
+
+    Raises
+    ------
+    VoxelRTError : as ``prepare_case`` and ``run_case``.
+    """
+    stages = stages_of(plan)
+    labels = run_case(stages[0], case, partial(_share, tell, 0, len(stages)), **options)
+    for number, stage in enumerate(stages[1:], start=1):
+        # As nnU-Net hands them on: without postprocessing.
+        before = labels_of(case, labels, postprocessing=False)
+        case = prepare_case(case.volume, settings_from_json(stage.info.model_settings), before)
+        labels = run_case(stage, case, partial(_share, tell, number, len(stages)), **options)
+    return Decided(case, labels)
+
+
+def _share(tell: Tell, number: int, stages: int, name: str, step: int, steps: int) -> None:
+    """Of several stages each is an equal share of the whole."""
+    tell(name, number * steps + step, stages * steps)
