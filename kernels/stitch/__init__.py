@@ -33,6 +33,20 @@ def _mirrored(axes: tuple[int, ...]) -> Case:
     return Case(f"mirrored-{''.join(map(str, axes))}", make, 1e-6)
 
 
+def _halved() -> Case:
+    """From subnormal halves to large ones; the sums are exact in float32, so that only the rounding is compared."""
+
+    def make(rng: np.random.Generator) -> tuple[Sequence[Any], Mapping[str, Any]]:
+        size = (3, 4, 67)
+        sums = rng.integers(1 << 10, size=(3, 2, 4, 67)).astype(np.float32)
+        logits = np.ldexp(rng.integers(1 << 13, size=(2, *size)) - 4096.0, rng.integers(-32, 4, size=(2, *size)))
+        sums *= np.abs(logits.swapaxes(0, 1)) < 16  # beside the largest and smallest a sum would round in float32 too
+        sums[:, :, 0] = 0
+        return (sums, logits.astype(np.float32), np.ones(size, np.float32)), {"half": True}
+
+    return Case("half", make, 1e-6)
+
+
 KERNEL = Kernel(
     name="stitch",
     oracle=oracle,
@@ -41,6 +55,7 @@ KERNEL = Kernel(
         _case(2, (3, 5, 7)),
         _case(5, (4, 17, 33), share=0.25),
         _case(3, (0, 4, 4)),
+        _halved(),
         *(_mirrored(axes) for axes in ((1,), (2,), (3,), (1, 2, 3))),
         _case(5, (64, 128, 128), bench=True),
     ),
@@ -54,6 +69,7 @@ def stitch(
     weights: Array,
     *,
     share: float = 1.0,
+    half: bool = False,
     out: Array | None = None,
     backend: str = "auto",
 ) -> Array:
@@ -65,6 +81,7 @@ def stitch(
     logits : (C, Z, Y, X) float32; may be a mirrored view.
     weights : (Z, Y, X) float32, how much each voxel of a window counts.
     share : of these logits in the window's: 1/8 where eight mirrored forms are averaged.
+    half : round the new sums to half precision (to nearest, ties to even), as a framework does that keeps them so.
     out : where the new sums go; `sums` itself is allowed.
     backend : see ``Kernel``.
 
@@ -76,5 +93,5 @@ def stitch(
     ------
     ShapeError : the arrays do not fit each other.
     """
-    made: Array = KERNEL(sums, logits, weights, share=share, out=out, backend=backend)
+    made: Array = KERNEL(sums, logits, weights, share=share, half=half, out=out, backend=backend)
     return made

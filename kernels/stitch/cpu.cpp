@@ -2,22 +2,43 @@
 // tasks, so the result does not depend on the number of threads. The sums may be updated where they lie.
 #include "kernel.h"
 
+#include <cmath>
+#include <cstring>
 #include <initializer_list>
 
 namespace voxelrt::VOXELRT_ISA {
 namespace {
 
-#define STITCH_PARAMS(S, A) S(f32, share)
+// half: the sums are rounded to half precision each time, and kept as the float32 of the same value.
+#define STITCH_PARAMS(S, A) S(f32, share) S(i32, half)
 VOXELRT_PARAMS(StitchParams, STITCH_PARAMS)
 
 constexpr int64_t kTaskElements = 16384;
 
-// Step is the stride of the logits along x: a mirrored window is read backwards.
-template <int64_t Step>
-void row(const float *logits, const float *weights, const float *before, float *sums, int64_t count, float share) {
-    for (int64_t x = 0; x < count; ++x)
-        sums[x] = before[x] + logits[x * Step] * share * weights[x];
+// The nearest half-precision value, of two the even one; past the largest infinity (IEEE 754 binary16).
+inline float round_half(float value) {
+    const float size = std::fabs(value);
+    uint32_t bits;
+    std::memcpy(&bits, &size, sizeof bits);
+    bits = (bits + 0x0fff + (bits >> 13 & 1)) & ~uint32_t(0x1fff);
+    float rounded;
+    std::memcpy(&rounded, &bits, sizeof rounded);
+    rounded = rounded > 65504 ? HUGE_VALF : rounded;
+    const float tiny = (size + 0.5f) - 0.5f; // below 2^-14 halves lie 2^-24 apart, as floats do near a half
+    rounded = size < 6.103515625e-5f ? tiny : rounded;
+    return std::copysign(size == size ? rounded : size, value);
 }
+
+// Step is the stride of the logits along x: a mirrored window is read backwards.
+template <int64_t Step, bool Half>
+void row(const float *logits, const float *weights, const float *before, float *sums, int64_t count, float share) {
+    for (int64_t x = 0; x < count; ++x) {
+        const float sum = before[x] + logits[x * Step] * share * weights[x];
+        sums[x] = Half ? round_half(sum) : sum;
+    }
+}
+
+using Row = void (*)(const float *, const float *, const float *, float *, int64_t, float);
 
 Message check(const Step &step) {
     if (step.inputs != 3 || step.outputs != 1)
@@ -44,7 +65,9 @@ Message check(const Step &step) {
 Message run(const Step &step, const Env &env) {
     const Tensor &logits = step.in[0], &weights = step.in[1], &before = step.in[2], &sums = step.out[0];
     const int64_t channels = logits.dims[0], depth = logits.dims[1], height = logits.dims[2], width = logits.dims[3];
-    const float share = step.as<StitchParams>().share;
+    const StitchParams params = step.as<StitchParams>();
+    const bool back = logits.strides[3] == -1;
+    const Row add = params.half ? (back ? row<-1, true> : row<1, true>) : back ? row<-1, false> : row<1, false>;
     if (logits.count() == 0)
         return nullptr;
     env.parallel_range(depth * channels * height, 1 + kTaskElements / width, [&](int64_t begin, int64_t end, uint32_t) {
@@ -56,10 +79,7 @@ Message run(const Step &step, const Env &env) {
             const float *old =
                 before.as<float>() + z * before.strides[0] + c * before.strides[1] + y * before.strides[2];
             float *to = sums.as<float>() + z * sums.strides[0] + c * sums.strides[1] + y * sums.strides[2];
-            if (logits.strides[3] == -1)
-                row<-1>(from, weight, old, to, width, share);
-            else
-                row<1>(from, weight, old, to, width, share);
+            add(from, weight, old, to, width, params.share);
         }
     });
     return nullptr;
