@@ -38,6 +38,7 @@ class Architecture:
     encoder, decoder : convolutions (or residual blocks) of each stage; the decoder's from the coarsest, one less.
     norm : instance, batch, or none.
     epsilon : of the norms.
+    affine : whether the norms have weights.
     slope : of LeakyReLU; 0 is ReLU.
     """
 
@@ -50,6 +51,7 @@ class Architecture:
     decoder: tuple[int, ...]
     norm: Literal["instance", "batch", "none"] = "instance"
     epsilon: float = 1e-5
+    affine: bool = True
     slope: float = 0.01
 
 
@@ -152,6 +154,11 @@ class _Unet:
         self.initializers.append(value)
         return value
 
+    def _fixed(self, name: str, value: float, count: int) -> ir.Value:
+        made = _constant(self.prefix + name, np.full(count, value, np.float32))
+        self.initializers.append(made)
+        return made
+
     def _plain(
         self,
         name: str,
@@ -185,8 +192,13 @@ class _Unet:
     def _norm(self, name: str, x: ir.Value, channels: int) -> ir.Value:
         if self.a.norm == "none":
             return x
-        suffixes = ["weight", "bias"] + ["running_mean", "running_var"] * (self.a.norm == "batch")
-        operands = [x, *(self._weight(f"{name}.{suffix}", (channels,)) for suffix in suffixes)]
+        given = ["running_mean", "running_var"] * (self.a.norm == "batch")
+        operands = [x]
+        if self.a.affine:
+            given = ["weight", "bias", *given]
+        else:
+            operands += [self._fixed(f"{name}.{what}", value, channels) for what, value in (("ones", 1), ("zeros", 0))]
+        operands += [self._weight(f"{name}.{suffix}", (channels,)) for suffix in given]
         kind = "BatchNormalization" if self.a.norm == "batch" else "InstanceNormalization"
         return self.tape.op(kind, operands, {"epsilon": self.a.epsilon}, name=self.prefix + name)
 

@@ -25,6 +25,12 @@ SCHEMES: dict[str, Scheme] = {
     "RescaleTo01Normalization": "rescale-0-1",
     "RGBTo01Normalization": "rgb-to-0-1",
 }
+# Of the networks' arguments those that are read, and those that change nothing at inference.
+ARGUMENTS = {
+    *("n_stages", "features_per_stage", "conv_op", "kernel_sizes", "strides", "n_conv_per_stage", "n_blocks_per_stage"),
+    *("n_conv_per_stage_decoder", "conv_bias", "norm_op", "norm_op_kwargs", "dropout_op", "dropout_op_kwargs"),
+    *("nonlin", "nonlin_kwargs", "deep_supervision"),
+}
 DEFAULT_RESAMPLING = "resample_data_or_seg_to_shape"
 
 
@@ -116,6 +122,9 @@ def architecture(config: Fields, dimensions: int) -> Architecture:
         if "n_blocks_per_stage" in fields.table:
             encoder = "n_blocks_per_stage"
         features = fields.numbers("features_per_stage", high=MAX_FEATURES)
+        unknown = sorted(name for name in set(fields.table) - ARGUMENTS if fields.table[name])
+        if unknown:
+            raise UnsupportedError(f"{config.where}: the network's {', '.join(unknown)} are not read")
     else:
         kind, fields = str(config.get("UNet_class_name", str)), config
         kernels, strides, encoder = "conv_kernel_sizes", "pool_op_kernel_sizes", "n_conv_per_stage_encoder"
@@ -133,6 +142,11 @@ def architecture(config: Fields, dimensions: int) -> Architecture:
     norm = _last_word(fields, "norm_op", "InstanceNorm")
     if not norm.startswith(("InstanceNorm", "BatchNorm", "None")):
         raise UnsupportedError(f"the norm {norm!r} is not read; instance and batch norms are")
+    norms = fields.table.get("norm_op_kwargs") or {}
+    if not isinstance(norms, dict):
+        raise ModelError(f"{config.where}: norm_op_kwargs is {norms!r:.60}, not an object")
+    # torch's own defaults; the older dialect says nothing and means nnU-Net's, with weights.
+    not_said = norm.startswith("Batch") or fields is config
     return Architecture(
         kind="PlainConvUNet" if kind == "PlainConvUNet" else "ResidualEncoderUNet",
         dimensions=dimensions,
@@ -142,7 +156,8 @@ def architecture(config: Fields, dimensions: int) -> Architecture:
         encoder=counts,
         decoder=decoder,
         norm="batch" if norm.startswith("Batch") else "none" if norm == "None" else "instance",
-        epsilon=_number((fields.table.get("norm_op_kwargs") or {}).get("eps", 1e-5), "eps"),
+        epsilon=_number(norms.get("eps", 1e-5), "eps"),
+        affine=bool(norms.get("affine", not_said)),
         slope=_slope(fields),
     )
 
