@@ -12,6 +12,7 @@ from voxelrt.kernels.conv_transpose3d import conv_transpose3d
 from voxelrt.kernels.copy import copy
 from voxelrt.kernels.elementwise import elementwise
 from voxelrt.kernels.gather import gather
+from voxelrt.kernels.lstm import gru, lstm, rnn
 from voxelrt.kernels.matmul import matmul
 from voxelrt.kernels.norm3d import layer_norm, norm3d
 from voxelrt.kernels.pad import pad
@@ -31,7 +32,9 @@ __all__ = [
     "dequantize",
     "elementwise",
     "gather",
+    "gru",
     "layer_norm",
+    "lstm",
     "matmul",
     "norm3d",
     "pad",
@@ -40,6 +43,7 @@ __all__ = [
     "reduce",
     "resample_argmax",
     "resize",
+    "rnn",
     "softmax",
     "stitch",
     "topk",

@@ -30,6 +30,9 @@ SHAPE_INPUTS: dict[str, tuple[int, ...]] = {
     "InstanceNormalization": (1, 2),
     "GroupNormalization": (1, 2),
     "BatchNormalization": (1, 2, 3, 4),
+    "GRU": (1, 2, 3),
+    "LSTM": (1, 2, 3, 7),
+    "RNN": (1, 2, 3),
     "AffineGrid": (1,),  # size
     "BlackmanWindow": (0,),  # size
     "CenterCropPad": (1,),  # shape

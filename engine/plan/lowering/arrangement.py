@@ -13,7 +13,7 @@ from voxelrt.kernels.common import native
 from voxelrt.kernels.pad.codes import MODES
 from voxelrt.plan.lowering.attributes import integer, integers, text
 from voxelrt.plan.lowering.builder import Builder, Unsupported, dims_of, lowers
-from voxelrt.plan.schedule import BLOCKED16, Operand, dense_strides
+from voxelrt.plan.schedule import BLOCKED16, LINEAR, Operand, dense_strides
 
 
 def transposed(operand: Operand, order: Sequence[int]) -> Operand:
@@ -34,6 +34,10 @@ def transpose(b: Builder, node: ir.Node) -> None:
     assert x is not None
     dims = dims_of(x)
     order = integers(node, "perm") or tuple(reversed(range(len(dims))))
+    held = b.value(x)
+    if held.layout == LINEAR and len(held.dims) == len(dims) and transposed(held, order).contiguous:
+        b.alias(node.outputs[0], transposed(held, order))  # it lies so already: both directions of a recurrent layer
+        return
     source = b.linear(x)
     if [i for i in order if dims[i] != 1] == [i for i in range(len(dims)) if dims[i] != 1]:
         b.alias(node.outputs[0], source.view(dims_of(node.outputs[0])))

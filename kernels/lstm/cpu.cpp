@@ -1,0 +1,295 @@
+// lstm: the recurrent part of LSTM, GRU and RNN layers; the input's part of the gates is a product made before.
+//
+// A chain (one direction, up to kStateRows rows) is independent of all others, so chains are tasks that run from the
+// first step to the last. Where there are fewer chains than threads, the blocks of hidden units of each step are shared
+// among threads; a block's numbers are the same whoever makes them.
+#include "lstm/layer.h"
+
+#include <atomic>
+
+namespace voxelrt::VOXELRT_ISA {
+namespace {
+
+constexpr int64_t kPair = 2;      // blocks of units that are worked on together
+constexpr int64_t kMostParts = 8; // that a step is shared among
+
+template <class F> struct Run {
+    const Layer &layer;
+    const F functions[2];
+    const CellOptions options;
+
+    const float *packed(int64_t d, int phase, int64_t block) const {
+        const Layer &l = layer;
+        const float *own = l.step.in[1].as<const float>() + d * packed_numbers(l.p.cell, l.H);
+        const int64_t gates = l.phases() == 1 ? l.G : phase == 0 ? 2 : 1; // of a panel of this phase
+        const int64_t before = phase == 0 ? 0 : l.blocks * kBlock * 2 * l.H;
+        return own + before + block * kBlock * gates * l.H;
+    }
+
+    // Blocks [block, block + count) of the units of a chain in step s.
+    template <int V> void units(const Chain &c, int64_t s, int phase, int64_t block, int count, float *sums) const {
+        const Layer &l = layer;
+        const float *states = phase == 0 ? c.h[s & 1] : c.reset;
+        constexpr int64_t a_block = kStateRows * kBlock, width = V * kBlock;
+        if (c.rows == 1) {
+            multiply_state<V>(count, l.H, states, a_block, packed(c.d, phase, block), sums);
+            for (int i = 0; i < count; ++i)
+                finish(c, s, phase, block + i, 0, sums + i * width);
+            return;
+        }
+        for (int i = 0; i < count; ++i) {
+            multiply_states<V>(c.rows, l.H, states, a_block, packed(c.d, phase, block + i), sums);
+            for (int row = 0; row < c.rows; ++row)
+                finish(c, s, phase, block + i, row, sums + row * width);
+        }
+    }
+
+    void finish(const Chain &c, int64_t s, int phase, int64_t block, int row, const float *sums) const {
+        const Layer &l = layer;
+        const int64_t t = c.time(s, row), padded = l.blocks * kBlock;
+        const float *before = c.at(c.h[s & 1], block, row);
+        float *h = c.at(c.h[(s + 1) & 1], block, row);
+        if (t < 0) { // past its end: the state stays
+            std::memcpy(h, before, kBlock * sizeof(float));
+            if (l.phases() == 2 && phase == 0)
+                std::memset(c.at(c.reset, block, row), 0, kBlock * sizeof(float));
+            return;
+        }
+        const Tensor &gates = l.gates;
+        const float *x = gates.as<const float>() + t * gates.strides[0] + (c.first + row) * gates.strides[1] +
+                         c.d * l.columns + block * kBlock * l.G;
+        const F &f = functions[c.d];
+        if (l.p.cell == kLstm) {
+            float *state = c.at(c.c, block, row);
+            if (l.step.input(3).present())
+                lstm_cell<true>(f, options, x, sums, l.step.in[3].as<const float>() + c.d * 3 * padded + block * kBlock,
+                                state, state, h);
+            else
+                lstm_cell<false>(f, options, x, sums, nullptr, state, state, h);
+        } else if (l.p.cell == kRnn) {
+            rnn_cell(f, options, x, sums, h);
+        } else if (l.phases() == 1) {
+            gru_cell(f, options, x, sums, l.step.in[2].as<const float>() + c.d * padded + block * kBlock, before, h);
+        } else if (phase == 0) {
+            gru_gates(f, options, x, sums, before, c.at(c.z, block, row), c.at(c.reset, block, row));
+            return;
+        } else {
+            gru_state(f, options, x, sums, c.at(c.z, block, row), before, h);
+        }
+        if (l.y.present()) {
+            const int64_t left = l.H - block * kBlock;
+            std::memcpy(c.output(t, row) + block * kBlock, h,
+                        static_cast<size_t>(left < kBlock ? left : kBlock) * sizeof(float));
+        }
+    }
+
+    // A part of the pairs of blocks of one step and phase. Odd steps go backwards, so that weights a little larger than
+    // the cache are not thrown out just before they are wanted again.
+    void part(const Chain &c, int64_t s, int phase, int64_t part, int64_t parts, float *sums) const {
+        const int64_t pairs = (layer.blocks + kPair - 1) / kPair;
+        const int64_t begin = pairs * part / parts, end = pairs * (part + 1) / parts;
+        for (int64_t i = begin; i < end; ++i) {
+            const int64_t block = (s & 1 ? begin + end - 1 - i : i) * kPair;
+            const int count = static_cast<int>(layer.blocks - block < kPair ? layer.blocks - block : kPair);
+            switch (layer.phases() == 1 ? layer.G : phase == 0 ? 2 : 1) {
+            case 4:
+                units<4>(c, s, phase, block, count, sums);
+                break;
+            case 3:
+                units<3>(c, s, phase, block, count, sums);
+                break;
+            case 2:
+                units<2>(c, s, phase, block, count, sums);
+                break;
+            default:
+                units<1>(c, s, phase, block, count, sums);
+            }
+        }
+    }
+
+    void whole(const Chain &c, float *sums) const {
+        c.begin();
+        for (int64_t s = 0; s < layer.T; ++s)
+            for (int phase = 0; phase < layer.phases(); ++phase)
+                part(c, s, phase, 0, 1, sums);
+        c.finish();
+    }
+
+    // All chains step by step, each step's blocks shared. A worker takes the same parts in every step where it can:
+    // their weights are in its cache.
+    void shared(const Env &env, int64_t chains, int64_t parts, float *sums) const {
+        for (int64_t i = 0; i < chains; ++i)
+            Chain(layer, i, env.scratch).begin();
+        std::atomic<uint32_t> taken[kMostParts * kMostParts] = {};
+        const int64_t count = chains * parts;
+        uint32_t round = 0;
+        for (int64_t s = 0; s < layer.T; ++s)
+            for (int phase = 0; phase < layer.phases(); ++phase) {
+                ++round;
+                env.parallel(count, [&](int64_t, uint32_t worker) {
+                    int64_t task = worker % count;
+                    while (taken[task].exchange(round, std::memory_order_relaxed) == round)
+                        task = (task + 1) % count;
+                    part(Chain(layer, task / parts, env.scratch), s, phase, task % parts, parts,
+                         sums + worker * Layer::sums_numbers());
+                });
+            }
+        for (int64_t i = 0; i < chains; ++i)
+            Chain(layer, i, env.scratch).finish();
+    }
+
+    void run(const Env &env) const {
+        const int64_t chains = layer.D * layer.groups, threads = env.threads;
+        float *sums = reinterpret_cast<float *>(env.scratch + static_cast<uint64_t>(chains) * layer.chain_bytes());
+        if (chains == 0)
+            return;
+        int64_t parts = chains < threads ? (threads + chains - 1) / chains : 1;
+        parts = parts < layer.blocks / 4 ? parts : layer.blocks / 4;
+        parts = parts < kMostParts ? parts : kMostParts;
+        if (parts > 1 && chains <= kMostParts)
+            return shared(env, chains, parts, sums);
+        env.parallel(chains, [&](int64_t chain, uint32_t worker) {
+            whole(Chain(layer, chain, env.scratch), sums + worker * Layer::sums_numbers());
+        });
+    }
+};
+
+// ---- the kernel ----
+
+bool is_vector(const Tensor &t, int64_t count) {
+    return t.present() && t.dtype == VOXELRT_F32 && t.rank == 1 && t.dims[0] == count && t.contiguous();
+}
+
+bool is_state(const Tensor &t, int64_t D, int64_t N, int64_t H) {
+    return t.dtype == VOXELRT_F32 && t.layout == VOXELRT_LINEAR && !t.pending() && t.rank == 3 && t.dims[0] == D &&
+           t.dims[1] == N && t.dims[2] == H && (H == 1 || t.strides[2] == 1);
+}
+
+Message check_params(const LstmParams &p) {
+    if (p.cell < 0 || p.cell >= kCells || p.direction < 0 || p.direction >= kDirections)
+        return fail("there is no cell %d or no direction %d", p.cell, p.direction);
+    if (p.hidden < 1 || p.hidden > kMostHidden)
+        return fail("%d hidden units; 1 to %lld are supported", p.hidden, static_cast<long long>(kMostHidden));
+    for (const int function : p.functions)
+        if (function < 0 || function >= kFunctions)
+            return fail("there is no activation %d", function);
+    if (!(p.clip > 0.0f))
+        return "the clip is positive, infinity for none";
+    return nullptr;
+}
+
+Message check_operands(const Step &step) {
+    const LstmParams p = step.as<LstmParams>();
+    const Tensor &gates = step.in[0];
+    const int64_t D = p.direction == kBidirectional ? 2 : 1, H = p.hidden, padded = blocks_of(H) * kBlock;
+    if (gates.dtype != VOXELRT_F32 || gates.layout != VOXELRT_LINEAR || gates.pending() || gates.rank != 3 ||
+        gates.dims[2] != D * padded * gates_of(p.cell) || gates.strides[2] != 1)
+        return "the input's part of the gates is (T, N, directions · gates · units in whole blocks) float32, its rows "
+               "without gaps";
+    if (gates.dims[0] >= (int64_t(1) << 31) || gates.dims[1] >= (int64_t(1) << 31))
+        return "an axis is longer than 2^31";
+    if (!is_vector(step.in[1], D * packed_numbers(p.cell, H)))
+        return "the packed weights are a flat float32 vector";
+    if ((p.cell == kGru && p.reset_behind) != step.input(2).present() ||
+        (step.input(2).present() && !is_vector(step.input(2), D * padded)))
+        return "a bias of the state's product is for a GRU with its reset gate behind it: one for each unit";
+    if (step.input(3).present() && (p.cell != kLstm || !is_vector(step.input(3), D * 3 * padded)))
+        return "peepholes are for LSTM cells: three for each unit";
+    const Tensor &lengths = step.input(4);
+    if (lengths.present() &&
+        (lengths.dtype != VOXELRT_I32 || lengths.rank != 1 || lengths.dims[0] != gates.dims[1] || lengths.pending()))
+        return "lengths are one int32 for each row of the batch";
+    const int64_t N = gates.dims[1];
+    for (int i = 5; i < 7; ++i)
+        if (step.input(i).present() && (!is_state(step.input(i), D, N, H) || (i == 6 && p.cell != kLstm)))
+            return "a state is (directions, N, hidden) float32, its rows without gaps; only LSTM cells have a second";
+    const Tensor &y = step.out[0];
+    if (y.present() &&
+        (y.dtype != VOXELRT_F32 || y.layout != VOXELRT_LINEAR || y.rank != 4 || y.dims[0] != gates.dims[0] ||
+         y.dims[1] != D || y.dims[2] != N || y.dims[3] != H || (H > 1 && y.strides[3] != 1)))
+        return "the result is (T, directions, N, hidden) float32, its rows without gaps";
+    for (int i = 1; i < step.outputs; ++i)
+        if (step.out[i].present() && (!is_state(step.out[i], D, N, H) || (i == 2 && p.cell != kLstm)))
+            return "a last state is (directions, N, hidden) float32, its rows without gaps; only LSTM cells have a "
+                   "second";
+    return nullptr;
+}
+
+Message check(const Step &step) {
+    if (step.inputs < 2 || step.inputs > 7 || step.outputs < 1 || step.outputs > 3)
+        return fail("takes 2 to 7 inputs and gives 1 to 3 outputs, not %d and %d", step.inputs, step.outputs);
+    const Message message = check_params(step.as<LstmParams>());
+    return message ? message : check_operands(step);
+}
+
+uint64_t scratch(const Step &step, uint32_t threads) {
+    const Layer layer(step);
+    return static_cast<uint64_t>(layer.D * layer.groups) * layer.chain_bytes() +
+           static_cast<uint64_t>(Layer::sums_numbers()) * sizeof(float) * threads;
+}
+
+Message run(const Step &step, const Env &env) {
+    const Layer layer(step);
+    for (int64_t n = 0; n < layer.N; ++n)
+        if (layer.length(n) < 0 || layer.length(n) > layer.T)
+            return fail("a sequence of %lld steps in a batch of %lld steps", static_cast<long long>(layer.length(n)),
+                        static_cast<long long>(layer.T));
+    const LstmParams &p = layer.p;
+    const CellOptions options{p.clip, p.input_forget != 0, layer.blocks * kBlock};
+    AnyFunctions any[2];
+    bool usual = true;
+    for (int d = 0; d < 2; ++d)
+        for (int i = 0; i < 3; ++i) {
+            const int j = 3 * d + i;
+            any[d].code[i] = p.functions[j];
+            any[d].alpha[i] = p.alpha[j];
+            any[d].beta[i] = p.beta[j];
+            usual = usual && p.functions[j] == (i == 0 && p.cell != kRnn ? kSigmoid : kTanh);
+        }
+    if (usual && p.cell != kRnn)
+        Run<UsualFunctions>{layer, {}, options}.run(env);
+    else if (usual)
+        Run<UsualRnn>{layer, {}, options}.run(env);
+    else
+        Run<AnyFunctions>{layer, {any[0], any[1]}, options}.run(env);
+    return nullptr;
+}
+
+// ---- packing: R (D, gates · hidden, hidden) as ONNX has it, to panels [phase][block][k][gate][16] ----
+
+uint64_t pack_bytes(const void *params, const Tensor &raw) {
+    const LstmParams p = *static_cast<const LstmParams *>(params);
+    if (check_params(p) || raw.dtype != VOXELRT_F32 || raw.rank != 3)
+        return 0;
+    const int64_t D = p.direction == kBidirectional ? 2 : 1;
+    if (raw.dims[0] != D || raw.dims[1] != int64_t(gates_of(p.cell)) * p.hidden || raw.dims[2] != p.hidden)
+        return 0;
+    return static_cast<uint64_t>(D * packed_numbers(p.cell, p.hidden)) * sizeof(float);
+}
+
+void pack(const void *params, const Tensor &raw, char *packed) {
+    const LstmParams p = *static_cast<const LstmParams *>(params);
+    const int64_t H = p.hidden;
+    const int G = gates_of(p.cell);
+    const bool apart = p.cell == kGru && !p.reset_behind;
+    float *to = reinterpret_cast<float *>(packed);
+    const auto panels = [&](int64_t d, int first, int count) {
+        for (int64_t block = 0; block < blocks_of(H); ++block)
+            for (int64_t k = 0; k < H; ++k)
+                for (int g = first; g < first + count; ++g)
+                    for (int64_t j = block * kBlock; j < (block + 1) * kBlock; ++j)
+                        *to++ = j < H ? raw.as<const float>()[d * raw.strides[0] + (g * H + j) * raw.strides[1] +
+                                                              k * raw.strides[2]]
+                                      : 0.0f;
+    };
+    for (int64_t d = 0; d < raw.dims[0]; ++d) {
+        panels(d, 0, apart ? 2 : G);
+        if (apart)
+            panels(d, 2, 1);
+    }
+}
+
+} // namespace
+} // namespace voxelrt::VOXELRT_ISA
+
+VOXELRT_KERNELS(lstm, {{"lstm", 1, LstmParamsText, sizeof(LstmParams), check, run, scratch, pack_bytes, pack}})
