@@ -8,7 +8,7 @@ SANITIZED := build/sanitized
 POISONED := detect_leaks=0:max_malloc_fill_size=1000000000:malloc_fill_byte=255
 
 .PHONY: demo test test-emulation gpu-acceptance test-native-matrix soak native types lint format bench bench-quick \
-	conformance clean test-packaging
+	bench-compare conformance clean test-packaging
 
 # ---- set-up: done once, again only when what it depends on has changed ----
 
@@ -114,6 +114,10 @@ bench: $(BENCH_VENV)/.installed
 
 bench-quick: $(VENV)/.developer
 	@$(BIN)/python -m bench run --quick $(BENCH_OPTIONS)
+
+# This working tree against another commit: make bench-compare BASE=main
+bench-compare: $(VENV)/.developer
+	@$(BIN)/python -m bench compare $(or $(BASE),$(error make bench-compare BASE=<commit>)) $(BENCH_OPTIONS)
 
 clean:
 	rm -rf build $(VENV) demo-output bench-output

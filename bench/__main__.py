@@ -1,4 +1,4 @@
-"""``python -m bench run | table | plot | peers | requirements``: see ``bench/README.md``."""
+"""``python -m bench run | compare | table | plot | peers | requirements``: see ``bench/README.md``."""
 
 from __future__ import annotations
 
@@ -35,6 +35,13 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--output", type=Path, default=OUTPUT, help="folder (default: bench-output)")
     for name, text in (("table", "print a run's Markdown table"), ("plot", "draw a run's plot beside its JSON")):
         commands.add_parser(name, help=text).add_argument("file", type=Path)
+    compare = commands.add_parser("compare", help="this working tree against another commit, in one run")
+    compare.add_argument("base", help="the commit to compare with")
+    compare.add_argument("--rows", default="models/unet3d", help="comma-separated models (default: models/unet3d)")
+    compare.add_argument("--size", type=int, default=128, help="edge of models/unet3d's window (default: 128)")
+    compare.add_argument("--rounds", type=int, default=9, help="interleaved rounds (default: 9)")
+    compare.add_argument("--threads", type=int, help="compute threads of both (default: all that are allowed)")
+    compare.add_argument("--seed", type=int, default=0)
     commands.add_parser("peers", help="who is measured, and how")
     commands.add_parser("requirements", help="what pip installs into the bench's environment")
     return parser
@@ -56,6 +63,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from bench.plot import draw
 
         print(draw(_read(asked.file), asked.file.with_suffix(".png")))
+    elif asked.command == "compare":
+        from bench.compare import compare
+
+        return compare(asked)
     else:
         return _run(asked, sys.argv[1:] if arguments is None else arguments)
     return 0

@@ -45,8 +45,8 @@ class Process:
         self.log = log
         with log.open("wb") as errors:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "bench.worker"],
-                cwd=ROOT,
+                [contestant.python or sys.executable, "-m", "bench.worker"],
+                cwd=contestant.root or ROOT,
                 env={**os.environ, **contestant.variables(threads)},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

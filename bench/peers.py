@@ -32,6 +32,8 @@ class Contestant:
     requirements: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
+    python: str = ""  # of another environment than the bench's own, and the folder that it runs in
+    root: str = ""
 
     def variables(self, threads: int) -> dict[str, str]:
         """The environment variables that its process gets on top of the caller's."""
@@ -54,7 +56,7 @@ def read_peers(path: Path = PEERS) -> dict[str, Contestant]:
         A key that no peer has: a typing error would silently change what is measured.
     """
     tables = tomllib.loads(path.read_text(encoding="utf-8"))["peers"]
-    known = set(Contestant.__dataclass_fields__) - {"name"}
+    known = set(Contestant.__dataclass_fields__) - {"name", "python", "root"}
     found: dict[str, Contestant] = {}
     for name, table in tables.items():
         if unknown := set(table) - known:

@@ -12,7 +12,7 @@ from bench import machine
 from bench.contest import Contest, Entry, hold
 from bench.networks import NETWORKS, Prepared
 from bench.peers import SUBJECT, Contestant, choose_peers, subject
-from bench.ratios import ratio_of
+from voxelrt.measure.ratios import ratio_of
 
 REFERENCE = "onnxruntime"  # an executor that shares no code with ours, and that every environment here has
 

@@ -102,7 +102,7 @@ class _Torch:
     def __init__(self, model: Path, x: Array, threads: int, options: Mapping[str, Any]) -> None:
         import torch
 
-        from bench.torch_twin import build_twin
+        from voxelrt.measure.torch_twin import build_twin
 
         torch.set_num_threads(threads)
         self.torch = torch

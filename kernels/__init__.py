@@ -7,6 +7,7 @@ bound here, eagerly: whatever is imported first, ``voxelrt.kernels.conv3d`` stay
 
 from __future__ import annotations
 
+from voxelrt.kernels.ceiling import ceiling
 from voxelrt.kernels.conv3d import conv3d
 from voxelrt.kernels.conv_transpose3d import conv_transpose3d
 from voxelrt.kernels.copy import copy
@@ -26,6 +27,7 @@ from voxelrt.kernels.stitch import stitch
 from voxelrt.kernels.topk import topk
 
 __all__ = [
+    "ceiling",
     "conv3d",
     "conv_transpose3d",
     "copy",

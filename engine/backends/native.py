@@ -77,7 +77,16 @@ class _RunOptions(ctypes.Structure):
         ("host_step", _HOST_STEP),
         ("host_user", ctypes.c_void_p),
         ("step_time_ns", ctypes.c_void_p),
+        ("step_begin_ns", ctypes.c_void_p),
     )
+
+
+class StepTimers:
+    """What a run writes down about each of its steps, in nanoseconds of the monotonic clock (``perf_counter_ns``)."""
+
+    def __init__(self, steps: int) -> None:
+        self.begin_ns = np.zeros(steps, np.uint64)
+        self.time_ns = np.zeros(steps, np.uint64)
 
 
 @functools.cache
@@ -256,7 +265,7 @@ class NativePlan:
         *,
         cancel: CancelFlag | None = None,
         progress: Progress | None = None,
-        step_times_ns: NDArray[np.uint64] | None = None,
+        timers: StepTimers | None = None,
     ) -> None:
         """Run the variant whose inputs have these shapes; results go into ``outputs``.
 
@@ -298,8 +307,8 @@ class NativePlan:
         options.progress = _PROGRESS(on_progress)
         if self._host_step is not None:
             options.host_step = _HOST_STEP(on_host_step)
-        if step_times_ns is not None:
-            options.step_time_ns = step_times_ns.ctypes.data
+        if timers is not None:
+            options.step_time_ns, options.step_begin_ns = timers.time_ns.ctypes.data, timers.begin_ns.ctypes.data
         c_inputs = (native.CTensor * max(1, len(inputs)))(*map(native.tensor, inputs))
         c_outputs = (native.CTensor * max(1, len(outputs)))(*map(native.tensor, outputs))
         error = ctypes.c_void_p()

@@ -1,10 +1,9 @@
-"""voxelrt bench: how fast a model is on this machine, and against ONNX Runtime in the same run."""
+"""voxelrt bench: how fast a model is on this machine, where its time goes, and how fast others are on it."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from enum import StrEnum
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -25,21 +24,18 @@ from voxelrt.commands.options import (
     ThreadsOption,
     parse_shapes,
 )
-from voxelrt.errors import MissingExtraError
-from voxelrt.kernels.common.kernel import compare
+from voxelrt.errors import UsageError
 from voxelrt.kernels.common.native import numpy_dtype
+from voxelrt.measure.contest import PEERS, Rival, find_peers, hold
+from voxelrt.measure.profile import Profile
+from voxelrt.measure.roofline import draw_profile
+from voxelrt.measure.throughput import Throughput, batch_of, measure_throughput, trace_streams
+from voxelrt.measure.trace import write_trace
 from voxelrt.plan.description import step_rows
-from voxelrt.plan.file import SectionKind
 from voxelrt.plan.plan import Plan
 
 Arrays = dict[str, NDArray[Any]]
-Runner = Callable[[Arrays], Arrays]
-
-
-class Peer(StrEnum):
-    """Who else runs the same network."""
-
-    ONNXRUNTIME = "onnxruntime"
+TRACED_RUNS = 3
 
 
 def bench(
@@ -47,11 +43,31 @@ def bench(
     shape: ShapeOption = None,
     repeat: Annotated[int, typer.Option("--repeat", min=1, max=100000, help="Timed runs.")] = 20,
     warm_up: Annotated[int, typer.Option("--warm-up", min=0, max=1000, help="Runs before the timed ones.")] = 3,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the random input.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the random input and of the order of turns.")] = 0,
     against: Annotated[
-        Peer | None, typer.Option("--against", help="Time it too, turn by turn, in the same run.")
+        str | None,
+        typer.Option(
+            "--against", metavar="NAMES", help=f"Time others too, in turns in the same run: {', '.join(PEERS)}."
+        ),
     ] = None,
-    profile: Annotated[bool, typer.Option("--profile", help="A table of the steps.")] = False,
+    batches: Annotated[
+        str | None, typer.Option("--batches", metavar="1,2,...", help="Throughput of these batches.")
+    ] = None,
+    streams: Annotated[
+        str | None, typer.Option("--streams", metavar="1,2,...", help="Throughput of so many callers at once.")
+    ] = None,
+    seconds: Annotated[
+        float, typer.Option("--seconds", min=0.01, max=3600, help="Of each setting of batch and streams.")
+    ] = 3.0,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="A table of the steps, against what this machine can do.")
+    ] = False,
+    picture: Annotated[
+        Path | None, typer.Option("--picture", metavar="FILE.svg", help="The profile as a picture: roofline and times.")
+    ] = None,
+    trace: Annotated[
+        Path | None, typer.Option("--trace", metavar="FILE.json", help="A trace of some runs, for Perfetto.")
+    ] = None,
     precision: PrecisionOption = Precision.FP32,
     threads: ThreadsOption = None,
     fallback: FallbackOption = Fallback.ONNXRUNTIME,
@@ -62,14 +78,17 @@ def bench(
 
     [bold]Examples[/]
 
-      voxelrt bench brain-extraction --against onnxruntime
+      voxelrt bench brain-extraction --against onnxruntime,openvino
 
-      voxelrt bench net.vxp --repeat 50 --profile
+      voxelrt bench net.vxp --repeat 50 --profile --picture net.svg
 
-      voxelrt bench net.onnx --shape input=1,1,96,96,96 --threads 2 --json bench.json
+      voxelrt bench net.onnx --shape input=1:4:8,1,96,96,96 --batches 1,4 --streams 1,2 --trace trace.json
     """
+    peers = _words(against, "--against", PEERS)
+    sizes, callers = _numbers(batches, "--batches"), _numbers(streams, "--streams")
     screen = Screen(quiet=quiet, json_to=json)
     with screen.progress() as (tell, say):
+        find_peers(peers)
         plan = plan_of(
             model,
             shapes=parse_shapes(shape),
@@ -79,18 +98,31 @@ def bench(
             say=say,
         )
         inputs = random_inputs(plan, seed)
-        runners: dict[str, Runner] = {"voxelrt": plan.run}
-        if against is not None:
-            say(f"preparing {against.value}")
-            runners[against.value] = onnxruntime_runner(plan)
-        difference = _difference(runners, inputs, plan)
-        seconds = _times(runners, inputs, warm_up, repeat, tell)
-        steps = _profile(plan, inputs) if profile else None
+        for size in sizes:
+            batch_of(plan, inputs, size)  # what cannot be done is said before anything is measured
+        times, rivals = hold(plan, inputs, peers, rounds=repeat, warm_up=warm_up, seed=seed, say=say, tell=tell)
+        say("throughput")
+        throughput = [
+            measure_throughput(plan, inputs, size, count, seconds)
+            for size in sizes or ([1] if callers else [])
+            for count in callers or [1]
+        ]
+        say("profile")
+        found = plan.profile(inputs, runs=min(repeat, 7)) if profile or picture else None
+        if picture is not None and found is not None:
+            draw_profile(found, picture)
+        if trace is not None:
+            write_trace(trace, plan, trace_streams(plan, inputs, max(callers, default=1), TRACED_RUNS))
     flops = sum(row["flops"] for row in step_rows(plan))
-    rows = {name: _statistics(times, flops) for name, times in seconds.items()}
-    _show(rows, difference, plan, flops, screen)
-    if steps is not None:
-        _show_steps(steps, screen)
+    rows = {"voxelrt": _statistics(times, flops)}
+    rows |= {rival.name: _statistics(rival.seconds, flops) for rival in rivals if rival.seconds}
+    _show(rows, rivals, plan, flops, screen)
+    _show_throughput(throughput, screen)
+    if found is not None:
+        _show_profile(found, screen)
+    for path in (picture, trace):
+        if path is not None:
+            screen.line(f"written: {path.name}")
     screen.json(
         {
             "model": plan.info.name,
@@ -100,8 +132,9 @@ def bench(
             "flops": flops,
             "memory_bytes": plan.memory_bytes,
             "rows": rows,
-            "difference": difference,
-            "steps": steps,
+            "rivals": {rival.name: _record(rival) for rival in rivals},
+            "throughput": [vars(row) for row in throughput],
+            "profile": None if found is None else found.record(),
         }
     )
 
@@ -118,66 +151,21 @@ def random_inputs(plan: Plan, seed: int) -> Arrays:
     return made
 
 
-def onnxruntime_runner(plan: Plan) -> Runner:
-    """The plan's own graph in ONNX Runtime, with as many threads.
-
-    Raises
-    ------
-    MissingExtraError : ONNX Runtime is not installed.
-    """
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise MissingExtraError("onnxruntime", "onnxruntime", "--against onnxruntime") from error
-    import onnx_ir as ir  # costs a third of a second, which `voxelrt --help` should not pay
-
-    from voxelrt.plan.portable import read_graph
-
-    graph = read_graph(bytes(plan.section(SectionKind.GRAPH)), plan.section(SectionKind.WEIGHTS))
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = plan.threads, 1
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(
-        ir.to_proto(graph).SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    names = [output.name for output in session.get_outputs()]
-    taken = {value.name for value in session.get_inputs()}
-
-    def run(inputs: Arrays) -> Arrays:
-        fed = {name: array for name, array in inputs.items() if name in taken}
-        return dict(zip(names, session.run(names, fed), strict=True))
-
-    return run
+def _words(text: str | None, option: str, known: Sequence[str]) -> list[str]:
+    words = list(dict.fromkeys(word.strip() for word in (text or "").split(",") if word.strip()))
+    if unknown := [word for word in words if word not in known]:
+        raise UsageError(f"{option}: {', '.join(unknown)} is unknown; there are {', '.join(known)}")
+    return words
 
 
-def _difference(runners: dict[str, Runner], inputs: Arrays, plan: Plan) -> dict[str, float] | None:
-    """How far the peer's answer is from ours: a comparison of speeds means nothing without it."""
-    others = [runner for name, runner in runners.items() if name != "voxelrt"]
-    if not others:
-        return None
-    ours, theirs = runners["voxelrt"](inputs), others[0](inputs)
-    found = [compare(ours[io.name], theirs[io.name]) for io in plan.outputs]
-    return {"relative": max(d.relative for d in found), "maximum": max(d.maximum for d in found)}
+def _numbers(text: str | None, option: str) -> list[int]:
+    words = [word.strip() for word in text.split(",")] if text else []
+    if wrong := [word for word in words if not word.isdigit() or not 1 <= int(word) <= 1024]:
+        raise UsageError(f"{option}: {', '.join(map(repr, wrong))}: give whole numbers from 1 to 1024, such as 1,2,4")
+    return list(dict.fromkeys(int(word) for word in words))
 
 
-def _times(
-    runners: dict[str, Runner], inputs: Arrays, warm_up: int, repeat: int, tell: Callable[[str, int, int], None]
-) -> dict[str, list[float]]:
-    """Seconds of every run; the runners take turns, so that a busy moment hits all."""
-    for runner in runners.values():
-        for _ in range(warm_up):
-            runner(inputs)
-    seconds: dict[str, list[float]] = {name: [] for name in runners}
-    for number in range(repeat):
-        tell("run", number, repeat)
-        for name, runner in runners.items():
-            start = time.perf_counter()
-            runner(inputs)
-            seconds[name].append(time.perf_counter() - start)
-    return seconds
-
-
-def _statistics(times: list[float], flops: int) -> dict[str, float]:
+def _statistics(times: Sequence[float], flops: int) -> dict[str, float]:
     p50, p90, p99 = (float(p) for p in np.percentile(times, (50, 90, 99)))
     return {
         "p50_ms": p50 * 1e3,
@@ -188,49 +176,88 @@ def _statistics(times: list[float], flops: int) -> dict[str, float]:
     }
 
 
-def _show(
-    rows: dict[str, dict[str, float]], difference: dict[str, float] | None, plan: Plan, flops: int, screen: Screen
-) -> None:
+def _record(rival: Rival) -> dict[str, Any]:
+    found = {"error": rival.error, "relative": rival.relative, "maximum": rival.maximum}
+    return {**found, "ratio": None if rival.ratio is None else rival.ratio.record()}
+
+
+def _show(rows: dict[str, dict[str, float]], rivals: Sequence[Rival], plan: Plan, flops: int, screen: Screen) -> None:
     shapes = ", ".join(f"{io.name} {'×'.join(map(str, io.dims))}" for io in plan.inputs)
+    ratios = {rival.name: rival.ratio for rival in rivals}
+
+    def slower(name: str) -> str:
+        ratio = ratios.get(name)
+        if ratio is None:
+            return ""
+        sure = "" if ratio.claim is not None else f", only {ratio.coverage:.0%} sure"
+        return f"{ratio.median:.2f} ({ratio.low:.2f}–{ratio.high:.2f}{sure})"
+
     screen.table(
-        ("", ">p50 ms", ">p90 ms", ">p99 ms", ">runs/s", ">GFLOP/s"),
+        ("", ">p50 ms", ">p90 ms", ">p99 ms", ">runs/s", ">GFLOP/s", *((">times slower (95 %)",) if rivals else ())),
         (
             (name, *(f"{row[key]:.2f}" for key in ("p50_ms", "p90_ms", "p99_ms")), f"{row['runs_per_s']:.2f}",
-             f"{row['gflop_per_s']:.1f}")
+             f"{row['gflop_per_s']:.1f}", *((slower(name),) if rivals else ()))
             for name, row in rows.items()
         ),
-        title=f"{plan.info.name}: {shapes}; {plan.threads} threads; {flops / 1e9:.2f} GFLOP a run",
+        title=f"{plan.info.name}: {shapes}; {plan.threads} threads; {flops / 1e9:.2f} GFLOP a run in direct form",
     )  # fmt: skip
-    if difference is not None:
-        screen.line(
-            f"difference of the answers: relative {difference['relative']:.1e}, maximum {difference['maximum']:.1e}"
-        )
+    for rival in rivals:
+        if rival.error:
+            screen.warn(f"{rival.name} was not timed: {rival.error}")
+        elif rival.relative is not None:
+            screen.line(f"answer of {rival.name}: relative {rival.relative:.1e}, maximum {rival.maximum:.1e} from ours")
     screen.line(f"memory of the plan's runs: {plan.memory_bytes / 2**20:.1f} MiB")
 
 
-def _profile(plan: Plan, inputs: Arrays) -> list[dict[str, Any]]:
-    """The median time of every step over five runs, with what it does."""
-    runs = np.array([plan.time_steps(inputs) for _ in range(5)])
-    milliseconds = np.median(runs, axis=0) / 1e6
-    return [{**row, "ms": float(ms)} for row, ms in zip(step_rows(plan), milliseconds, strict=True)]
+def _show_throughput(rows: Sequence[Throughput], screen: Screen) -> None:
+    if rows:
+        screen.table(
+            (">batch", ">streams", ">threads each", ">items/s", ">p50 ms", ">p99 ms"),
+            (
+                (row.batch, row.streams, row.threads, *(f"{v:.2f}" for v in (row.items_per_s, row.p50_ms, row.p99_ms)))
+                for row in rows
+            ),
+            title="throughput",
+        )
 
 
-def _show_steps(steps: list[dict[str, Any]], screen: Screen) -> None:
-    total = sum(step["ms"] for step in steps) or 1.0
+def _show_profile(profile: Profile, screen: Screen) -> None:
     screen.table(
-        (">#", "kernel", "result", ">ms", ">%", ">GFLOP/s", ">GB/s", "nodes"),
+        (">#", "kernel", "algorithm", "result", ">ms", ">%", ">GFLOP/s", ">of peak", ">GB/s", ">of roof", "nodes"),
         (
             (
                 number,
-                step["kernel"],
-                step["result"],
-                f"{step['ms']:.3f}",
-                f"{100 * step['ms'] / total:.1f}",
-                f"{step['flops'] / step['ms'] / 1e6:.1f}" if step["flops"] and step["ms"] else "",
-                f"{step['bytes'] / step['ms'] / 1e6:.1f}" if step["ms"] else "",
-                " + ".join(step["nodes"]),
+                step.kernel,
+                step.algorithm,
+                step.result,
+                f"{step.ms:.3f}",
+                f"{100 * step.share:.1f}",
+                f"{step.gflops:.1f}" if step.flops else "",
+                f"{step.of_peak:.0%}" if step.flops else "",
+                f"{step.gbps:.1f}",
+                f"{step.of_roof:.0%} {step.bound}",
+                " + ".join(step.nodes),
             )
-            for number, step in enumerate(steps)
+            for number, step in enumerate(profile.steps)
         ),
-        title="steps",
+        title=f"steps: {profile.total_ms:.2f} ms a run; ceilings measured here: {profile.ceilings}",
+    )
+    screen.table(
+        ("kernel and algorithm", ">steps", ">ms", ">%", ">GFLOP/s", ">GB/s"),
+        (
+            (
+                row["kind"],
+                row["steps"],
+                f"{row['ms']:.3f}",
+                f"{100 * row['ms'] / (profile.total_ms or 1.0):.1f}",
+                f"{row['flops'] / row['ms'] / 1e6:.1f}" if row["flops"] and row["ms"] else "",
+                f"{row['bytes'] / row['ms'] / 1e6:.1f}" if row["ms"] else "",
+            )
+            for row in profile.kinds()
+        ),
+        title="where the time goes",
+    )
+    screen.line(
+        "of peak and of roof count the work of a direct algorithm: Winograd, with fewer products, passes 100 %. "
+        f"Runs with timers took {profile.timers_cost:+.2%} of runs without."
     )

@@ -15,6 +15,7 @@ from voxelrt.plan.file import SectionKind
 from voxelrt.plan.schedule import BLOCKED16, RECORDS, TABLES, Kind
 
 if TYPE_CHECKING:
+    from voxelrt.measure.profile import Profile
     from voxelrt.plan.plan import Plan
 
 
@@ -87,6 +88,8 @@ def memory_of(plan: Plan, variant: int = 0) -> dict[str, int]:
 
 def _algorithm(kernel: str, params: bytes) -> str:
     """How a step computes, where a kernel knows several ways."""
+    if kernel in ("conv3d.direct", "conv3d.grouped", "conv_transpose3d.direct"):
+        return "direct"
     if kernel != "conv3d.winograd":
         return ""
     values = native.kernels()[kernel].unpack(params)
@@ -94,8 +97,8 @@ def _algorithm(kernel: str, params: bytes) -> str:
     return f"F({tile}){' shared' if values['algorithm'] == SHARED else ''}, blocks of {block}"
 
 
-def describe(plan: Plan) -> str:
-    """Every node's place and why, the steps, the memory and the parity."""
+def describe(plan: Plan, profile: Profile | None = None) -> str:
+    """Every node's place and why, the steps (with what they reached, where they were timed), memory and parity."""
     info = plan.info
     lines = [f"{info.name}: {info.precision}, sections for {', '.join(plan.targets)}"]
     found = tables(plan)
@@ -112,8 +115,12 @@ def describe(plan: Plan) -> str:
     for number, row in enumerate(step_rows(plan)):
         work = f"{row['flops'] / 1e9:.2f} GFLOP" if row["flops"] else f"{row['bytes'] / 1e6:.1f} MB"
         how = f"  [{row['algorithm']}]" if row["algorithm"] else ""
+        if profile is not None:
+            work += f"{profile.steps[number].text():>44s}"
         names = " + ".join(row["nodes"])
         lines.append(f"  {number:3d} {row['kernel']:24s} {row['result']:34s} {work:>14s}  {names}{how}")
+    if profile is not None:
+        lines.append(f"ceilings: {profile.ceilings}")
     lines.append("parity:")
     for line in info.parity:
         figure = f": relative {line.relative:.2e}, maximum {line.maximum:.2e}" if line.relative is not None else ""

@@ -7,18 +7,21 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from voxelrt.backends.native import CancelFlag, NativePlan, Progress
+from voxelrt.backends.native import CancelFlag, NativePlan, Progress, StepTimers
 from voxelrt.errors import PlanError, ShapeError, UsageError
 from voxelrt.io.atomic import atomic_path
 from voxelrt.kernels.common import native
 from voxelrt.plan.file import Bytes, Section, SectionKind, assemble, disassemble, map_file
 from voxelrt.plan.schedule import Io
 from voxelrt.plan.tail import Tail, TailCall, read_tails
+
+if TYPE_CHECKING:
+    from voxelrt.measure.profile import Profile
 
 Array = NDArray[Any]
 
@@ -100,6 +103,7 @@ class Plan:
         self._parts: tuple[Plan, ...] | None = None
         self._tails = read_tails(self.info.settings.get("tails", []))
         self._call = TailCall()
+        self._profile: Profile | None = None
         if not self._native.variants:
             raise PlanError("the plan is damaged: it has no variant")
 
@@ -281,18 +285,35 @@ class Plan:
             return dict(outputs)
         return {name: library.from_dlpack(array) for name, array in outputs.items()}
 
-    def time_steps(self, inputs: Mapping[str, Any]) -> list[int]:
-        """The time of every step of one run, in nanoseconds."""
+    def time_steps(self, inputs: Mapping[str, Any], out: Mapping[str, Array] | None = None) -> StepTimers:
+        """Run once and say when each step began and how long it took. ``inputs`` and ``out`` as for ``run``.
+
+        Raises
+        ------
+        ShapeError : no variant takes these inputs.
+        """
         arrays, _ = self._take(inputs)
         found = self._match(arrays)
         if found is None:
             raise ShapeError("no variant takes these inputs")
         variant, batch = found
-        times = np.zeros(self._native.variants[variant][3], np.uint64)
-        outputs = self._make_outputs(variant, batch, None)
+        timers = StepTimers(self._native.variants[variant][3])
+        outputs = self._make_outputs(variant, batch, out)
         ordered = [arrays[io.name] for io in self._native.variants[variant][0]]
-        self._native.run(ordered, list(outputs.values()), step_times_ns=times)
-        return [int(t) for t in times]
+        self._native.run(ordered, list(outputs.values()), timers=timers)
+        return timers
+
+    def profile(self, inputs: Mapping[str, Any], *, runs: int = 5) -> Profile:
+        """Time every step over some runs and hold it against what this machine can do; ``describe`` then shows it.
+
+        Parameters
+        ----------
+        inputs : as for ``run``. runs : how often; the median counts.
+        """
+        from voxelrt.measure.profile import measure_profile  # imports Plan
+
+        self._profile = measure_profile(self, inputs, runs)
+        return self._profile
 
     def _take(self, inputs: Mapping[str, Any]) -> tuple[dict[str, Array], Any]:
         """The inputs as NumPy arrays without a copy, and the library that the results should be made for."""
@@ -409,7 +430,7 @@ class Plan:
         """Every node's place and why, the steps, the memory and the parity, as text."""
         from voxelrt.plan.description import describe  # imports Plan
 
-        return describe(self)
+        return describe(self, self._profile)
 
     def __repr__(self) -> str:
         ins = ", ".join(f"{io.name} {io.dims}" for io in self.inputs)

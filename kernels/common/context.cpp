@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstddef>
 #include <cstring>
 #include <memory>
 
@@ -189,8 +190,8 @@ voxelrt_tensor to_public(const Tensor &tensor) {
 }
 
 void run_host_step(voxelrt_context &context, const StepRecord &record, uint32_t variant,
-                   const voxelrt_run_options *options) {
-    if (!options || !options->host_step)
+                   const voxelrt_run_options &options) {
+    if (!options.host_step)
         raise(VOXELRT_UNSUPPORTED, "the plan has a step that its host must execute (an ONNX Runtime island), and no "
                                    "host step was given");
     const uint32_t count = record.inputs + record.outputs;
@@ -198,24 +199,30 @@ void run_host_step(voxelrt_context &context, const StepRecord &record, uint32_t 
         context.public_[i] = to_public(context.tensors[i]);
     uint32_t island;
     std::memcpy(&island, context.plan->params + record.params_offset, sizeof island);
-    if (options->host_step(options->host_user, variant, island, context.public_.data(), record.inputs,
-                           context.public_.data() + record.inputs, record.outputs) != 0)
+    if (options.host_step(options.host_user, variant, island, context.public_.data(), record.inputs,
+                          context.public_.data() + record.inputs, record.outputs) != 0)
         raise(VOXELRT_HOST, "the host's step failed (island %u)", island);
 }
 
-void run_steps(voxelrt_context &context, uint32_t variant_index, uint32_t batch, const voxelrt_run_options *options) {
+uint64_t monotonic_ns() {
+    return static_cast<uint64_t>(
+        std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch())
+            .count());
+}
+
+void run_steps(voxelrt_context &context, uint32_t variant_index, uint32_t batch, const voxelrt_run_options &options) {
     const voxelrt_plan &plan = *context.plan;
     const VariantRecord &variant = plan.variants[variant_index];
     PoolUse use(context.pool);
     use.env.scratch = context.scratch.data();
+    const bool timed = options.step_time_ns || options.step_begin_ns; // off, a step costs two branches more
     for (uint32_t i = 0; i < variant.steps; ++i) {
-        if (options && options->cancel && *options->cancel)
+        if (options.cancel && *options.cancel)
             raise(VOXELRT_CANCELLED, "the run was cancelled after %u of %u steps", i, variant.steps);
-        if (options && options->progress)
-            options->progress(options->progress_user, i, variant.steps);
+        if (options.progress)
+            options.progress(options.progress_user, i, variant.steps);
         const StepRecord &record = plan.steps[variant.first_step + i];
-        const bool timed = options && options->step_time_ns;
-        const auto start = timed ? std::chrono::steady_clock::now() : std::chrono::steady_clock::time_point();
+        const uint64_t start = timed ? monotonic_ns() : 0;
         bind(context, variant, record, batch, context.io.data(), context.tensors);
         const Kernel *kernel = plan.kernels[variant.first_step + i];
         if (!kernel) {
@@ -227,12 +234,13 @@ void run_steps(voxelrt_context &context, uint32_t variant_index, uint32_t batch,
             if (Message message = kernel->run(step, use.env))
                 raise(VOXELRT_RUNTIME, "step %u, %s: %s", i, kernel->name, message);
         }
-        if (timed)
-            options->step_time_ns[i] = static_cast<uint64_t>(
-                std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now() - start).count());
+        if (options.step_time_ns)
+            options.step_time_ns[i] = monotonic_ns() - start;
+        if (options.step_begin_ns)
+            options.step_begin_ns[i] = start;
     }
-    if (options && options->progress)
-        options->progress(options->progress_user, variant.steps, variant.steps);
+    if (options.progress)
+        options.progress(options.progress_user, variant.steps, variant.steps);
 }
 
 } // namespace
@@ -245,12 +253,11 @@ voxelrt_status voxelrt_context_create(const voxelrt_plan *plan, voxelrt_pool *po
     return guarded(error, [&] {
         if (!plan || !context)
             raise(VOXELRT_INVALID_ARGUMENT, "plan or context is NULL");
-        if (options)
-            check_struct_size(options, "options");
+        const auto asked = taken(options, "options", 2 * sizeof(uint32_t));
         auto made = std::make_unique<voxelrt_context>();
         made->plan = plan;
         made->pool = pool;
-        made->capacity = options && options->batch_capacity ? options->batch_capacity : 1;
+        made->capacity = asked.batch_capacity ? asked.batch_capacity : 1;
         uint64_t arena = 0;
         uint32_t ios = 0, operands = 1;
         for (uint32_t v = 0; v < plan->variant_count; ++v) {
@@ -303,8 +310,7 @@ voxelrt_status voxelrt_run(voxelrt_context *context, const voxelrt_tensor *input
     return guarded(error, [&] {
         if (!context || (input_count && !inputs) || (output_count && !outputs))
             raise(VOXELRT_INVALID_ARGUMENT, "context, inputs or outputs is NULL");
-        if (options)
-            check_struct_size(options, "options");
+        const auto asked = taken(options, "options", offsetof(voxelrt_run_options, step_begin_ns));
         for (uint32_t i = 0; i < input_count; ++i)
             check_struct_size(&inputs[i], "input");
         for (uint32_t i = 0; i < output_count; ++i)
@@ -332,7 +338,7 @@ voxelrt_status voxelrt_run(voxelrt_context *context, const voxelrt_tensor *input
             context->io[input_count + i] =
                 (caller.contiguous() ? caller : staged(*context, input_count + i, caller)).data;
         }
-        run_steps(*context, index, batch, options);
+        run_steps(*context, index, batch, asked);
         for (uint32_t i = 0; i < output_count; ++i) {
             const Tensor caller = caller_tensor(outputs[i], ios[input_count + i], batch, "output");
             if (!caller.contiguous())

@@ -307,10 +307,7 @@ class Opening {
 };
 
 bool wants_checksums(const voxelrt_plan_options *options) {
-    if (!options)
-        return true;
-    check_struct_size(options, "options");
-    return options->skip_checksums == 0;
+    return taken(options, "options", 2 * sizeof(uint32_t)).skip_checksums == 0;
 }
 
 void map_file(voxelrt_plan &plan, const char *path) {

@@ -5,6 +5,7 @@
 #include "kernel.h"
 
 #include <cstdarg>
+#include <cstring>
 #include <new>
 #include <stdexcept>
 #include <string>
@@ -61,13 +62,26 @@ template <class F> voxelrt_status guarded(voxelrt_error **error, F &&body) noexc
     }
 }
 
-// Structs of callers built against an older header are shorter; a longer one is of a newer library.
+// Structs that only ever keep their size.
 template <class T> void check_struct_size(const T *value, const char *name) {
     if (!value)
         raise(VOXELRT_INVALID_ARGUMENT, "%s is NULL", name);
     if (value->struct_size != sizeof(T))
         raise(VOXELRT_INVALID_ARGUMENT, "%s.struct_size is %u; this library has %zu", name, value->struct_size,
               sizeof(T));
+}
+
+// Options grow at their end: those of a caller built against an older header are shorter (`first` is the size they
+// began with), and what it does not know is zero; a longer one is of a newer library. NULL is all zeros.
+template <class T> T taken(const T *given, const char *name, size_t first) {
+    T options{};
+    if (!given)
+        return options;
+    if (given->struct_size < first || given->struct_size > sizeof(T))
+        raise(VOXELRT_INVALID_ARGUMENT, "%s.struct_size is %u; this library takes %zu to %zu", name, given->struct_size,
+              first, sizeof(T));
+    std::memcpy(&options, given, given->struct_size);
+    return options;
 }
 
 int dtype_bytes(int dtype); // 0 for an unknown dtype

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import statistics
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,13 +16,14 @@ import onnx_ir as ir
 import pytest
 
 from bench import kernel_rows
+from bench.__main__ import main
 from bench.contest import Contest, Process, WorkerError, hold
 from bench.kernel_rows import KernelRow
 from bench.networks import count_flops
 from bench.peers import Contestant, choose_peers, read_peers, requirements
-from bench.ratios import coverage, ratio_of
 from bench.table import markdown
 from voxelrt.kernels.common.kernel import Case, Kernel
+from voxelrt.measure.ratios import coverage, ratio_of
 from voxelrt.models.architectures import unet3d
 
 PATCH = (16, 16, 16)
@@ -176,3 +178,23 @@ def test_table() -> None:
     assert "Not measured: it broke" in text
     assert "| a-cpu-b | 1 ms | 900 µs–2 ms | 100 | 50% | 15 | 50% | 0.0e+00 |" in text
     assert "| a-numba-b | no time: numba is not installed |" in text
+
+
+def test_another_commit_runs_from_its_own_folder(contest: Contest, tmp_path: Path) -> None:
+    elsewhere = replace(onnxruntime(), name="base", root=str(tmp_path), python=sys.executable)
+    _, base = hold(contest, [onnxruntime(), elsewhere])
+    assert "No module named" in base.error  # the bench of that folder, not this one's
+    assert not base.times_s
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("no-such-commit",), "rev-parse"),
+        (("HEAD", "--rounds", "5"), "needs 6"),
+        (("HEAD", "--rows", "models/none"), "no row is named models/none"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(arguments: tuple[str, ...], message: str) -> None:
+    with pytest.raises(SystemExit, match=message):
+        main(["compare", *arguments])

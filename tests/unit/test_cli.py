@@ -195,16 +195,6 @@ def test_info_of_an_image(study: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert data["range"] == [1.0, 8.0]
 
 
-def test_bench_against_onnxruntime(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("onnxruntime")
-    model = save(tmp_path, counting((6, 8, 10)))
-    assert call("bench", model, "--repeat", 3, "--against", "onnxruntime", "--profile", "--json", "-") == 0
-    data = json.loads(capsys.readouterr().out)
-    assert set(data["rows"]) == {"voxelrt", "onnxruntime"}
-    assert data["difference"]["relative"] < 1e-5
-    assert sum(step["flops"] for step in data["steps"]) == data["flops"] > 0
-
-
 def test_doctor_says_how_to_get_what_is_missing(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -44,9 +44,9 @@ def build_twin(path: Path) -> fx.GraphModule:
         ]
         weights = [c for c in constants if c is not None]
         if node.op_type == "Add" and weights:
-            name = f"step{index}_plus"
-            root.add_module(name, _Plus(weights[0]))
-            result = graph.call_module(name, tuple(arguments))
+            name = f"step{index}_constant"
+            root.register_buffer(name, torch.from_numpy(weights[0]))
+            result = graph.call_function(torch.add, (*arguments, graph.get_attr(name)))
         elif node.op_type in MODULES:
             name = f"step{index}_{node.op_type.lower()}"
             root.add_module(name, MODULES[node.op_type](node, attributes, weights))
@@ -55,7 +55,7 @@ def build_twin(path: Path) -> fx.GraphModule:
         elif node.op_type in CALLS:
             result = CALLS[node.op_type](graph, arguments, attributes, weights)
         else:
-            raise NotImplementedError(f"{node.name}: {node.op_type} has no torch twin in this bench")
+            raise NotImplementedError(f"{node.name}: {node.op_type} has no torch twin")
         values[node.outputs[0].name] = result
     graph.output(values[model.graph.outputs[0].name])
     graph.lint()
@@ -147,17 +147,6 @@ def _batch_norm(node: ir.Node, attributes: Mapping[str, Any], weights: list[Any]
     module = nn.BatchNorm2d(len(gamma), eps=attributes.get("epsilon", 1e-5))
     counted = np.array(0, np.int64)
     return _fill(module, weight=gamma, bias=beta, running_mean=mean, running_var=variance, num_batches_tracked=counted)
-
-
-class _Plus(nn.Module):
-    """Adds a constant."""
-
-    def __init__(self, values: np.ndarray[Any, Any]) -> None:
-        super().__init__()
-        self.register_buffer("values", torch.from_numpy(values))
-
-    def forward(self, x: Any) -> Any:
-        return x + self.values
 
 
 def _matmul(node: ir.Node, attributes: Mapping[str, Any], weights: list[Any]) -> nn.Module:
