@@ -25,6 +25,7 @@ from voxelrt.kernels.resize import resize
 from voxelrt.kernels.softmax import softmax
 from voxelrt.kernels.stitch import stitch
 from voxelrt.kernels.topk import topk
+from voxelrt.kernels.warp3d import grid_sample, warp3d
 
 __all__ = [
     "ceiling",
@@ -34,6 +35,7 @@ __all__ = [
     "dequantize",
     "elementwise",
     "gather",
+    "grid_sample",
     "gru",
     "layer_norm",
     "lstm",
@@ -49,4 +51,5 @@ __all__ = [
     "softmax",
     "stitch",
     "topk",
+    "warp3d",
 ]

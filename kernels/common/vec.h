@@ -96,6 +96,9 @@ static inline vf16 sqrt(vf16 a) {
 static inline vf16 round(vf16 a) { // to nearest, halves to even
     return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
 }
+static inline vf16 floor(vf16 a) {
+    return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC)};
+}
 static inline vf16 power_of_two(vf16 n) { // 2^n for whole n in [-126, 127]
     const __m512i exponent = _mm512_add_epi32(_mm512_cvtps_epi32(n.v), _mm512_set1_epi32(127));
     return {_mm512_castsi512_ps(_mm512_slli_epi32(exponent, 23))};
@@ -115,8 +118,39 @@ static inline vf16 select(vm16 m, vf16 yes, vf16 no) {
 static inline vm16 first_lanes(int n) {
     return {static_cast<__mmask16>((1u << n) - 1)};
 }
+static inline bool any(vm16 m) {
+    return m.m != 0;
+}
+static inline vm16 operator|(vm16 a, vm16 b) {
+    return {static_cast<__mmask16>(a.m | b.m)};
+}
+static inline vm16 operator~(vm16 a) {
+    return {static_cast<__mmask16>(~a.m)};
+}
+static inline vm16 operator&(vm16 a, vm16 b) {
+    return {static_cast<__mmask16>(a.m & b.m)};
+}
 static inline void stream_fence() {
     _mm_sfence();
+}
+
+struct vi16 { // sixteen 32-bit whole numbers
+    __m512i v;
+};
+static inline vi16 to_whole(vf16 a) { // of whole values that fit
+    return {_mm512_cvttps_epi32(a.v)};
+}
+static inline vi16 broadcast_whole(int32_t x) {
+    return {_mm512_set1_epi32(x)};
+}
+static inline void store_whole(int32_t *p, vi16 a) {
+    _mm512_storeu_si512(p, a.v);
+}
+static inline vi16 operator+(vi16 a, vi16 b) {
+    return {_mm512_add_epi32(a.v, b.v)};
+}
+static inline vi16 operator*(vi16 a, vi16 b) {
+    return {_mm512_mullo_epi32(a.v, b.v)};
 }
 
 #elif defined(VOXELRT_ISA_avx2)
@@ -205,6 +239,9 @@ static inline vf16 round(vf16 a) { // to nearest, halves to even
     constexpr int mode = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
     return {_mm256_round_ps(a.a, mode), _mm256_round_ps(a.b, mode)};
 }
+static inline vf16 floor(vf16 a) {
+    return {_mm256_floor_ps(a.a), _mm256_floor_ps(a.b)};
+}
 static inline __m256 power_of_two(__m256 n) {
     const __m256i exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
     return _mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23));
@@ -224,8 +261,42 @@ static inline vm16 is_nan(vf16 a) {
 static inline vf16 select(vm16 m, vf16 yes, vf16 no) {
     return {_mm256_blendv_ps(no.a, yes.a, m.a), _mm256_blendv_ps(no.b, yes.b, m.b)};
 }
+static inline bool any(vm16 m) {
+    return _mm256_movemask_ps(_mm256_or_ps(m.a, m.b)) != 0;
+}
+static inline vm16 operator|(vm16 a, vm16 b) {
+    return {_mm256_or_ps(a.a, b.a), _mm256_or_ps(a.b, b.b)};
+}
+static inline vm16 operator~(vm16 a) {
+    const __m256 ones = _mm256_castsi256_ps(_mm256_set1_epi32(-1));
+    return {_mm256_xor_ps(a.a, ones), _mm256_xor_ps(a.b, ones)};
+}
+static inline vm16 operator&(vm16 a, vm16 b) {
+    return {_mm256_and_ps(a.a, b.a), _mm256_and_ps(a.b, b.b)};
+}
 static inline void stream_fence() {
     _mm_sfence();
+}
+
+struct vi16 { // sixteen 32-bit whole numbers
+    __m256i a, b;
+};
+static inline vi16 to_whole(vf16 a) { // of whole values that fit
+    return {_mm256_cvttps_epi32(a.a), _mm256_cvttps_epi32(a.b)};
+}
+static inline vi16 broadcast_whole(int32_t x) {
+    const __m256i v = _mm256_set1_epi32(x);
+    return {v, v};
+}
+static inline void store_whole(int32_t *p, vi16 a) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i *>(p), a.a);
+    _mm256_storeu_si256(reinterpret_cast<__m256i *>(p + 8), a.b);
+}
+static inline vi16 operator+(vi16 a, vi16 b) {
+    return {_mm256_add_epi32(a.a, b.a), _mm256_add_epi32(a.b, b.b)};
+}
+static inline vi16 operator*(vi16 a, vi16 b) {
+    return {_mm256_mullo_epi32(a.a, b.a), _mm256_mullo_epi32(a.b, b.b)};
 }
 
 #elif defined(VOXELRT_ISA_neon)
@@ -321,6 +392,9 @@ static inline vf16 sqrt(vf16 a) {
 static inline vf16 round(vf16 a) {
     VOXELRT_QUARTERS(vf16, vrndnq_f32(a.v[i]))
 }
+static inline vf16 floor(vf16 a) {
+    VOXELRT_QUARTERS(vf16, vrndmq_f32(a.v[i]))
+}
 static inline vf16 power_of_two(vf16 n) { // 2^n for whole n in [-126, 127]
     VOXELRT_QUARTERS(vf16, vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(vcvtnq_s32_f32(n.v[i]), vdupq_n_s32(127)), 23)))
 }
@@ -335,6 +409,38 @@ static inline vm16 is_nan(vf16 a) {
 }
 static inline vf16 select(vm16 m, vf16 yes, vf16 no) {
     VOXELRT_QUARTERS(vf16, vbslq_f32(m.v[i], yes.v[i], no.v[i]))
+}
+static inline bool any(vm16 m) {
+    return vmaxvq_u32(vorrq_u32(vorrq_u32(m.v[0], m.v[1]), vorrq_u32(m.v[2], m.v[3]))) != 0;
+}
+static inline vm16 operator|(vm16 a, vm16 b) {
+    VOXELRT_QUARTERS(vm16, vorrq_u32(a.v[i], b.v[i]))
+}
+static inline vm16 operator~(vm16 a) {
+    VOXELRT_QUARTERS(vm16, vmvnq_u32(a.v[i]))
+}
+static inline vm16 operator&(vm16 a, vm16 b) {
+    VOXELRT_QUARTERS(vm16, vandq_u32(a.v[i], b.v[i]))
+}
+
+struct vi16 { // sixteen 32-bit whole numbers
+    int32x4_t v[4];
+};
+static inline vi16 to_whole(vf16 a) { // of whole values that fit
+    VOXELRT_QUARTERS(vi16, vcvtq_s32_f32(a.v[i]))
+}
+static inline vi16 broadcast_whole(int32_t x) {
+    VOXELRT_QUARTERS(vi16, vdupq_n_s32(x))
+}
+static inline void store_whole(int32_t *p, vi16 a) {
+    for (int i = 0; i < 4; ++i)
+        vst1q_s32(p + 4 * i, a.v[i]);
+}
+static inline vi16 operator+(vi16 a, vi16 b) {
+    VOXELRT_QUARTERS(vi16, vaddq_s32(a.v[i], b.v[i]))
+}
+static inline vi16 operator*(vi16 a, vi16 b) {
+    VOXELRT_QUARTERS(vi16, vmulq_s32(a.v[i], b.v[i]))
 }
 #undef VOXELRT_QUARTERS
 
