@@ -7,7 +7,7 @@ SANITIZED := build/sanitized
 # Fresh memory is NaN, arenas and scratch included, so that what a kernel reads without having written it shows.
 POISONED := detect_leaks=0:max_malloc_fill_size=1000000000:malloc_fill_byte=255
 
-.PHONY: demo test test-emulation gpu-acceptance test-native-matrix soak native types lint format bench bench-quick \
+.PHONY: demo test test-emulation test-gpu-aot gpu-acceptance test-native-matrix soak native types lint format bench bench-quick \
 	bench-compare conformance clean test-packaging
 
 # ---- set-up: done once, again only when what it depends on has changed ----
@@ -41,7 +41,7 @@ demo: $(VENV)/.installed
 # ---- what developers run ----
 
 test: $(VENV)/.developer
-	$(BIN)/python -m pytest -n 2 --durations 8 --ignore tests/emulation tests
+	$(BIN)/python -m pytest -n 2 --durations 8 --ignore tests/emulation --ignore tests/gpu_aot tests
 
 conformance: $(VENV)/.developer
 	$(BIN)/python -m tests.conformance
@@ -73,6 +73,14 @@ test-emulation: export TRITON_CACHE_DIR := $(CURDIR)/build/triton
 test-emulation: $(VENV)/.emulation
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest $(EMULATION_OPTIONS) tests/emulation/test_triton_interpreter.py
 	$(BIN)/python -m pytest $(EMULATION_OPTIONS) --ignore tests/emulation/test_triton_interpreter.py tests/emulation
+
+# Engines for GPUs that are not here. TensorRT-RTX (230 MB to download) is installed for this alone.
+$(VENV)/.gpu-aot: $(VENV)/.developer
+	$(BIN)/pip install --quiet 'tensorrt-rtx-cu13>=1.7,<1.8'
+	touch $@
+
+test-gpu-aot: $(VENV)/.gpu-aot
+	$(BIN)/python -m pytest -n 2 --durations 4 tests/gpu_aot
 
 # What only silicon can show. Without a GPU every test is skipped by name.
 gpu-acceptance: $(VENV)/.developer

@@ -29,6 +29,7 @@ COMMANDS = {
     "bench": ("bench", "bench"),
     "fetch": ("fetch", "fetch_command"),
     "doctor": ("doctor", "doctor"),
+    "cache": ("cache", "cache_command"),
 }
 
 

@@ -44,6 +44,7 @@ Shapes = Mapping[str, Sequence[Dim]]
 
 PRECISIONS = ("fp32",)
 FALLBACKS = ("onnxruntime", "error")
+DEVICES = ("auto", "cpu", "cuda")
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ def compile(
     model: Any,
     *,
     device: str = "auto",
+    arch: Sequence[str] = (),
     precision: str = "fp32",
     shapes: Shapes | Sequence[Shapes] | None = None,
     constants: Mapping[str, Array] | None = None,
@@ -83,8 +85,10 @@ def compile(
     Parameters
     ----------
     model : what ``voxelrt.load`` takes, or what it gave.
-    device : ``auto`` or ``cpu``.
-    precision : ``fp32``.
+    device : ``auto`` or ``cpu``; ``cuda`` builds engines for GPUs too, which need not be here. A plan for GPUs holds
+        the CPU's part as well, in fp32.
+    arch : with ``cuda``, the GPUs to build for, such as ``sm_86``.
+    precision : ``fp32``; for GPUs also ``tf32``, ``fp16`` and ``bf16``.
     shapes : input name -> shape; a dimension may be ``(min, opt, max)``. A list of such mappings makes one variant
         each, sharing the weights. Inputs whose shape the model fixes need none.
     constants : inputs that are fixed at compile time, e.g. those that determine shapes.
@@ -106,9 +110,11 @@ def compile(
         run, all named.
     ParityError : the plan's answer departs from the network's own; names the first node that does.
     """
-    if device not in ("auto", "cpu"):
-        raise UsageError(f"device {device!r} is not available: this version compiles for 'cpu' ('auto' is the same)")
-    if precision not in PRECISIONS:
+    if device not in DEVICES:
+        raise UsageError(f"device {device!r} is unknown; choose from {', '.join(DEVICES)}")
+    if arch and device != "cuda":
+        raise UsageError("arch names GPUs to build for: it goes with device='cuda'")
+    if precision not in PRECISIONS and device != "cuda":
         raise UsageError(f"precision {precision!r} is not available; choose from {', '.join(PRECISIONS)}")
     if fallback not in FALLBACKS:
         raise UsageError(f"fallback {fallback!r} is unknown; choose from {', '.join(FALLBACKS)}")
@@ -117,6 +123,17 @@ def compile(
     limit = None if weights_memory is None else parse_size(weights_memory, "weights_memory")
     sets = [shapes or {}] if shapes is None or isinstance(shapes, Mapping) else list(shapes)
     loaded = model if isinstance(model, Model) else load(model, example_inputs=example_inputs, shapes=sets[0])
+    if device == "cuda":
+        # Their packages are extras, and take a while to import.
+        from voxelrt.backends.tensorrt_libraries import check_architecture
+        from voxelrt.gpu_compile import with_gpu
+
+        for name in arch:
+            check_architecture(name, precision)
+        own: dict[str, Any] = {"shapes": shapes, "constants": constants, "verify": verify, "fallback": fallback}
+        own |= {"samples": samples, "reference": reference, "threads": threads, "tune": tune}
+        plan = compile(loaded, weights_memory=weights_memory, progress=progress, **own)
+        return with_gpu(plan, loaded.graph, sets, constants or {}, precision=precision, arch=arch, progress=progress)
     info = PlanInfo(
         name=loaded.name,
         precision=precision,

@@ -113,7 +113,13 @@ class FetchError(VoxelRTError):
 class TimeLimitError(VoxelRTError):
     """A study that was not finished within the time it was given."""
 
-    exit_code = 10
+    exit_code = 12
+
+
+class EngineError(VoxelRTError):
+    """What TensorRT reported as an error while it built or loaded an engine."""
+
+    exit_code = 11
 
 
 class CancelledError(VoxelRTError):

@@ -11,6 +11,7 @@ import typer
 from voxelrt.commands.console import Screen
 from voxelrt.commands.options import (
     MODEL_HELP,
+    ArchOption,
     ConfigurationOption,
     Device,
     DeviceOption,
@@ -26,6 +27,7 @@ from voxelrt.commands.options import (
     Tune,
     TuneOption,
     WeightsMemoryOption,
+    parse_arch,
     parse_folds,
     parse_shapes,
 )
@@ -41,6 +43,7 @@ def compile_command(
     configuration: ConfigurationOption = None,
     folds: FoldsOption = None,
     device: DeviceOption = Device.AUTO,
+    arch: ArchOption = None,
     precision: PrecisionOption = Precision.FP32,
     fallback: FallbackOption = Fallback.ONNXRUNTIME,
     verify: Annotated[
@@ -54,7 +57,7 @@ def compile_command(
     json: JsonOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Compile a model for this machine into a plan (.vxp), and measure that it gives the network's own answer.
+    """Compile a model for this machine, or for GPUs elsewhere, into a plan (.vxp), and measure its answer.
 
     [bold]Examples[/]
 
@@ -67,6 +70,8 @@ def compile_command(
       voxelrt compile Dataset003_Liver/ -o liver.vxp --configuration 3d_fullres --folds 0,1
 
       voxelrt compile net.onnx -o net.vxp --tune full --weights-memory 400MiB
+
+      voxelrt compile net.onnx -o net.vxp --device cuda --arch sm_86,sm_89 --precision fp16
     """
     # Importers and passes take a second to import, which `voxelrt --help` should not cost.
     from voxelrt.compile import compile as compile_model
@@ -91,6 +96,7 @@ def compile_command(
         plan = compile_model(
             loaded,
             device=device.value,
+            arch=parse_arch(arch),
             precision=precision.value,
             shapes=shapes,
             verify=verify,

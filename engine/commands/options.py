@@ -20,12 +20,16 @@ class Device(StrEnum):
 
     AUTO = "auto"
     CPU = "cpu"
+    CUDA = "cuda"
 
 
 class Precision(StrEnum):
     """In what arithmetic."""
 
     FP32 = "fp32"
+    TF32 = "tf32"
+    FP16 = "fp16"
+    BF16 = "bf16"
 
 
 class Tune(StrEnum):
@@ -44,6 +48,12 @@ class Fallback(StrEnum):
 
 
 DeviceOption = Annotated[Device, typer.Option("--device", help="Where to run.")]
+ArchOption = Annotated[
+    str | None,
+    typer.Option(
+        "--arch", metavar="sm_86,...", help="With --device cuda: the GPUs to build for; they need not be here."
+    ),
+]
 PrecisionOption = Annotated[Precision, typer.Option("--precision", help="In what arithmetic.")]
 TuneOption = Annotated[
     Tune,
@@ -112,6 +122,11 @@ def parse_shapes(given: Sequence[str] | None) -> Shapes | None:
             raise UsageError(f"--shape is given twice for {name!r}")
         shapes[name] = tuple(_dim(part, text) for part in dims.split(","))
     return shapes or None
+
+
+def parse_arch(given: str | None) -> tuple[str, ...]:
+    """``sm_86,sm_89`` as names."""
+    return tuple(part.strip() for part in (given or "").split(",") if part.strip())
 
 
 def parse_folds(given: str | None) -> tuple[str, ...] | None:

@@ -125,7 +125,8 @@ def run(
 
       voxelrt run brain-extraction studies/*.nii.gz -o masks/ --resume
     """
-    del device  # one device in this version
+    if device is Device.CUDA:
+        raise UsageError("volumes are run on the CPU in this version; voxelrt compile --device cuda builds engines")
     screen = Screen(quiet=quiet, json_to=json)
     target = Target(out, picture, _names(names), resume, overwrite, force, mirroring, step, memory)
     chosen = _studies(studies, inputs)

@@ -12,6 +12,7 @@ from voxelrt.errors import PlanError
 from voxelrt.kernels.common import native
 from voxelrt.kernels.conv3d.algorithm import SHARED
 from voxelrt.plan.file import SectionKind
+from voxelrt.plan.gpu import GpuPart
 from voxelrt.plan.schedule import BLOCKED16, RECORDS, TABLES, Kind
 
 if TYPE_CHECKING:
@@ -97,6 +98,17 @@ def _algorithm(kernel: str, params: bytes) -> str:
     return f"F({tile}){' shared' if values['algorithm'] == SHARED else ''}, blocks of {block}"
 
 
+def _gpu_lines(part: GpuPart) -> list[str]:
+    states = ", ".join(f"{name} ({state})" for name, state in part.architectures.items())
+    lines = [f"for GPUs: {part.precision}, {part.library}; {states}"]
+    for name, (least, usual, most) in part.profiles.items():
+        shapes = [usual] if least == most else [least, usual, most]
+        lines.append(f"  {name}: {' to '.join('×'.join(map(str, shape)) for shape in shapes)}")
+    for step in part.steps:
+        lines.append(f"  {step.backend}: {', '.join(step.inputs)} -> {', '.join(step.outputs)}")
+    return lines
+
+
 def describe(plan: Plan, profile: Profile | None = None) -> str:
     """Every node's place and why, the steps (with what they reached, where they were timed), memory and parity."""
     info = plan.info
@@ -107,6 +119,8 @@ def describe(plan: Plan, profile: Profile | None = None) -> str:
         ios = [f"{io.name} {'×'.join(map(str, io.dims))} {native.numpy_dtype(io.dtype)}" for io in (*inputs, *outputs)]
         span = f", batch {batch[0]} to {batch[1]}" if batch != (1, 1) else ""
         lines.append(f"variant {index}: {', '.join(ios)}{span}; arena {arena / 2**20:.1f} MiB")
+    if "gpu" in info.settings:
+        lines += _gpu_lines(GpuPart.from_json(info.settings["gpu"]))
     lines.append("nodes:")
     counts = Counter(p.backend for p in info.placements)
     lines[-1] += " " + ", ".join(f"{count} {backend}" for backend, count in counts.items())

@@ -167,6 +167,12 @@ class Plan:
         meta = Section(SectionKind.META, np.frombuffer(info.to_json(), np.uint8))
         return Plan(assemble([*sections, meta]), threads=threads, checksums=False)
 
+    def with_sections(self, more: Sequence[Section], info: PlanInfo) -> Plan:
+        """The same plan with further sections, and another description."""
+        sections = [s for s in self._sections if s.kind != SectionKind.META]
+        meta = Section(SectionKind.META, np.frombuffer(info.to_json(), np.uint8))
+        return Plan(assemble([*sections, *more, meta]), pool=self._pool, checksums=False)
+
     @property
     def threads(self) -> int:
         """How many compute threads it runs on."""
@@ -185,8 +191,8 @@ class Plan:
 
     @property
     def targets(self) -> list[str]:
-        """The targets that the plan has compiled sections for."""
-        return [s.target for s in self._sections if s.kind == SectionKind.COMPILED]
+        """The targets that the plan has compiled sections or engines for."""
+        return [s.target for s in self._sections if s.kind in (SectionKind.COMPILED, SectionKind.ENGINES)]
 
     # ---- what it takes and gives ----
 

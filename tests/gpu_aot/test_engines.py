@@ -1,0 +1,226 @@
+"""Engines for GPUs that are not here, built for real by TensorRT-RTX, and builds that must fail, failing clearly."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from onnx import TensorProto, helper
+
+import voxelrt as vx
+from voxelrt.backends.tensorrt import EngineRequest, build_engine, unsupported_nodes
+from voxelrt.backends.tensorrt_libraries import ARCHITECTURES, RTX, check_architecture
+from voxelrt.cli import main
+from voxelrt.errors import EngineError, PlanError, UnsupportedError, UsageError
+from voxelrt.graph.specialise import specialise
+from voxelrt.models.architectures.named import ARCHITECTURES as NETWORKS
+from voxelrt.models.architectures.unet3d import FEATURES_SMALL, build_unet3d
+from voxelrt.plan.file import SectionKind
+from voxelrt.plan.gpu import GpuPart, at_shapes, gpu_part, parts_of
+
+pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX (the extra gpu-aot) is not installed")
+
+# What we call of a library, as its own bindings have it: a name that goes shows here before it shows on a GPU.
+CALLED = {
+    "Builder": ("create_network", "create_builder_config", "create_optimization_profile", "build_serialized_network"),
+    "INetworkDefinition": ("num_inputs", "get_input"),
+    "OnnxParser": ("parse", "num_errors", "get_error"),
+    "IBuilderConfig": (
+        "num_compute_capabilities",
+        "set_compute_capability",
+        "set_flag",
+        "clear_flag",
+        "set_memory_pool_limit",
+        "progress_monitor",
+        "add_optimization_profile",
+    ),
+    "IOptimizationProfile": ("set_shape",),
+    "Runtime": ("deserialize_cuda_engine",),
+    "ICudaEngine": (
+        "create_execution_context",
+        "num_io_tensors",
+        "get_tensor_name",
+        "get_tensor_mode",
+        "get_tensor_dtype",
+    ),
+    "IExecutionContext": ("set_input_shape", "set_tensor_address", "get_tensor_shape", "execute_async_v3"),
+    "ILogger": ("ERROR", "INTERNAL_ERROR", "log"),
+    "IProgressMonitor": ("phase_start", "step_complete", "phase_finish"),
+    "TensorIOMode": ("OUTPUT",),
+    "BuilderFlag": ("TF32",),
+    "MemoryPoolType": ("WORKSPACE",),
+    "NetworkDefinitionCreationFlag": ("STRONGLY_TYPED",),
+    "ComputeCapability": tuple(RTX.targets.values()),
+}
+
+
+def test_the_library_has_all_that_is_called() -> None:
+    trt = importlib.import_module(RTX.module)
+    called = [(name, member) for name, members in CALLED.items() for member in members]
+    missing = [f"{name}.{member}" for name, member in called if not hasattr(getattr(trt, name), member)]
+    assert missing == []
+    assert callable(trt.nptype)
+
+
+def _unet() -> ir.Model:
+    return build_unet3d(FEATURES_SMALL, (16, 16, 16))
+
+
+def _model(name: str) -> tuple[ir.Model, dict[str, Any]]:
+    """A network specialised with an open batch, and its profile."""
+    model = _unet() if name == "unet3d" else NETWORKS[name]()
+    shapes: dict[str, tuple[Any, ...]] = {}
+    for value in model.graph.inputs:
+        dims = [d if isinstance(d, int) else 32 for d in value.shape or ()]
+        first = value.shape[0] if value.shape is not None else 1
+        shapes[str(value.name)] = (dims[0] if isinstance(first, int) else (1, 2, 4), *dims[1:])
+    return at_shapes(model, shapes, {})
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("name", ["resnet", "unet3d", "dncnn3d", "registration", "window_attention"])
+def test_networks_build_for_every_target(name: str, precision: str) -> None:
+    model, profiles = _model(name)
+    part, sections = gpu_part(model, profiles, precision, ["sm_80", "sm_86", "sm_89", "sm_120", "sm_90"])
+    assert part.architectures == {
+        "sm_80": "engine",
+        "sm_86": "engine",
+        "sm_89": "engine",
+        "sm_120": "engine",
+        "sm_90": "on device",
+    }
+    built = {s.target: parts_of(bytes(s.data)) for s in sections if s.kind == SectionKind.ENGINES}
+    assert set(built) == {"sm_80", "sm_86", "sm_89", "sm_120"}
+    assert all(len(engine) > 10_000 for (engine,) in built.values())
+    assert GpuPart.from_json(json.loads(json.dumps(part.to_json()))) == part
+
+
+def test_turing_builds_in_float16_and_is_refused_in_float32() -> None:
+    model, profiles = _model("unet3d")
+    part, _ = gpu_part(model, profiles, "fp16", ["sm_75"])
+    assert part.architectures == {"sm_75": "engine"}
+    with pytest.raises(UsageError, match="sm_75"):
+        check_architecture("sm_75", "fp32")
+    # The table says no more than what the library itself says.
+    data = bytes(ir.serde.serialize_model(_model("unet3d")[0]).SerializeToString())
+    with pytest.raises(EngineError, match="sm_75"):
+        build_engine(EngineRequest(data), "sm_75")
+
+
+def test_what_cannot_be_built_says_why() -> None:
+    model, profiles = _model("unet3d")
+    with pytest.raises(UsageError, match="sm_1"):
+        gpu_part(model, profiles, "fp32", ["sm_1"])
+    with pytest.raises(UsageError, match="--arch"):
+        gpu_part(model, profiles, "fp32", [])
+    with pytest.raises(UsageError, match="int4"):
+        gpu_part(model, profiles, "int4", ["sm_86"])
+    with pytest.raises(UsageError, match="sm_90"):
+        build_engine(EngineRequest(b""), "sm_90")
+    with pytest.raises(EngineError):
+        build_engine(EngineRequest(b"no model"), "sm_86")
+    data = bytes(ir.serde.serialize_model(model).SerializeToString())
+    with pytest.raises(UsageError, match="nothing"):
+        build_engine(EngineRequest(data, [{"nothing": ((1,), (1,), (1,))}]), "sm_86")
+    for precision in ("bf16", "tf32"):
+        with pytest.raises(UsageError, match="sm_80"):
+            check_architecture("sm_75", precision)
+    for name in ARCHITECTURES:
+        check_architecture(name, "fp16")
+
+
+def test_nodes_that_are_not_taken_are_all_named() -> None:
+    nodes = [
+        helper.make_node("Mystery", ["x"], ["y"], name="first", domain="elsewhere"),
+        helper.make_node("Mystery", ["y"], ["z"], name="second", domain="elsewhere"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2])],
+        [helper.make_tensor_value_info("z", TensorProto.FLOAT, [2])],
+    )
+    model = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", 20), helper.make_opsetid("elsewhere", 1)], ir_version=10
+    )
+    told = unsupported_nodes(model.SerializeToString())
+    assert any("first (Mystery)" in line for line in told)
+    with pytest.raises(UnsupportedError, match=r"first \(Mystery\)"):
+        build_engine(EngineRequest(model.SerializeToString()), "sm_86")
+
+
+def test_a_build_tells_its_progress_and_can_be_stopped() -> None:
+    told: list[tuple[str, int, int]] = []
+    fixed = specialise(NETWORKS["resnet"](), {"image": (1, 3, 224, 224)}, {})
+    request = EngineRequest(bytes(ir.serde.serialize_model(fixed).SerializeToString()))
+    build_engine(request, "sm_86", progress=lambda *row: told.append(row))
+    assert told
+    assert all(1 <= step <= steps for _, step, steps in told)
+    with pytest.raises(EngineError):
+        build_engine(request, "sm_86", progress=lambda *row: None, cancelled=lambda: True)
+
+
+def test_bf16_and_tf32_build() -> None:
+    for precision in ("bf16", "tf32"):
+        model, profiles = _model("unet3d")
+        part, sections = gpu_part(model, profiles, precision, ["sm_120"])
+        assert part.precision == precision
+        assert len(sections) == 2
+
+
+def test_the_typed_graph_is_the_network() -> None:
+    """What engines are built of gives the source's answer in another executor."""
+    ort = pytest.importorskip("onnxruntime", reason="ONNX Runtime, the executor of this test, is not installed")
+    x = np.random.default_rng(1).standard_normal((2, 1, 16, 16, 16)).astype(np.float32)
+    model, profiles = at_shapes(_unet(), {}, {})
+    fixed = specialise(_unet(), {}, {})
+    name = str(fixed.graph.inputs[0].name)
+    source = bytes(ir.serde.serialize_model(fixed).SerializeToString())
+    expected = ort.InferenceSession(source).run(None, {name: x[:1]})[0]
+    _, sections = gpu_part(model, profiles, "fp16", ["sm_90"])
+    (typed,) = parts_of(bytes(sections[0].data))
+    onnx.checker.check_model(onnx.load_from_string(typed))
+    out = ort.InferenceSession(typed).run(None, {name: x[:1]})[0]
+    assert float(np.linalg.norm(out - expected) / np.linalg.norm(expected)) < 5e-3
+
+
+def test_a_plan_for_gpus_runs_here_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ir.save(_unet(), tmp_path / "net.onnx")
+    arguments = ["compile", str(tmp_path / "net.onnx"), "-o", str(tmp_path / "net.vxp"), "--tune", "off", "--describe"]
+    with pytest.raises(SystemExit, match="0"):
+        main([*arguments, "--device", "cuda", "--arch", "sm_86,sm_89", "--precision", "fp16"])
+    said = capsys.readouterr().out
+    assert "for GPUs: fp16, tensorrt_rtx" in said
+    assert "sm_86 (engine), sm_89 (engine)" in said
+    assert "gpu plan: pending against the first load on a GPU" in said
+    plan = vx.Plan.open(tmp_path / "net.vxp")
+    assert {"sm_86", "sm_89"} < set(plan.targets)
+    x = np.random.default_rng(1).standard_normal((1, 1, 16, 16, 16)).astype(np.float32)
+    assert np.isfinite(plan(x)).all()
+    with pytest.raises(SystemExit, match="2"):
+        main([*arguments, "--device", "cuda"])
+    with pytest.raises(SystemExit, match="2"):
+        main([*arguments, "--arch", "sm_86"])
+
+
+def test_a_damaged_gpu_part_is_an_error() -> None:
+    model, profiles = _model("unet3d")
+    part, sections = gpu_part(model, profiles, "fp16", ["sm_86"])
+    raw = part.to_json()
+    for key in raw:
+        if key != "notes":
+            with pytest.raises(PlanError):
+                GpuPart.from_json({k: v for k, v in raw.items() if k != key})
+    for wrong in (None, [], "x", {**raw, "steps": 3}, {**raw, "profiles": {"input": [1, 2, 3]}}):
+        with pytest.raises(PlanError):
+            GpuPart.from_json(wrong)
+    data = bytes(sections[-1].data)
+    for damaged in (b"", data[:-1], data + b"x", b"[-1]\n" + data, b"[" * 100 + b"\n", b"[true]\nx"):
+        with pytest.raises(PlanError):
+            parts_of(damaged)
