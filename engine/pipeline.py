@@ -32,7 +32,7 @@ from voxelrt.preprocess.contract import PLAIN, no_recipe, recipe_of
 from voxelrt.preprocess.grid import GridMap, map_grid
 from voxelrt.preprocess.intensity import scale
 from voxelrt.preprocess.layout import from_layout, to_layout, zyx_of
-from voxelrt.preprocess.study import Opened, Place, Study, open_study
+from voxelrt.preprocess.study import ANY, Opened, Pick, Place, Study, open_study
 from voxelrt.result import Result
 from voxelrt.runtime.model_plan import plan_for_study
 from voxelrt.runtime.process import peak_memory_bytes
@@ -53,6 +53,9 @@ def predict(
     mirroring: bool = True,
     step: float | None = None,
     memory: int | str | None = None,
+    series: int | str | None = None,
+    volume: int | str | None = None,
+    repair: bool = False,
     progress: Progress | None = None,
     say: Callable[[str], None] | None = None,
     cancel: CancelFlag | None = None,
@@ -64,7 +67,7 @@ def predict(
     model
         A Plan, or what ``voxelrt.load`` takes; the compiled plan of a file or recipe is kept in the cache folder.
     study
-        A NIfTI file, a folder with a DICOM series, a Volume, or a mapping of the recipe's channel names to these.
+        A NIfTI file, a folder or zip with DICOM, a Volume, or a mapping of the recipe's channel names to these.
     out
         The NIfTI file to write (.nii or .nii.gz), on the study's own grid; whole or not at all.
     picture
@@ -77,6 +80,9 @@ def predict(
     memory
         Of an nnU-Net model: what the process may hold at most, in bytes or as ``4GiB``; where the windows' sums do not
         fit they go to a scratch file (in ``TMPDIR``), which is slower.
+    series, volume, repair
+        Of DICOM: which series (number or UID) and which of its volumes (name or number) where there are several, and
+        whether missing and uneven slices may be interpolated.
     progress
         Called with (stage, step, steps).
     say
@@ -94,9 +100,10 @@ def predict(
     """
     tell = progress or (lambda stage, step, steps: None)
     budget = None if memory is None else parse_size(memory, "memory")
-    given = Request(study, _path(out), _path(picture), force, mirroring, step, budget)
+    pick = Pick(series, volume, repair)
+    given = Request(study, _path(out), _path(picture), force, mirroring, step, budget, pick)
     refuse_unwritable(given)
-    plan = model if isinstance(model, Plan) else plan_for_study(model, study, force=force, tell=tell)
+    plan = model if isinstance(model, Plan) else plan_for_study(model, study, force=force, pick=pick, tell=tell)
     check_windows(plan, mirroring, step, budget)
     ready = prepare(plan, given, tell)
     answer = run(plan, ready, tell, cancel, say)
@@ -114,6 +121,7 @@ class Request:
     mirroring: bool = True
     step: float | None = None
     memory: int | None = None
+    pick: Pick = ANY
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +142,7 @@ def prepare(plan: Plan, request: Request, tell: Progress) -> Ready:
     recipe = recipe_of(plan)
     wanted = next(io for io in plan.inputs if io.name == recipe.input.name)
     with _stage("read", timings, tell):
-        opened = open_study(request.study, recipe, force=request.force)
+        opened = open_study(request.study, recipe, force=request.force, pick=request.pick)
     if plan.info.model_settings is not None:
         with _stage("preprocess", timings, tell):
             case = first_case(plan, opened.volume)
@@ -212,6 +220,7 @@ def finish(ready: Ready, answer: Array | Decided, tell: Progress) -> Result:
         scores=scores,
         timings=timings,
         warnings=ready.opened.warnings,
+        geometry=ready.opened.geometry,
         peak_memory_bytes=peak_memory_bytes(),
         out=request.out,
     )

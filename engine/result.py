@@ -7,6 +7,7 @@ from pathlib import Path
 
 from voxelrt.errors import UsageError, VoxelRTError
 from voxelrt.io import read_image
+from voxelrt.io.dicom.geometry import GeometryReport
 from voxelrt.volume import Volume
 
 
@@ -26,6 +27,8 @@ class Result:
         Stage -> seconds.
     warnings
         Sentences for the user; no patient identifiers.
+    geometry
+        Of a DICOM study: what was found of its geometry and done about it; else None.
     peak_memory_bytes
         The most memory that this process has held so far.
     out
@@ -41,6 +44,7 @@ class Result:
     scores: dict[str, float] = field(default_factory=dict)
     timings: dict[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    geometry: GeometryReport | None = None
     peak_memory_bytes: int = 0
     out: Path | None = None
     skipped: bool = False

@@ -6,7 +6,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 
 from voxelrt.commands.compile import counts, parity_text
@@ -17,9 +16,13 @@ from voxelrt.commands.options import (
     FallbackOption,
     JsonOption,
     QuietOption,
+    RepairOption,
+    SeriesOption,
     ShapeOption,
+    VolumeOption,
     parse_shapes,
 )
+from voxelrt.commands.study_info import study_info
 from voxelrt.errors import UsageError
 from voxelrt.kernels.common.native import numpy_dtype
 from voxelrt.models.load import is_nnunet_folder
@@ -37,6 +40,12 @@ def info(
     shape: ShapeOption = None,
     fallback: FallbackOption = Fallback.ONNXRUNTIME,
     describe: Annotated[bool, typer.Option("--describe", help="Every node and every step.")] = False,
+    series: SeriesOption = None,
+    volume: VolumeOption = None,
+    repair: RepairOption = False,
+    with_identifiers: Annotated[
+        bool, typer.Option("--with-identifiers", help="Of DICOM: descriptions and UIDs in full.")
+    ] = False,
     json: JsonOption = None,
     quiet: QuietOption = False,
 ) -> None:
@@ -53,6 +62,10 @@ def info(
       voxelrt info net.pt2 --json -
 
       voxelrt info head.nii.gz --json -
+
+      voxelrt info dicom-folder/
+
+      voxelrt info study.zip --series 3
     """
     screen = Screen(quiet=quiet, json_to=json)
     if is_plan(what):
@@ -62,7 +75,9 @@ def info(
     else:
         if shape:
             raise UsageError("--shape is for models")
-        screen.json(_study(what, screen))
+        screen.json(
+            study_info(what, screen, series=series, volume=volume, repair=repair, with_identifiers=with_identifiers)
+        )
 
 
 def _model(what: str, shape: list[str] | None, fallback: str, screen: Screen, describe: bool) -> dict[str, Any]:
@@ -179,36 +194,3 @@ def _lines(data: dict[str, Any], screen: Screen) -> None:
             screen.line(f"{name}: {data[name]}")
     for note in data.get("notes", ()):
         screen.line(f"note: {note}")
-
-
-def _study(what: str, screen: Screen) -> dict[str, Any]:
-    from voxelrt.io import read_image
-    from voxelrt.io.orientation import axis_codes
-
-    if not Path(what).exists():
-        raise UsageError(
-            f"{Path(what).name!r} is no file, folder or recipe; recipes are {', '.join(shipped_recipes())}"
-        )
-    image = read_image(what)
-    volume, values = image.volume, image.volume.array
-    finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values
-    data: dict[str, Any] = {
-        "kind": "image",
-        "shape_zyx": list(volume.shape_zyx),
-        "channels": int(values.shape[0]),
-        "spacing_mm_zyx": list(volume.spacing_mm),
-        "orientation_xyz": axis_codes(volume.affine),
-        "dtype": str(values.dtype),
-        "range": [float(finite.min()), float(finite.max())] if finite.size else None,
-        "modality": volume.modality or None,
-        "voxel_volume_mm3": volume.voxel_volume_mm3,
-        "warnings": list(image.warnings),
-    }
-    screen.line(f"image: {' × '.join(map(str, volume.shape_zyx))} voxels (z, y, x), {values.shape[0]} channel(s)")
-    screen.line(f"spacing: {' × '.join(f'{mm:.4g}' for mm in volume.spacing_mm)} mm (z, y, x)")
-    screen.line(f"orientation: x, y, z point to {', '.join(data['orientation_xyz'])}")
-    span = "no finite values" if data["range"] is None else f"{data['range'][0]:g} to {data['range'][1]:g}"
-    screen.line(f"values: {values.dtype}, {span}; modality {volume.modality or 'not stated'}")
-    for warning in image.warnings:
-        screen.warn(warning)
-    return data

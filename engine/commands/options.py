@@ -96,6 +96,18 @@ QuietOption = Annotated[
 ForceOption = Annotated[
     bool, typer.Option("--force", help="Run on a study that the model was not made for, with a warning.")
 ]
+SeriesOption = Annotated[
+    str | None,
+    typer.Option("--series", metavar="NUMBER|UID", help="Of DICOM with several series: which one."),
+]
+VolumeOption = Annotated[
+    str | None,
+    typer.Option("--volume", metavar="NUMBER|NAME|all", help="Of a DICOM series with several volumes: which one."),
+]
+RepairOption = Annotated[
+    bool,
+    typer.Option("--repair", help="Of DICOM: interpolate missing and uneven slices, leave out repeated ones."),
+]
 ConfigurationOption = Annotated[
     str | None,
     typer.Option("--configuration", help="Of an nnU-Net folder with several: 2d, 3d_fullres, 3d_lowres ..."),

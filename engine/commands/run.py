@@ -23,8 +23,11 @@ from voxelrt.commands.options import (
     Precision,
     PrecisionOption,
     QuietOption,
+    RepairOption,
+    SeriesOption,
     ShapeOption,
     ThreadsOption,
+    VolumeOption,
     parse_folds,
     parse_inputs,
     parse_shapes,
@@ -33,7 +36,7 @@ from voxelrt.errors import UsageError
 from voxelrt.pipeline import predict
 from voxelrt.plan.plan import Plan
 from voxelrt.preprocess.case_folder import cases_in
-from voxelrt.preprocess.study import Study
+from voxelrt.preprocess.study import Pick, Study
 from voxelrt.result import Result
 from voxelrt.runtime.model_plan import plan_for_study
 from voxelrt.runtime.session import Session
@@ -53,6 +56,7 @@ class Target:
     mirroring: bool
     step: float | None
     memory: str | None
+    pick: Pick
 
 
 def run(
@@ -61,7 +65,7 @@ def run(
         list[Path] | None,
         typer.Argument(
             metavar="STUDY...",
-            help="NIfTI files, folders with one DICOM series each, or a folder of nnU-Net's <case>_0000.nii.gz.",
+            help="NIfTI files, folders or zips of DICOM, or a folder of nnU-Net's <case>_0000.nii.gz.",
         ),
     ] = None,
     out: Annotated[
@@ -98,6 +102,9 @@ def run(
         str | None,
         typer.Option("--memory", metavar="SIZE", help="Of an nnU-Net model: what may be held at most, as 4GiB."),
     ] = None,
+    series: SeriesOption = None,
+    volume: VolumeOption = None,
+    repair: RepairOption = False,
     force: ForceOption = False,
     device: DeviceOption = Device.AUTO,
     precision: PrecisionOption = Precision.FP32,
@@ -128,7 +135,8 @@ def run(
     if device is Device.CUDA:
         raise UsageError("volumes are run on the CPU in this version; voxelrt compile --device cuda builds engines")
     screen = Screen(quiet=quiet, json_to=json)
-    target = Target(out, picture, _names(names), resume, overwrite, force, mirroring, step, memory)
+    pick = Pick(series, volume, repair)
+    target = Target(out, picture, _names(names), resume, overwrite, force, mirroring, step, memory, pick)
     chosen = _studies(studies, inputs)
     with screen.progress() as (tell, say):
         if is_plan(model):
@@ -144,6 +152,7 @@ def run(
                 precision=precision.value,
                 fallback=fallback.value,
                 threads=threads,
+                pick=pick,
                 tell=tell,
                 say=say,
             )
@@ -167,6 +176,9 @@ def _run_one(plan: Plan, study: Study, target: Target, screen: Screen) -> None:
             mirroring=target.mirroring,
             step=target.step,
             memory=target.memory,
+            series=target.pick.series,
+            volume=target.pick.volume,
+            repair=target.pick.repair,
             progress=tell,
             say=say,
         )
@@ -183,7 +195,12 @@ def _run_many(plan: Plan, studies: list[Study], target: Target, screen: Screen) 
     failed: Result | None = None
     with (
         Session(
-            plan, force=target.force, mirroring=target.mirroring, step=target.step, memory=target.memory
+            plan,
+            force=target.force,
+            mirroring=target.mirroring,
+            step=target.step,
+            memory=target.memory,
+            pick=target.pick,
         ) as session,
         screen.progress() as (_, say),
     ):
@@ -234,6 +251,7 @@ def _as_json(result: Result) -> dict[str, Any]:
         "scores": result.scores,
         "timings_s": result.timings,
         "warnings": list(result.warnings),
+        "geometry": None if result.geometry is None else result.geometry.record(),
         "peak_memory_bytes": result.peak_memory_bytes,
         "skipped": result.skipped,
         "error": None if result.error is None else str(result.error),

@@ -10,16 +10,19 @@ from pathlib import Path
 from typing import Literal
 
 from voxelrt.errors import InputError, UsageError
-from voxelrt.io.dicom import read_dicom_series
-from voxelrt.io.dicom_files import looks_like_dicom
+from voxelrt.io.dicom import DicomStudy, looks_like_dicom, open_dicom, read_dicom_series
+from voxelrt.io.dicom.contents import is_zip
 from voxelrt.io.image import DicomSource, Image, NiftiSource
 from voxelrt.io.nifti import is_nifti, read_nifti, write_nifti
 from voxelrt.volume import Volume
 
 __all__ = [
     "DicomSource",
+    "DicomStudy",
     "Image",
     "NiftiSource",
+    "kind_of",
+    "open_dicom",
     "read_dicom_series",
     "read_image",
     "read_nifti",
@@ -29,9 +32,14 @@ __all__ = [
 
 
 def read_image(
-    path: str | os.PathLike[str], *, volume_index: int | Literal["all"] | None = None, series: int | None = None
+    path: str | os.PathLike[str],
+    *,
+    volume_index: int | Literal["all"] | None = None,
+    series: int | str | None = None,
+    volume: int | str | None = None,
+    repair: bool = False,
 ) -> Image:
-    """Read an image: a NIfTI file, a folder with a DICOM series, or one DICOM file.
+    """Read an image: a NIfTI file, a folder or zip with a DICOM series, or one DICOM file.
 
     Parameters
     ----------
@@ -40,7 +48,11 @@ def read_image(
     volume_index
         Which volume of a 4-D NIfTI file; "all" makes them channels.
     series
-        SeriesNumber of the wanted series, where a DICOM folder holds several.
+        SeriesNumber or SeriesInstanceUID of the wanted series, where DICOM holds several.
+    volume
+        Which volume of a DICOM series that holds several: name, number from 1, or "all" for channels.
+    repair
+        Leave out repeated DICOM slices and interpolate missing and uneven ones, instead of refusing them.
 
     Raises
     ------
@@ -49,14 +61,14 @@ def read_image(
     MissingExtraError : compressed DICOM without a decoder.
     """
     place = Path(path)
-    kind = _kind(place)
-    if kind == "NIfTI" and series is not None:
-        raise UsageError(f"{place.name!r} is a NIfTI file; series= is for DICOM")
+    kind = kind_of(place)
+    if kind == "NIfTI" and (series is not None or volume is not None or repair):
+        raise UsageError(f"{place.name!r} is a NIfTI file; series=, volume= and repair= are for DICOM")
     if kind == "DICOM" and volume_index is not None:
         raise UsageError(f"{place.name!r} is DICOM; volume_index= is for NIfTI")
     if kind == "NIfTI":
         return read_nifti(place, volume_index=volume_index)
-    return read_dicom_series(place, series=series)
+    return read_dicom_series(place, series=series, volume=volume, repair=repair)
 
 
 def write_image(
@@ -83,8 +95,8 @@ def write_image(
     write_nifti(volume, path, source=source if isinstance(source, NiftiSource) else None)
 
 
-def _kind(place: Path) -> Literal["NIfTI", "DICOM"]:
-    """What is there, by content."""
+def kind_of(place: Path) -> Literal["NIfTI", "DICOM"]:
+    """What is there, by content. Raises InputError if it is neither."""
     if place.is_dir():
         return "DICOM"
     try:
@@ -94,7 +106,7 @@ def _kind(place: Path) -> Literal["NIfTI", "DICOM"]:
         raise InputError(f"cannot read {place.name!r}: {error.strerror or type(error).__name__}") from error
     if not start:
         raise InputError(f"{place.name!r} is empty")
-    if looks_like_dicom(start):
+    if looks_like_dicom(start) or is_zip(place):
         return "DICOM"
     if is_nifti(place):
         return "NIfTI"

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from voxelrt.volume import Volume
+
+if TYPE_CHECKING:
+    from voxelrt.io.dicom.geometry import GeometryReport
+    from voxelrt.io.dicom.series import SeriesVolume
 
 # No volume of medicine is larger; a file that asks for more is refused rather than tried.
 MAX_VOLUME_BYTES = 16 * 2**30
@@ -56,6 +61,9 @@ class DicomSource:
         DICOM's BodyPartExamined, "" where the files do not say.
     series_description
         Free text that may name anybody: only for comparing with a recipe's patterns, never to be shown.
+    volume
+        The planes: of each its file, its frame in the file, its place (``volume.frames``), and from
+        ``frame.header.source_elements()`` all that a derived object copies; of "all" volumes of a series the first.
     """
 
     files: tuple[Path, ...] = field(repr=False)
@@ -68,6 +76,12 @@ class DicomSource:
     shape_zyx: tuple[int, int, int]
     body_part: str = ""
     series_description: str = field(default="", repr=False)
+    volume: SeriesVolume | None = field(default=None, repr=False)
+
+    @property
+    def report(self) -> GeometryReport | None:
+        """What was found of the geometry and done about it; None for a source without a volume."""
+        return None if self.volume is None else self.volume.report
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
 from voxelrt.errors import GeometryError, UsageError
-from voxelrt.io import read_image
-from voxelrt.io.image import DicomSource, NiftiSource
+from voxelrt.io import kind_of, open_dicom, read_image
+from voxelrt.io.dicom import DicomStudy, GeometryReport, read_series
+from voxelrt.io.image import DicomSource, Image, NiftiSource
 from voxelrt.models.recipe_schema import Channel, Recipe
 from voxelrt.preprocess.checks import check_image
 from voxelrt.volume import Volume
@@ -20,6 +22,28 @@ Study = Place | Volume | Mapping[str, Place | Volume]
 
 # Two grids are one if no voxel of the one lies further than this from the same voxel of the other (mm).
 SAME_GRID_MM = 1e-2
+
+
+@dataclass(frozen=True)
+class Pick:
+    """Which part of a DICOM study is meant, and whether its slices may be mended; nothing of it concerns NIfTI.
+
+    Parameters
+    ----------
+    series
+        SeriesNumber or SeriesInstanceUID; by default the recipe's modality and patterns choose.
+    volume
+        Of a series with several volumes: name, or number from 1.
+    repair
+        Leave out repeated slices and interpolate missing and uneven ones, instead of refusing them.
+    """
+
+    series: int | str | None = None
+    volume: int | str | None = None
+    repair: bool = False
+
+
+ANY = Pick()
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,18 +64,28 @@ class Opened:
     source: NiftiSource | DicomSource | None
     warnings: tuple[str, ...]
 
+    @property
+    def geometry(self) -> GeometryReport | None:
+        """What was found of a DICOM study's geometry and done about it."""
+        return self.source.report if isinstance(self.source, DicomSource) else None
 
-def open_study(study: Study, recipe: Recipe, *, force: bool = False) -> Opened:
+
+def open_study(study: Study, recipe: Recipe, *, force: bool = False, pick: Pick = ANY) -> Opened:
     """Read and check a study.
+
+    Of a DICOM study with several series each channel takes the one that its recipe describes: modality, then patterns
+    of the series description. One DICOM study may so give all the channels.
 
     Parameters
     ----------
     study
-        A path (NIfTI file, folder of DICOM files), a Volume, or a mapping channel name -> one of these.
+        A path (NIfTI file, folder or zip of DICOM files), a Volume, or a mapping channel name -> one of these.
     recipe
         Says which channels there are and what they must be.
     force
         Warn where the study is not what the model was made for, instead of refusing it.
+    pick
+        Which series and volume of a DICOM study.
 
     Raises
     ------
@@ -63,8 +97,9 @@ def open_study(study: Study, recipe: Recipe, *, force: bool = False) -> Opened:
     given = _by_channel(study, channels)
     opened: list[Opened] = []
     warnings: list[str] = []
+    reader = _Reader(recipe, pick)
     for channel in channels:
-        one = _read(given[channel.name])
+        one = reader.read(given[channel.name], channel)
         said = [*one.warnings, *check_image(one.volume, one.source, channel, recipe, force=force)]
         warnings += [f"{channel.name}: {line}" for line in said] if len(channels) > 1 else said
         opened.append(one)
@@ -77,6 +112,8 @@ def open_study(study: Study, recipe: Recipe, *, force: bool = False) -> Opened:
 def _by_channel(study: Study, channels: tuple[Channel, ...]) -> dict[str, Place | Volume]:
     names = [channel.name for channel in channels]
     if not isinstance(study, Mapping):
+        if len(names) > 1 and _is_dicom(study):
+            return dict.fromkeys(names, study)
         if len(names) > 1:
             example = ", ".join(f'"{name}": "{name}.nii.gz"' for name in names)
             raise UsageError(
@@ -90,11 +127,37 @@ def _by_channel(study: Study, channels: tuple[Channel, ...]) -> dict[str, Place 
     return dict(study)
 
 
-def _read(given: Place | Volume) -> Opened:
-    if isinstance(given, Volume):
-        return Opened(given, None, ())
-    image = read_image(given)
-    return Opened(image.volume, image.source, image.warnings)
+def _is_dicom(given: Place | Volume) -> bool:
+    return not isinstance(given, Volume) and Path(given).exists() and kind_of(Path(given)) == "DICOM"
+
+
+class _Reader:
+    """Reads the channels of one study; a DICOM folder that gives several is looked through once."""
+
+    def __init__(self, recipe: Recipe, pick: Pick) -> None:
+        self._recipe, self._pick = recipe, pick
+        self._studies: dict[str, DicomStudy] = {}
+
+    def read(self, given: Place | Volume, channel: Channel) -> Opened:
+        """One channel."""
+        if isinstance(given, Volume):
+            return Opened(given, None, ())
+        image = self._dicom(given, channel) if _is_dicom(given) else self._other(given)
+        return Opened(image.volume, image.source, image.warnings)
+
+    def _other(self, given: Place) -> Image:
+        if self._pick != ANY:
+            raise UsageError(f"{Path(given).name!r} is not DICOM; series, volume and repair are for DICOM")
+        return read_image(given)
+
+    def _dicom(self, given: Place, channel: Channel) -> Image:
+        key = str(given)
+        if key not in self._studies:
+            self._studies[key] = open_dicom(given)
+        study, pick = self._studies[key], self._pick
+        series = study.choose(pick.series, patterns=channel.series, modality=self._recipe.modality)
+        said = [f"took {series.title} of {len(study.series)}"] if len(study.series) > 1 else []
+        return read_series(series, volume=pick.volume, repair=pick.repair, warnings=[*study.warnings, *said])
 
 
 def _refuse_other_grid(first_name: str, first: Volume, name: str, other: Volume) -> None:

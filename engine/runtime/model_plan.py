@@ -10,7 +10,7 @@ from voxelrt.plan.plan import Plan
 from voxelrt.preprocess.contract import check_supported, recipe_shapes
 from voxelrt.preprocess.grid import map_grid
 from voxelrt.preprocess.layout import layout_shape, zyx_of
-from voxelrt.preprocess.study import Study, open_study
+from voxelrt.preprocess.study import ANY, Pick, Study, open_study
 from voxelrt.runtime.plan_cache import Shapes, cached_plan, identify
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def plan_for_study(
     precision: str = "fp32",
     fallback: str = "onnxruntime",
     threads: int | None = None,
+    pick: Pick = ANY,
     tell: Progress,
     say: Callable[[str], None] | None = None,
 ) -> Plan:
@@ -43,6 +44,8 @@ def plan_for_study(
         As for ``voxelrt.predict``.
     shapes, precision, fallback, threads
         As for ``voxelrt.compile``.
+    pick
+        Which part of a DICOM study.
     tell
         Called with ("compile", step, steps).
     say
@@ -63,7 +66,7 @@ def plan_for_study(
         model = loaded if identity is None else model
         if loaded.recipe is not None:
             check_supported(loaded.recipe)
-            shapes = recipe_shapes(loaded.recipe) or _shape_of_study(loaded.graph, loaded.recipe, study, force)
+            shapes = recipe_shapes(loaded.recipe) or _shape_of_study(loaded.graph, loaded.recipe, study, force, pick)
     plan = cached_plan(model, shapes=shapes, precision=precision, fallback=fallback, threads=threads, progress=say)
     tell("compile", 1, 1)
     return plan
@@ -77,12 +80,14 @@ def input_dims(graph: ir.Model, name: str) -> tuple[int | None, ...]:
     return ()
 
 
-def _shape_of_study(graph: ir.Model, recipe: Recipe, study: Study, force: bool) -> dict[str, tuple[int, ...]] | None:
+def _shape_of_study(
+    graph: ir.Model, recipe: Recipe, study: Study, force: bool, pick: Pick
+) -> dict[str, tuple[int, ...]] | None:
     dims = input_dims(graph, recipe.input.name)
     if dims and None not in dims:
         return None
     layout = recipe.input.layout
-    volume = open_study(study, recipe, force=force).volume
+    volume = open_study(study, recipe, force=force, pick=pick).volume
     way = map_grid(volume, recipe.input.grid, zyx_of(dims, layout))
     shape = layout_shape(layout, len(recipe.input.channels), way.network_zyx)
     return {recipe.input.name: tuple(size for size in shape if size is not None)}

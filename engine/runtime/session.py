@@ -21,7 +21,7 @@ from voxelrt.memory_size import parse_size
 from voxelrt.pipeline import Progress, Ready, Request, check_windows, finish, prepare, refuse_unwritable, run
 from voxelrt.plan.plan import Plan
 from voxelrt.preprocess.contract import recipe_of
-from voxelrt.preprocess.study import Place, Study
+from voxelrt.preprocess.study import ANY, Pick, Place, Study
 from voxelrt.result import Result
 from voxelrt.runtime.shelf import Names, Shelf
 
@@ -54,6 +54,8 @@ class Session:
         Run on studies that the model was not made for, with a warning.
     mirroring, step, memory
         As for ``voxelrt.predict``.
+    pick
+        Which series and volume of DICOM studies, and whether they may be repaired.
     progress
         Called with (stage, step, steps), from the threads of the stages.
 
@@ -71,13 +73,20 @@ class Session:
         mirroring: bool = True,
         step: float | None = None,
         memory: int | str | None = None,
+        pick: Pick = ANY,
         progress: Progress | None = None,
     ) -> None:
         self.plan = plan.with_threads(threads) if threads else plan
         recipe_of(self.plan)
         budget = None if memory is None else parse_size(memory, "memory")
         check_windows(self.plan, mirroring, step, budget)
-        self._options: dict[str, Any] = {"force": force, "mirroring": mirroring, "step": step, "memory": budget}
+        self._options: dict[str, Any] = {
+            "force": force,
+            "mirroring": mirroring,
+            "step": step,
+            "memory": budget,
+            "pick": pick,
+        }
         self._tell = progress or (lambda stage, step, steps: None)
         self._cancel = CancelFlag()
         self._room = BoundedSemaphore(IN_FLIGHT)

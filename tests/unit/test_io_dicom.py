@@ -23,7 +23,8 @@ from pydicom.uid import (
 
 from tests.phantoms import PATIENT_ID, PATIENT_NAME, dicom_series, dicom_slice, octants, rotation, save_series
 from voxelrt.errors import GeometryError, InputError, MissingExtraError, UsageError
-from voxelrt.io import DicomSource, Image, dicom, read_dicom_series, read_image, write_image
+from voxelrt.io import DicomSource, Image, read_dicom_series, read_image, write_image
+from voxelrt.io.dicom import pixels
 from voxelrt.io.orientation import axis_codes, reorient
 
 OBLIQUE = tuple(float(v) for v in rotation()[:, :2].T.reshape(-1))
@@ -277,9 +278,14 @@ def test_gantry_tilt(tmp_path: Path) -> None:
     series = dicom_series(octants())
     for k, dataset in enumerate(series):
         dataset.ImagePositionPatient = [-30, 10 + 0.3 * k, 5 + 2 * k]
-    message = refusal(save_series(series, tmp_path))
-    assert "8.53 degrees" in message
-    assert "(0.00, 0.30, 2.00) mm" in message
+    image = read_image(save_series(series, tmp_path))
+    np.testing.assert_allclose(image.volume.affine[:3, 2], [0, 0.3, 2], atol=1e-9)
+    assert (image.volume.array[0] == octants()).all()
+    assert any("8.53 degrees off" in text for text in image.warnings)
+    assert any("the affine is sheared" in text for text in image.warnings)
+    assert isinstance(image.source, DicomSource)
+    assert image.source.report is not None
+    assert image.source.report.tilt_degrees == pytest.approx(np.degrees(np.arctan2(0.3, 2)))
 
 
 def test_a_drift_below_the_limit_is_followed_exactly(tmp_path: Path) -> None:
@@ -325,7 +331,7 @@ def test_mixed_series_name_a_place_in_mm(tmp_path: Path, alter: Any, message: st
         (change(ImagePositionPatient=[1, 2]), GeometryError, "2 values instead of 3"),
         (change(ImageOrientationPatient=[1, 0, 0, 1, 0, 0]), GeometryError, "right angles"),
         (change(ImageOrientationPatient=[2, 0, 0, 0, 1, 0]), GeometryError, "right angles"),
-        (change(NumberOfFrames=6), InputError, "multi-frame"),
+        (change(NumberOfFrames=6), GeometryError, "at the place of another"),
         (change(ImageType=["ORIGINAL", "PRIMARY", "M", "MOSAIC"]), InputError, "mosaic"),
         (change(SamplesPerPixel=3, PhotometricInterpretation="RGB"), InputError, "not a grey image .*RGB"),
         (change(RescaleSlope=0, RescaleIntercept=0), InputError, "slope 0"),
@@ -355,7 +361,7 @@ def test_unknown_transfer_syntaxes_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_series_too_large_is_refused_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dicom, "MAX_VOLUME_BYTES", 100)
+    monkeypatch.setattr(pixels, "MAX_VOLUME_BYTES", 100)
     assert "6 slices of 8 × 10" in refusal(save_series(dicom_series(octants()), tmp_path), InputError)
 
 

@@ -1,0 +1,142 @@
+"""What `voxelrt info` says of a study: an image, or the series of a DICOM folder or zip."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from voxelrt.commands.console import Screen
+from voxelrt.errors import InputError, UsageError
+from voxelrt.io import kind_of, open_dicom, read_image
+from voxelrt.io.dicom import DicomStudy, Series
+from voxelrt.io.dicom.description import shown
+from voxelrt.io.orientation import axis_codes
+from voxelrt.models.recipe import shipped_recipes
+
+
+def study_info(
+    what: str,
+    screen: Screen,
+    *,
+    series: str | None = None,
+    volume: str | None = None,
+    repair: bool = False,
+    with_identifiers: bool = False,
+) -> dict[str, Any]:
+    """Show an image with its values, or the list of what a DICOM study holds.
+
+    Raises
+    ------
+    UsageError : nothing there, options that do not belong to this kind of study.
+    InputError : a study that cannot be read.
+    """
+    place = Path(what)
+    if not place.exists():
+        raise UsageError(f"{place.name!r} is no file, folder or recipe; recipes are {', '.join(shipped_recipes())}")
+    if kind_of(place) == "DICOM":
+        study = open_dicom(place)
+        alone = len(study.series) == 1 and not study.damaged and _volumes_of(study.series[0]) == 1
+        if series is None and not alone:
+            return _list(study, screen, repair, with_identifiers)
+    return _image(place, screen, series, volume, repair)
+
+
+def _volumes_of(series: Series) -> int:
+    try:
+        return len(series.volume_names)
+    except InputError:
+        return 0
+
+
+def _image(place: Path, screen: Screen, series: str | None, volume: str | None, repair: bool) -> dict[str, Any]:
+    image = read_image(place, series=series, volume=volume, repair=repair)
+    made, values = image.volume, image.volume.array
+    finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values
+    data: dict[str, Any] = {
+        "kind": "image",
+        "shape_zyx": list(made.shape_zyx),
+        "channels": int(values.shape[0]),
+        "spacing_mm_zyx": list(made.spacing_mm),
+        "orientation_xyz": axis_codes(made.affine),
+        "dtype": str(values.dtype),
+        "range": [float(finite.min()), float(finite.max())] if finite.size else None,
+        "modality": made.modality or None,
+        "voxel_volume_mm3": made.voxel_volume_mm3,
+        "warnings": list(image.warnings),
+    }
+    screen.line(f"image: {' × '.join(map(str, made.shape_zyx))} voxels (z, y, x), {values.shape[0]} channel(s)")
+    screen.line(f"spacing: {' × '.join(f'{mm:.4g}' for mm in made.spacing_mm)} mm (z, y, x)")
+    screen.line(f"orientation: x, y, z point to {', '.join(data['orientation_xyz'])}")
+    span = "no finite values" if data["range"] is None else f"{data['range'][0]:g} to {data['range'][1]:g}"
+    screen.line(f"values: {values.dtype}, {span}; modality {made.modality or 'not stated'}")
+    for warning in image.warnings:
+        screen.warn(warning)
+    return data
+
+
+def _list(study: DicomStudy, screen: Screen, repair: bool, with_identifiers: bool) -> dict[str, Any]:
+    rows = [row for series in study.series for row in _rows(series, repair, with_identifiers)]
+    screen.line(f"DICOM study: {len(study.series)} series")
+    columns = ("series", "modality", "description", "volume", ">slices", "size", "spacing (mm)", "to", "problems")
+    screen.table(
+        columns,
+        [
+            (
+                row["series"] if row["series"] is not None else "-",
+                row["modality"] or "-",
+                row["description"],
+                row["volume"],
+                row["slices"],
+                " × ".join(map(str, row["size_yx"])),
+                " × ".join(f"{mm:.4g}" for mm in row["spacing_mm_zyx"] or ()),
+                row["orientation_xyz"] or "",
+                row["problem"] or "",
+            )
+            for row in rows
+        ],
+    )
+    for line in (*study.warnings, *study.damaged):
+        screen.warn(line)
+    if not rows and not study.damaged:
+        study.choose()  # says why there is nothing
+    return {"kind": "study", "series": rows, "warnings": study.warnings, "damaged": list(study.damaged)}
+
+
+def _rows(series: Series, repair: bool, with_identifiers: bool) -> list[dict[str, Any]]:
+    """One row for each volume of a series."""
+    common: dict[str, Any] = {
+        "series": series.number,
+        "modality": series.modality,
+        "description": series.description if with_identifiers else shown(series.description),
+        "uid": series.uid if with_identifiers else None,
+        "size_yx": [series.headers[0].integer("Rows"), series.headers[0].integer("Columns")],
+    }
+    try:
+        groups = series.groups
+    except InputError as error:
+        return [{**common, "volume": "", "slices": len(series.headers), **_nowhere(str(error))}]
+    rows = []
+    for number, (name, frames) in enumerate(groups, start=1):
+        row = {**common, "volume": f"{number}: {name}" if len(groups) > 1 else "", "slices": len(frames)}
+        try:
+            report = series.volume(number, repair=repair).report
+        except InputError as error:
+            rows.append({**row, **_nowhere(str(error))})
+            continue
+        rows.append(
+            {
+                **row,
+                "slices": report.slices,
+                "spacing_mm_zyx": list(report.spacing_mm_zyx),
+                "orientation_xyz": report.orientation_xyz,
+                "geometry": report.record(),
+                "problem": "; ".join(report.sentences),
+            }
+        )
+    return rows
+
+
+def _nowhere(problem: str) -> dict[str, Any]:
+    return {"spacing_mm_zyx": None, "orientation_xyz": None, "geometry": None, "problem": problem}

@@ -1,0 +1,215 @@
+"""Series and their volumes: what is in a study, before any pixel is read."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from voxelrt.errors import GeometryError, InputError, UsageError
+from voxelrt.io.dicom.frames import Frame, frames_of
+from voxelrt.io.dicom.geometry import GeometryReport, Placement, place_slices
+from voxelrt.io.dicom.header import Header
+from voxelrt.io.dicom.split import PLACE_MM, split_volumes
+
+# Slices of one volume must agree in these; orientation and spacing up to rounding.
+SAME_ORIENTATION = 1e-4
+SAME_SPACING = 1e-4
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class SeriesVolume:
+    """One volume of a series: its planes in the order of z, and the grid that they lie on.
+
+    Parameters
+    ----------
+    name
+        What tells it from the others of its series, such as "b-value 1000 s/mm2"; "" for the only one.
+    frames
+        One for each plane; of an interpolated plane the nearer slice.
+    placement
+        Affine, report, and the planes that are interpolated.
+    """
+
+    name: str
+    frames: tuple[Frame, ...] = field(repr=False)
+    sources: tuple[Frame, ...] = field(repr=False)
+    placement: Placement
+
+    @property
+    def affine(self) -> Floats:
+        """(4, 4) voxel (x, y, z) -> LPS mm."""
+        return self.placement.affine
+
+    @property
+    def report(self) -> GeometryReport:
+        """What was found of the geometry and done about it."""
+        return self.placement.report
+
+    @property
+    def shape_zyx(self) -> tuple[int, int, int]:
+        """Planes, rows, columns."""
+        return (len(self.frames), *self.frames[0].size)
+
+
+@dataclass(frozen=True, eq=False)
+class Series:
+    """The images of one SeriesInstanceUID.
+
+    Parameters
+    ----------
+    index
+        From 1: its place in the study's list.
+    headers
+        One for each file, in the order of the files' names.
+    """
+
+    index: int
+    headers: tuple[Header, ...] = field(repr=False)
+
+    @property
+    def uid(self) -> str:
+        """SeriesInstanceUID, "" where the files do not say."""
+        return self.headers[0].text("SeriesInstanceUID")
+
+    @property
+    def number(self) -> int | None:
+        """SeriesNumber."""
+        text = self.headers[0].text("SeriesNumber")
+        return int(text) if text.lstrip("+-").isdigit() and len(text) <= 12 else None
+
+    @property
+    def modality(self) -> str:
+        """DICOM's word, "" where it is none."""
+        return self.headers[0].code("Modality")
+
+    @property
+    def description(self) -> str:
+        """SeriesDescription: free text that may name anybody; only for comparing with patterns."""
+        return self.headers[0].text("SeriesDescription")
+
+    @property
+    def title(self) -> str:
+        """What it is called in messages."""
+        number = "without number" if self.number is None else str(self.number)
+        count = len(self.headers)
+        what = f"{count} {'image' if count == 1 else 'images'}"
+        return f"{self.modality or 'unknown modality'} series {number} ({what})"
+
+    @cached_property
+    def frames(self) -> tuple[Frame, ...]:
+        """All planes, unsorted. Raises InputError if a file's are damaged."""
+        return tuple(frame for header in self.headers for frame in frames_of(header))
+
+    @cached_property
+    def groups(self) -> tuple[tuple[str, tuple[Frame, ...]], ...]:
+        """Its volumes by name, each with its frames, unsorted.
+
+        Raises
+        ------
+        GeometryError : frames that are not placed, or differ in size, orientation, spacing or frame of reference.
+        InputError : damaged files.
+        """
+        positions, orientation, _ = common_geometry(self.frames)
+        normal = np.cross(orientation[:3], orientation[3:])
+        along = np.sort(positions @ normal)
+        # Places are numbered by the gaps between them, so that rounding cannot put one place into two.
+        steps = np.concatenate([[0], np.cumsum(np.diff(along) > PLACE_MM)])
+        places = steps[np.searchsorted(along, positions @ normal)]
+        split = split_volumes(self.frames, [int(place) for place in places])
+        return tuple((name, tuple(self.frames[index] for index in members)) for name, members in split)
+
+    @property
+    def volume_names(self) -> tuple[str, ...]:
+        """The names of its volumes; ("",) for a series of one. Raises as `groups`."""
+        return tuple(name for name, _ in self.groups)
+
+    def volume(self, which: str | int | None = None, *, repair: bool = False) -> SeriesVolume:
+        """One volume, placed.
+
+        Parameters
+        ----------
+        which
+            Its name, or its number from 1, where the series holds several.
+        repair
+            Leave out repeated slices and interpolate missing and uneven ones, instead of refusing them.
+
+        Raises
+        ------
+        UsageError : no such volume.
+        InputError : several volumes and no choice, damaged files.
+        GeometryError : slices that make no even grid.
+        """
+        name, frames = self._chosen(which)
+        positions, orientation, spacing = common_geometry(frames)
+        thickness = frames[0].header.number_of("SliceThickness")
+        placement = place_slices(positions, orientation, spacing, thickness, repair=repair)
+        return SeriesVolume(name, tuple(frames[i] for i in placement.order), frames, placement)
+
+    def _chosen(self, which: str | int | None) -> tuple[str, tuple[Frame, ...]]:
+        names = self.volume_names
+        listed = ", ".join(f"{number}: {name}" for number, name in enumerate(names, start=1))
+        if which is None or (len(names) == 1 and which in (1, "1", names[0])):
+            if len(names) > 1:
+                raise InputError(
+                    f"the series holds {len(names)} volumes ({listed}): choose one by its name or number (--volume, "
+                    'volume=...), or "all" for a 4-D image'
+                )
+            return self.groups[0]
+        number = int(which) if isinstance(which, int) or which.isdigit() else 0
+        if which in names:
+            return self.groups[names.index(str(which))]
+        if 1 <= number <= len(names):
+            return self.groups[number - 1]
+        held = listed if len(names) > 1 else "one"
+        raise UsageError(f"the series has no volume {str(which)[:40]!r}; it holds {held}")
+
+
+def common_geometry(frames: Sequence[Frame]) -> tuple[Floats, Floats, tuple[float, float]]:
+    """Positions (n, 3), the one orientation (6,) and PixelSpacing of frames that must agree in all but position.
+
+    Raises
+    ------
+    GeometryError : frames that are not placed, or that differ in orientation, size, spacing or frame of reference.
+    """
+    positions = np.array([_placed(frame, frame.position, "ImagePositionPatient") for frame in frames])
+    orientations = np.array([_placed(frame, frame.orientation, "ImageOrientationPatient") for frame in frames])
+    spacings = np.array([_placed(frame, frame.spacing, "PixelSpacing") for frame in frames])
+    sizes = np.array([frame.size for frame in frames])
+    references = np.array([frame.header.text("FrameOfReferenceUID") for frame in frames])
+    # The stray slices are to be named, not the rest that differ from a stray one that happened to come first.
+    usual = _commonest(
+        list(zip(map(tuple, orientations), map(tuple, sizes), map(tuple, spacings), references, strict=True))
+    )
+    checks = (
+        ("orientation", np.abs(orientations - orientations[usual]).max(axis=1) > SAME_ORIENTATION),
+        ("size in rows and columns", (sizes != sizes[usual]).any(axis=1)),
+        ("pixel spacing", np.abs(spacings - spacings[usual]).max(axis=1) > SAME_SPACING),
+        ("frame of reference", references != references[usual]),
+    )
+    for what, differs in checks:
+        if differs.any():
+            x, y, z = positions[int(np.flatnonzero(differs)[0])]
+            raise GeometryError(
+                f"the series mixes slices of different {what}: {int(differs.sum())} of {len(frames)} differ from the "
+                f"others, one at ({x:.2f}, {y:.2f}, {z:.2f}) mm; split the series first"
+            )
+    return positions, orientations[usual], (float(spacings[usual][0]), float(spacings[usual][1]))
+
+
+def _placed(frame: Frame, values: tuple[float, ...] | None, name: str) -> tuple[float, ...]:
+    if values is None:
+        raise GeometryError(f"{frame.name} has no {name}, so its voxels cannot be placed in the patient")
+    return values
+
+
+def _commonest(keys: list[Any]) -> int:
+    """The index of the first of the most frequent keys."""
+    return keys.index(Counter(keys).most_common(1)[0][0])

@@ -1,0 +1,78 @@
+"""The factor from Bq/mL to the standardised uptake value by body weight (QIBA FDG-PET profile, appendix G).
+
+SUVbw [g/mL] = activity [Bq/mL] × weight [g] / dose at the time to which the images are decay-corrected [Bq].
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from voxelrt.io.dicom.header import Header
+
+DAY_S = 86_400.0
+
+
+def suv_factor(headers: Sequence[Header]) -> tuple[float | None, str]:
+    """The factor of a series, or None and why there is none.
+
+    Parameters
+    ----------
+    headers
+        Of the series' images, in any order.
+    """
+    first = headers[0]
+    corrected = first.words("CorrectedImage")
+    if not {"ATTN", "DECY"} <= set(corrected):
+        return None, "the files do not say that attenuation and decay were corrected"
+    weight = first.number_of("PatientWeight")
+    if weight is None or not 0.2 < weight < 1000:
+        return None, "the patient's weight is not stated"
+    sequence = first.nested.get("RadiopharmaceuticalInformationSequence")
+    item = sequence[0] if sequence else None
+    dose, half_life = _number(item, "RadionuclideTotalDose"), _number(item, "RadionuclideHalfLife")
+    if dose is None or half_life is None or dose <= 0 or half_life <= 0:
+        return None, "dose or half-life of the tracer are not stated"
+    dose = dose * 1e6 if dose < 1e5 else dose  # some files state MBq; no patient is given less than 0.1 MBq
+    way = first.code("DecayCorrection")
+    if way == "ADMIN":
+        return 1000 * weight / dose, ""
+    if way != "START":
+        return None, "the files do not say to which time decay was corrected"
+    injected, scanned = _injection(item), _scan_start(headers)
+    if injected is None or scanned is None:
+        return None, "the time of injection or of the scan is not stated"
+    waited = (scanned - injected) % DAY_S
+    if waited > DAY_S / 2:
+        return None, "the scan seems to begin before the injection"
+    return 1000 * weight / (dose * 2 ** (-waited / half_life)), ""
+
+
+def _number(item: Any, name: str) -> float | None:
+    try:
+        value = float(item.get(name))
+    except (AttributeError, TypeError, ValueError):
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _injection(item: Any) -> float | None:
+    stamp = str(item.get("RadiopharmaceuticalStartDateTime") or "")[8:]
+    return _clock(stamp) if stamp else _clock(str(item.get("RadiopharmaceuticalStartTime") or ""))
+
+
+def _scan_start(headers: Sequence[Header]) -> float | None:
+    """Time of day of the series, unless it is later than its first image: then that is a later reconstruction's."""
+    acquired = [t for t in (_clock(header.text("AcquisitionTime")) for header in headers) if t is not None]
+    series = _clock(headers[0].text("SeriesTime"))
+    if not acquired:
+        return series
+    return min(acquired) if series is None or series > min(acquired) else series
+
+
+def _clock(text: str) -> float | None:
+    """HHMMSS.FFFFFF as seconds of the day."""
+    found = re.match(r"(\d\d)(\d\d)(\d\d(?:\.\d{1,6})?)", text)
+    return int(found[1]) * 3600 + int(found[2]) * 60 + float(found[3]) if found else None
