@@ -1,0 +1,1 @@
+"""Kernels that exist to be broken: small ones with shared memory, barriers, bounds and a matrix product."""
