@@ -24,6 +24,7 @@ EPILOGUE = (
 COMMANDS = {
     "run": ("run", "run"),
     "compile": ("compile", "compile_command"),
+    "denoise": ("denoise", "denoise_command"),
     "info": ("info", "info"),
     "verify": ("verify", "verify_command"),
     "bench": ("bench", "bench"),

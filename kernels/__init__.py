@@ -11,10 +11,14 @@ from voxelrt.kernels.ceiling import ceiling
 from voxelrt.kernels.conv3d import conv3d
 from voxelrt.kernels.conv_transpose3d import conv_transpose3d
 from voxelrt.kernels.copy import copy
+from voxelrt.kernels.denoise import denoise
 from voxelrt.kernels.elementwise import elementwise
 from voxelrt.kernels.gather import gather
+from voxelrt.kernels.gaussian import gaussian
 from voxelrt.kernels.lstm import gru, lstm, rnn
 from voxelrt.kernels.matmul import matmul
+from voxelrt.kernels.median import median
+from voxelrt.kernels.non_local_means import non_local_means
 from voxelrt.kernels.norm3d import layer_norm, norm3d
 from voxelrt.kernels.pad import pad
 from voxelrt.kernels.pool3d import pool3d
@@ -32,14 +36,18 @@ __all__ = [
     "conv3d",
     "conv_transpose3d",
     "copy",
+    "denoise",
     "dequantize",
     "elementwise",
     "gather",
+    "gaussian",
     "grid_sample",
     "gru",
     "layer_norm",
     "lstm",
     "matmul",
+    "median",
+    "non_local_means",
     "norm3d",
     "pad",
     "pool3d",

@@ -25,6 +25,8 @@ STEPS = {
     "read": "reading",
     "preprocess": "bringing to the network's grid",
     "run": "running",
+    "estimate": "judging the noise",
+    "denoise": "taking noise out",
     "postprocess": "bringing back to the study's grid",
     "write": "writing",
     "draw": "drawing",

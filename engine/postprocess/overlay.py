@@ -117,7 +117,7 @@ def draw_overlay(
     labels = _whole_numbers(turned_mask.array)
     values = [int(value) for value in np.unique(labels) if value != 0]
     colours = {value: PALETTE[number % len(PALETTE)] for number, value in enumerate(values)}
-    low, high = window or _window(image)
+    low, high = window or window_of(image)
     at = centre_of(labels != 0)
     panels, width, bottom = lay_out(turned, has_title=bool(title))
 
@@ -127,18 +127,18 @@ def draw_overlay(
     canvas = Pillow.new("RGB", (width, height), BACKGROUND)
     draw = ImageDraw.Draw(canvas)
     if title:
-        draw.text((MARGIN, 22), title, TEXT, _font(26))
+        draw.text((MARGIN, 22), title, TEXT, font(26))
     for panel in panels:
         _draw_panel(canvas, panel, turned, image, labels, colours, (low, high), at)
     y = bottom + 14
     if caption:
-        draw.text((MARGIN, y), caption, TEXT, _font(19))
+        draw.text((MARGIN, y), caption, TEXT, font(19))
         y += LINE
     for row in rows:
         _draw_legend_row(draw, row, y)
         y += LINE
-    draw.text((MARGIN, y + 2), CONVENTION + _oblique_note(turned), QUIET, _font(15))
-    draw.text((width - MARGIN, y + 2), NOT_A_DEVICE, QUIET, _font(15), anchor="ra")
+    draw.text((MARGIN, y + 2), CONVENTION + _oblique_note(turned), QUIET, font(15))
+    draw.text((width - MARGIN, y + 2), NOT_A_DEVICE, QUIET, font(15), anchor="ra")
     return canvas
 
 
@@ -229,9 +229,9 @@ def _draw_head(draw: ImageDraw.ImageDraw, panel: Panel, volume: Volume, at: tupl
     world = float((volume.affine @ np.array([*at, 1.0]))[view.through])
     side = ("R" if world < 0 else "L", "A" if world < 0 else "P", "I" if world < 0 else "S")[view.through]
     x, y = panel.cell[0], panel.cell[1] - 10
-    draw.text((x, y), view.name, TEXT, _font(19), anchor="ls")
+    draw.text((x, y), view.name, TEXT, font(19), anchor="ls")
     place = f"{side} {abs(world):.1f} mm" if abs(world) >= 0.05 else "0.0 mm"
-    draw.text((panel.cell[2], y), place, QUIET, _font(16), anchor="rs")
+    draw.text((panel.cell[2], y), place, QUIET, font(16), anchor="rs")
 
 
 def _draw_letters(draw: ImageDraw.ImageDraw, panel: Panel) -> None:
@@ -242,7 +242,7 @@ def _draw_letters(draw: ImageDraw.ImageDraw, panel: Panel) -> None:
         (middle_x, bottom - 10, "ms"),
     )  # fmt: skip
     for letter, (x, y, anchor) in zip(panel.view.letters, places, strict=True):
-        draw.text((x, y), letter, LETTER, _font(22), anchor=anchor, stroke_width=2, stroke_fill=(0, 0, 0))
+        draw.text((x, y), letter, LETTER, font(22), anchor=anchor, stroke_width=2, stroke_fill=(0, 0, 0))
 
 
 def bar_length_mm(width_px: int, pixels_per_mm: float) -> float:
@@ -257,7 +257,7 @@ def _draw_bar(draw: ImageDraw.ImageDraw, panel: Panel) -> None:
     end = x + round(length * panel.pixels_per_mm)
     for colour, grow in (((0, 0, 0), 1), (TEXT, 0)):
         draw.rectangle((x - grow, y - 1 - grow, end + grow, y + 1 + grow), colour)
-    draw.text((x, y - 7), f"{length:g} mm", TEXT, _font(14), anchor="ls", stroke_width=2, stroke_fill=(0, 0, 0))
+    draw.text((x, y - 7), f"{length:g} mm", TEXT, font(14), anchor="ls", stroke_width=2, stroke_fill=(0, 0, 0))
 
 
 def _needs_legend(mask: Volume, values: list[int]) -> bool:
@@ -272,7 +272,7 @@ def _legend_rows(legend: list[tuple[Colour, str]], width: int) -> list[list[tupl
     rows: list[list[tuple[int, Colour, str]]] = []
     x = width
     for colour, name in entries:
-        needed = 24 + math.ceil(_font(17).getlength(name)) + 26
+        needed = 24 + math.ceil(font(17).getlength(name)) + 26
         if not rows or x + needed > width:
             rows.append([])
             x = 0
@@ -284,7 +284,7 @@ def _legend_rows(legend: list[tuple[Colour, str]], width: int) -> list[list[tupl
 def _draw_legend_row(draw: ImageDraw.ImageDraw, row: list[tuple[int, Colour, str]], y: int) -> None:
     for x, colour, name in row:
         draw.rounded_rectangle((x, y + 4, x + 14, y + 18), 3, colour)
-        draw.text((x + 24, y), name, TEXT, _font(17))
+        draw.text((x + 24, y), name, TEXT, font(17))
 
 
 def _oblique_note(volume: Volume) -> str:
@@ -305,7 +305,7 @@ def _whole_numbers(mask: NDArray[Any]) -> NDArray[Any]:
     return labels
 
 
-def _window(image: NDArray[Any]) -> tuple[float, float]:
+def window_of(image: NDArray[Any]) -> tuple[float, float]:
     """The percentiles of an evenly taken sample: the sort of a whole CT would take longer than the picture."""
     step = max(1, math.ceil((image.size / PERCENTILE_SAMPLES) ** (1 / 3)))
     sample = image[::step, ::step, ::step].astype(np.float64)
@@ -318,7 +318,7 @@ def _window(image: NDArray[Any]) -> tuple[float, float]:
     return float(low), float(high) if high > low else float(low) + 1.0
 
 
-def _font(size: int) -> ImageFont.FreeTypeFont:
+def font(size: int) -> ImageFont.FreeTypeFont:
     font = ImageFont.load_default(size)
     if not isinstance(font, ImageFont.FreeTypeFont):
         raise UsageError("Pillow was built without FreeType, which writes the picture's text; install its wheel")

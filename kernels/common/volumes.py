@@ -1,0 +1,80 @@
+"""What kernels that filter volumes share: the axes they take, and radii."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from voxelrt.errors import ShapeError, UsageError
+from voxelrt.kernels.common import native
+from voxelrt.kernels.common.kernel import Array
+from voxelrt.kernels.common.windows import Triple, triple
+
+
+def check_volume(volume: Array, what: str) -> None:
+    """A volume has the axes (Y, X), (Z, Y, X), (C, Z, Y, X) or (N, C, Z, Y, X), of real numbers.
+
+    Raises
+    ------
+    ShapeError : another number of axes.
+    UsageError : complex numbers, text, objects.
+    """
+    if not 2 <= volume.ndim <= 5:
+        raise ShapeError(f"{what} takes (Y, X) to (N, C, Z, Y, X); this array has the shape {volume.shape}")
+    if volume.dtype.kind not in "biuf" and volume.dtype.name != "bfloat16":
+        raise UsageError(f"{what} takes real numbers, not {volume.dtype}")
+
+
+def as_volumes(volume: Array) -> Array:
+    """(B, Z, Y, X) float32 without gaps; a copy only where it has to be. An image (Y, X) is a volume of one slice."""
+    spatial = volume.shape[-3:] if volume.ndim >= 3 else (1, *volume.shape)
+    batch = int(np.prod(volume.shape[:-3]))
+    made: Array = np.ascontiguousarray(volume, np.float32).reshape(batch, *spatial)
+    return made
+
+
+def filtered(name: str, volume: Array, **parameters: Any) -> Array:
+    """Run a native kernel that maps volumes (B, Z, Y, X) to volumes; the answer has the given shape, float32."""
+    given = as_volumes(volume)
+    out = native.aligned_empty(given.shape, np.float32)
+    native.run_kernel(name, [given], [out], **parameters)
+    return out.reshape(volume.shape)
+
+
+def each_volume(function: Callable[[Array], Array], volume: Array) -> Array:
+    """For oracles: apply a function of one (Z, Y, X) float64 array to all of them."""
+    spatial = volume.shape[-3:] if volume.ndim >= 3 else (1, *volume.shape)
+    stacked = volume.astype(np.float64).reshape(int(np.prod(volume.shape[:-3])), *spatial)
+    if not stacked.size:
+        return stacked.reshape(volume.shape)
+    return np.stack([function(one) for one in stacked]).reshape(volume.shape)
+
+
+def radii(value: Triple, volume: Array, what: str) -> tuple[int, int, int]:
+    """Radii along z, y, x in voxels; z is 0 for images (Y, X).
+
+    Raises
+    ------
+    UsageError : a negative radius, or not one or three of them.
+    """
+    found = triple(value)
+    if min(found) < 0:
+        raise UsageError(f"{what} is {value!r}; a radius is 0 or more voxels")
+    return found if volume.ndim > 2 else (0, *found[1:])
+
+
+def positive(value: float, what: str) -> float:
+    """A finite number above zero. Raises UsageError for any other."""
+    if not (np.isfinite(value) and value > 0):
+        raise UsageError(f"{what} is {value!r}; it is a number above 0")
+    return float(value)
+
+
+def spatial_values(value: float | Sequence[float], what: str) -> tuple[float, float, float]:
+    """One number for z, y and x, or three. Raises UsageError where one is negative or not finite."""
+    made = [float(v) for v in ([value] * 3 if isinstance(value, (int, float)) else value)]
+    if len(made) != 3 or not all(np.isfinite(v) and v >= 0 for v in made):
+        raise UsageError(f"{what} is {value!r}; give one number from 0, or three (z, y, x)")
+    return (made[0], made[1], made[2])

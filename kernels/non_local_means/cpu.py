@@ -1,0 +1,52 @@
+"""non_local_means on the native library."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from voxelrt.kernels.common import native
+from voxelrt.kernels.common.kernel import Array
+from voxelrt.kernels.common.volumes import as_volumes, radii
+from voxelrt.kernels.common.windows import Triple
+
+PIECE_PLANES = 32
+
+
+def run(
+    volume: Array,
+    sigma: float,
+    *,
+    search: Triple = 5,
+    patch: Triple = 1,
+    strength: float = 1.0,
+    noise: str = "gaussian",
+    subtract_noise: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Array:
+    near = radii(patch, volume, "patch")
+    slope = math.log2(math.e) / ((strength * sigma) ** 2 * float(np.prod([2 * r + 1 for r in near])))
+    options: dict[str, Any] = {
+        "search": radii(search, volume, "search"),
+        "patch": near,
+        "slope": slope,
+        "offset": 2 * math.log2(math.e) / strength**2 if subtract_noise else 0.0,
+        "squares": noise == "rician",
+        "noise": 2 * sigma**2,
+    }
+    given = as_volumes(volume)
+    out = native.aligned_empty(given.shape, np.float32)
+    # Between the pieces progress is told and Ctrl-C heard. They change no bit: a voxel's sums have one order.
+    batch, depth = given.shape[:2]
+    if progress is None:
+        native.run_kernel("non_local_means", [given], [out], first=0, **options)
+        return out.reshape(volume.shape)
+    pieces = [(item, first) for item in range(batch) for first in range(0, depth, PIECE_PLANES)]
+    for done, (item, first) in enumerate(pieces):
+        progress(done, len(pieces))
+        wanted = out[item : item + 1, first : first + PIECE_PLANES]
+        native.run_kernel("non_local_means", [given[item : item + 1]], [wanted], first=first, **options)
+    return out.reshape(volume.shape)
