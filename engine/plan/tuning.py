@@ -21,14 +21,15 @@ from voxelrt.errors import OutputError
 from voxelrt.io.atomic import atomic_path
 from voxelrt.kernels.common import native
 from voxelrt.kernels.common.native import BLOCK, BLOCKED16, Operand, Pool
-from voxelrt.kernels.conv3d.algorithm import PRIVATE, Algorithm, Problem, neighbours
+from voxelrt.kernels.conv3d.algorithm import Algorithm, Problem, neighbours
 
 MODES = ("off", "fast", "full")
 WORTH = 5e6  # cycles of a step below which no time is spent on choosing
 RIVAL = {"fast": 1.4, "full": 3.0}  # times the model's best: algorithms beyond are not run
-RIVALS = {"fast": 4, "full": 16}  # nor more than so many
+RIVALS = {"fast": 5, "full": 16}  # nor more than so many
 NOMINAL = 3e9  # cycles a second, to say seconds in the model's unit
-ROUNDS = {"fast": 2, "full": 5}
+ROUNDS = {"fast": 4, "full": 8}
+HOPELESS = 1.3  # times the best so far: a rival that slow after its first timed run is not run again
 
 
 class Tuner:
@@ -56,7 +57,7 @@ class Tuner:
             return list(found)
         rivals = [a for a in found if a.cycles < RIVAL[self._mode] * best]
         rivals += [n for a in rivals[:2] for n in neighbours(a, problem)] if self._mode == "full" else []
-        rivals = rivals[: RIVALS[self._mode]]
+        rivals = _varied(rivals)[: RIVALS[self._mode]]
         key = json.dumps([list(astuple(problem)), [[a.kernel, a.params] for a in rivals]])
         digest = hashlib.sha256(key.encode()).hexdigest()[:24]
         cycles = self._known.get(digest)
@@ -73,15 +74,18 @@ class Tuner:
         return sorted(measured, key=lambda a: a.cycles) + [a for a in found if a not in rivals]
 
     def _measure(self, problem: Problem, rivals: Sequence[Algorithm]) -> list[float]:
-        """The least time of a few rounds, in which the rivals take turns."""
+        """The least time of a few rounds of turns: a busy moment hits one round, not one rival."""
         run = _runner(problem, rivals, self._pool)
         times = [float("inf")] * len(rivals)
+        racing = list(range(len(rivals)))
         for turn in range(1 + ROUNDS[self._mode]):
-            for i in range(len(rivals)):
+            for i in racing:
                 start = time.perf_counter()
                 run(i)
                 if turn:
                     times[i] = min(times[i], time.perf_counter() - start)
+            if turn:
+                racing = [i for i in racing if times[i] < HOPELESS * min(times)]
         return [t * NOMINAL * self._threads for t in times]
 
     def _save(self) -> None:
@@ -89,6 +93,14 @@ class Tuner:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_path(self._path) as partial:
                 partial.write_text(json.dumps(self._known))
+
+
+def _varied(ordered: Sequence[Algorithm]) -> list[Algorithm]:
+    """The best of each kind first: kinds are what the model errs about, not sizes of blocks."""
+    firsts: dict[tuple[object, ...], Algorithm] = {}
+    for a in ordered:
+        firsts.setdefault((a.kernel, a.params["algorithm"], a.params.get("tile")), a)
+    return [*firsts.values(), *(a for a in ordered if a not in firsts.values())]
 
 
 def _runner(problem: Problem, rivals: Sequence[Algorithm], pool: Pool) -> Callable[[int], None]:
@@ -137,7 +149,7 @@ def _machine(threads: int, mode: str) -> str:
     with suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         model = "".join(line for line in lines if line.startswith(("model", "CPU part", "stepping")))[:400]
-    parts = [native.target(), model, threads, mode, version("voxelrt"), PRIVATE]
+    parts = [native.target(), model, threads, mode, version("voxelrt"), ROUNDS[mode]]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
 
 

@@ -18,6 +18,34 @@ constexpr DtypeRow kDtypes[] = {{0, "none"},   {4, "float32"}, {8, "float64"}, {
                                 {4, "uint32"}, {8, "int64"},   {8, "uint64"},  {1, "bool"}};
 constexpr int kDtypeCount = sizeof kDtypes / sizeof kDtypes[0];
 constexpr uint64_t kHugePage = 2u << 20;
+#if defined(__SANITIZE_ADDRESS__)
+// The sanitizer guards and poisons what malloc gives.
+char *map_aligned(uint64_t bytes) {
+    return static_cast<char *>(std::aligned_alloc(kHugePage, bytes));
+}
+void unmap_aligned(char *data, uint64_t) {
+    std::free(data);
+}
+#else
+char *map_aligned(uint64_t bytes) {
+    const uint64_t reserved = bytes + kHugePage;
+    if (reserved < bytes)
+        return nullptr;
+    void *memory = mmap(nullptr, reserved, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED)
+        return nullptr;
+    char *const start = static_cast<char *>(memory);
+    const uint64_t before = (kHugePage - reinterpret_cast<uintptr_t>(start) % kHugePage) % kHugePage;
+    if (before)
+        munmap(start, before);
+    munmap(start + before + bytes, kHugePage - before);
+    madvise(start + before, bytes, MADV_HUGEPAGE); // a hint; its failure costs time only
+    return start + before;
+}
+void unmap_aligned(char *data, uint64_t bytes) {
+    munmap(data, bytes);
+}
+#endif
 } // namespace
 
 int dtype_bytes(int dtype) {
@@ -51,22 +79,25 @@ uint64_t extent_elements(const Tensor &tensor, voxelrt_status status) {
     return last + (blocked ? kBlock : 1);
 }
 
+// Large memory comes from the system, not from malloc: what malloc hands out a second time lies on the small pages that
+// it once had, where a Winograd step, which walks 216 arrays at a time, takes twice as long.
 Buffer::Buffer(uint64_t bytes) {
     if (bytes == 0)
         return;
     const bool large = bytes >= kHugePage;
     const uint64_t alignment = large ? kHugePage : 64;
     const uint64_t rounded = (bytes + alignment - 1) / alignment * alignment;
-    data_ = static_cast<char *>(std::aligned_alloc(alignment, rounded));
+    data_ = large ? map_aligned(rounded) : static_cast<char *>(std::aligned_alloc(alignment, rounded));
     if (!data_)
         throw std::bad_alloc();
     bytes_ = bytes;
-    if (large)
-        madvise(data_, rounded, MADV_HUGEPAGE); // a hint; its failure costs time only
 }
 
 Buffer::~Buffer() {
-    std::free(data_);
+    if (bytes_ >= kHugePage)
+        unmap_aligned(data_, (bytes_ + kHugePage - 1) / kHugePage * kHugePage);
+    else
+        std::free(data_);
 }
 Buffer::Buffer(Buffer &&other) noexcept
     : data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
