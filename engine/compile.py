@@ -114,6 +114,8 @@ def compile(
         raise UsageError(f"device {device!r} is unknown; choose from {', '.join(DEVICES)}")
     if arch and device != "cuda":
         raise UsageError("arch names GPUs to build for: it goes with device='cuda'")
+    if device == "cuda" and not arch:
+        raise UsageError("device 'cuda' needs the GPUs to build for, such as arch=['sm_86'] (--arch sm_86)")
     if precision not in PRECISIONS and device != "cuda":
         raise UsageError(f"precision {precision!r} is not available; choose from {', '.join(PRECISIONS)}")
     if fallback not in FALLBACKS:
