@@ -18,7 +18,7 @@ from voxelrt.errors import InputError, UnsupportedError
 from voxelrt.io.orientation import Reorientation, reorient
 from voxelrt.models.nnunet_settings import NnunetSettings, Normalisation, Resampling
 from voxelrt.postprocess.components import fill_holes
-from voxelrt.preprocess.interpolation import Interpolation, Matrix, interpolation_matrix
+from voxelrt.preprocess.interpolation import Matrix, interpolation_matrix, spline_matrix
 from voxelrt.preprocess.label_resampling import resample_labels
 from voxelrt.volume import Volume
 
@@ -27,8 +27,8 @@ Triple = tuple[int, int, int]
 Mask = NDArray[np.bool_]
 Scaling = Callable[[int], Floats]  # plane -> (Y, X), scaled
 
-ORDERS: dict[int, Interpolation] = {0: "nearest", 1: "linear", 3: "cubic"}
-READERS = ("SimpleITKIO", "NibabelIO")
+READERS = ("SimpleITKIO", "NibabelIO", "Tiff3DIO", "NaturalImage2DIO")
+PICTURE_SPACING = (999.0, 1.0, 1.0)  # of pictures, whatever their files say
 TURNING_READERS = ("SimpleITKIOWithReorient", "NibabelIOWithReorient")  # turn images to RAS+ first
 
 
@@ -95,7 +95,8 @@ def prepare_case(volume: Volume, settings: NnunetSettings, previous: Volume | No
         raise UnsupportedError(f"the model's images are read by {settings.reader}; volumes of {READERS} are run")
     order = settings.transpose_forward
     array = volume_turned.array.transpose(0, *(1 + axis for axis in order))
-    spacing = tuple(volume_turned.spacing_mm[axis] for axis in order)
+    read = PICTURE_SPACING if settings.reader == "NaturalImage2DIO" else volume_turned.spacing_mm
+    spacing = tuple(read[axis] for axis in order)
     size = (array.shape[1], array.shape[2], array.shape[3])
     box = _box(array)
     array = array[(slice(None), *box)]
@@ -209,8 +210,6 @@ class _Ways:
 def _matrices(
     how: Resampling, old: tuple[int, ...], new: tuple[int, ...], spacing: tuple[float, ...], target: tuple[float, ...]
 ) -> _Ways:
-    if how.order not in ORDERS or how.order_z not in ORDERS:
-        raise UnsupportedError(f"resampling of order {how.order} (z {how.order_z}); orders 0, 1 and 3 are run")
     if old == new:
         return _Ways((None, None, None), None, False)
     apart = coarse_axis(how, spacing, target)
@@ -219,8 +218,14 @@ def _matrices(
         order = how.order_z if axis == apart else how.order
         positions = (np.arange(m, dtype=np.float64) + 0.5) * (n / m) - 0.5
         # Even where the size stays, what is evaluated at its own voxels stays: no matrix.
-        made.append(None if n == m else interpolation_matrix(positions, n, ORDERS[order], zeros_outside=False))
+        made.append(None if n == m else _matrix(positions, n, order))
     return _Ways((made[0], made[1], made[2]), apart, how.order > 1)
+
+
+def _matrix(positions: NDArray[np.float64], size: int, order: int) -> Matrix:
+    if order > 1:
+        return spline_matrix(positions, size, order)
+    return interpolation_matrix(positions, size, "linear" if order else "nearest", zeros_outside=False)
 
 
 def coarse_axis(how: Resampling, spacing: tuple[float, ...], target: tuple[float, ...]) -> int | None:

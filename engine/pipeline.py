@@ -56,6 +56,7 @@ def predict(
     series: int | str | None = None,
     volume: int | str | None = None,
     repair: bool = False,
+    source_rounding: bool = False,
     progress: Progress | None = None,
     say: Callable[[str], None] | None = None,
     cancel: CancelFlag | None = None,
@@ -83,6 +84,8 @@ def predict(
     series, volume, repair
         Of DICOM: which series (number or UID) and which of its volumes (name or number) where there are several, and
         whether missing and uneven slices may be interpolated.
+    source_rounding
+        Of an nnU-Net model: repeat the half-precision sums of nnU-Net's own predictor, to compare with it.
     progress
         Called with (stage, step, steps).
     say
@@ -101,10 +104,10 @@ def predict(
     tell = progress or (lambda stage, step, steps: None)
     budget = None if memory is None else parse_size(memory, "memory")
     pick = Pick(series, volume, repair)
-    given = Request(study, _path(out), _path(picture), force, mirroring, step, budget, pick)
+    given = Request(study, _path(out), _path(picture), force, mirroring, step, budget, pick, source_rounding)
     refuse_unwritable(given)
     plan = model if isinstance(model, Plan) else plan_for_study(model, study, force=force, pick=pick, tell=tell)
-    check_windows(plan, mirroring, step, budget)
+    check_windows(plan, mirroring, step, budget, source_rounding)
     ready = prepare(plan, given, tell)
     answer = run(plan, ready, tell, cancel, say)
     return finish(ready, answer, tell)
@@ -122,6 +125,7 @@ class Request:
     step: float | None = None
     memory: int | None = None
     pick: Pick = ANY
+    source_rounding: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,6 +190,7 @@ def run(
                 step=request.step,
                 memory=request.memory,
                 say=say,
+                source_rounding=request.source_rounding,
             )
     samples = np.split(ready.tensor, len(ready.tensor)) if "Z" not in ready.recipe.input.layout else [ready.tensor]
     answers = []
@@ -226,13 +231,16 @@ def finish(ready: Ready, answer: Array | Decided, tell: Progress) -> Result:
     )
 
 
-def check_windows(plan: Plan, mirroring: bool, step: float | None, memory: int | None) -> None:
+def check_windows(
+    plan: Plan, mirroring: bool, step: float | None, memory: int | None, source_rounding: bool = False
+) -> None:
     """Raise UsageError for wrong options of windows, and for a model that has none."""
     if step is not None and not 0 < step <= 1:
         raise UsageError(f"step {step}: the windows' step is a share of their size, above 0 and at most 1")
-    if plan.info.model_settings is None and (step, memory, mirroring) != (None, None, True):
+    if plan.info.model_settings is None and (step, memory, mirroring, source_rounding) != (None, None, True, False):
         raise UsageError(
-            f"step, memory and mirroring are for models of nnU-Net; {plan.info.name} runs a volume as a whole"
+            f"step, memory, mirroring and source_rounding are for models of nnU-Net; {plan.info.name} runs a volume "
+            "as a whole"
         )
 
 

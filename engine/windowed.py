@@ -29,6 +29,7 @@ from voxelrt.postprocess.components import largest_touching
 from voxelrt.runtime.cpu_device import CpuDevice
 from voxelrt.runtime.cpu_windows import CpuWindows
 from voxelrt.runtime.process import memory_bytes
+from voxelrt.runtime.rounded_windows import RoundedSums, RoundedWindows, folds_apart
 from voxelrt.runtime.scheduler import Scheduler
 from voxelrt.runtime.window_job import Decision, Job, Window
 from voxelrt.tiling.repeats import most_repeated, repeated
@@ -54,6 +55,7 @@ def run_case(
     step: float | None = None,
     memory: int | None = None,
     say: Say | None = None,
+    source_rounding: bool = False,
 ) -> Labels:
     """The labels of a case on its cropped grid, axes in the network's order.
 
@@ -67,6 +69,7 @@ def run_case(
     step : of the windows, as a share of their size; default the model's.
     memory : what the process may hold at most, in bytes; where the windows' sums do not fit they go to a scratch file.
     say : called with a sentence that says what memory is expected, before the first window.
+    source_rounding : repeat nnU-Net's own half-precision sums, to compare with its predictor.
 
     Returns
     -------
@@ -77,8 +80,10 @@ def run_case(
     UsageError : the budget is below what the study and the network need in any case.
     OutputError : there is no room for the scratch file.
     """
-    job = make_job(plan, case, tell, mirroring=mirroring, step=step, memory=memory, say=say)
-    scheduler = make_scheduler(plan, cancel)
+    job = make_job(
+        plan, case, tell, mirroring=mirroring, step=step, memory=memory, say=say, source_rounding=source_rounding
+    )
+    scheduler = make_scheduler(plan, cancel, rounded_folds=len(case.settings.folds) if source_rounding else 0)
     for ended in scheduler.run(One(job)):
         if ended.error is not None:
             raise ended.error
@@ -97,14 +102,22 @@ class One:
         return job
 
 
-def make_scheduler(plan: Plan, cancel: CancelFlag | None) -> Scheduler:
-    """A scheduler for the windows of a plan, on the CPU; as many windows at once as the plan was compiled for."""
+def make_scheduler(plan: Plan, cancel: CancelFlag | None, *, rounded_folds: int = 0) -> Scheduler:
+    """A scheduler for the windows of a plan, on the CPU; as many windows at once as the plan was compiled for.
+
+    rounded_folds : how many folds to keep apart for nnU-Net's own rounding; 0 without it.
+    """
     (given,), (answer,) = plan.inputs, plan.outputs
     batch = max(1, given.dims[0]) * plan.variants[0][2][1] if given.batched else 1
 
     def network(inputs: Floats, outputs: Floats) -> None:
         plan.run({INPUT: inputs}, {OUTPUT: outputs}, cancel=cancel)
 
+    if rounded_folds:
+        kernels = RoundedWindows(folds_apart(plan, rounded_folds, cancel), rounded_folds)
+        answers = (rounded_folds * answer.dims[1], *answer.dims[2:])
+        # One window at a time: the plan that keeps folds apart is for one.
+        return Scheduler(CpuDevice(), kernels, given.dims[1:], answers, batch=1, cancel=cancel)
     return Scheduler(CpuDevice(), CpuWindows(network), given.dims[1:], answer.dims[1:], batch=batch, cancel=cancel)
 
 
@@ -117,6 +130,7 @@ def make_job(
     step: float | None,
     memory: int | None,
     say: Say | None,
+    source_rounding: bool = False,
 ) -> Job:
     """A case as the scheduler takes it; parameters as of run_case."""
     settings = case.settings
@@ -128,13 +142,14 @@ def make_job(
     sets = list(mirrorings(settings.mirror_axes if mirroring else ()))
     windows = _windows(corners, sets, repeated(padded, window, corners), flat=settings.dimensions == 2)
     kept_key = most_repeated([one.key for one in windows])
+    channels = settings.outputs * (len(settings.folds) if source_rounding else 1)
     parts = _parts(plan, case, size, window)
     kept = parts["a window's logits"]
-    if memory is None or sum(parts.values()) + kept + _sums_bytes(settings.outputs, size, window) <= memory:
+    if memory is None or sum(parts.values()) + kept + _sums_bytes(channels, size, window) <= memory:
         parts["logits that are kept"] = kept if kept_key is not None else 0
     else:
         kept_key = None
-    make_slab, sentence = _slab(case.settings.outputs, parts, size, window, places, memory)
+    make_slab, sentence = _slab(channels, parts, size, window, places, memory)
     if say is not None:
         say(sentence)
     weights = importance(settings.patch_size, settings.gaussian_sigma).reshape(window)
@@ -143,14 +158,21 @@ def make_job(
     return Job(
         padded,
         windows,
-        settings.outputs,
+        channels,
         weights,
         decision,
         np.zeros(case.cropped_zyx, kind),
         kept_key,
-        sums=lambda: Stitcher(make_slab(), size, weights),
+        sums=lambda: _sums(make_slab, size, weights, source_rounding),
         tell=lambda done, total: tell("run", done, total),
     )
+
+
+def _sums(
+    make_slab: Callable[..., Slab], size: Triple, weights: Floats, source_rounding: bool
+) -> Stitcher | RoundedSums:
+    stitcher = Stitcher(make_slab(half=source_rounding), size, weights, half=source_rounding)
+    return RoundedSums(stitcher) if source_rounding else stitcher
 
 
 def _padded(data: Floats, window: Triple) -> tuple[Floats, tuple[slice, slice, slice]]:
@@ -202,7 +224,7 @@ def _sums_bytes(channels: int, size: Triple, window: Triple) -> int:
 
 def _slab(
     channels: int, parts: dict[str, int], size: Triple, window: Triple, places: list[list[int]], memory: int | None
-) -> tuple[Callable[[], Slab], str]:
+) -> tuple[Callable[..., Slab], str]:
     """What makes the place where the windows' sums are kept, and a sentence about memory."""
     planes = planes_of(window[0], size[0])
     floor = sum(parts.values())

@@ -57,6 +57,7 @@ class Target:
     step: float | None
     memory: str | None
     pick: Pick
+    source_rounding: bool
 
 
 def run(
@@ -105,6 +106,13 @@ def run(
     series: SeriesOption = None,
     volume: VolumeOption = None,
     repair: RepairOption = False,
+    source_rounding: Annotated[
+        bool,
+        typer.Option(
+            "--source-rounding",
+            help="Of an nnU-Net model: repeat the half-precision sums of nnU-Net's own predictor, to compare with it.",
+        ),
+    ] = False,
     force: ForceOption = False,
     device: DeviceOption = Device.AUTO,
     precision: PrecisionOption = Precision.FP32,
@@ -136,7 +144,8 @@ def run(
         raise UsageError("volumes are run on the CPU in this version; voxelrt compile --device cuda builds engines")
     screen = Screen(quiet=quiet, json_to=json)
     pick = Pick(series, volume, repair)
-    target = Target(out, picture, _names(names), resume, overwrite, force, mirroring, step, memory, pick)
+    named = _names(names)
+    target = Target(out, picture, named, resume, overwrite, force, mirroring, step, memory, pick, source_rounding)
     chosen = _studies(studies, inputs)
     with screen.progress() as (tell, say):
         if is_plan(model):
@@ -179,6 +188,7 @@ def _run_one(plan: Plan, study: Study, target: Target, screen: Screen) -> None:
             series=target.pick.series,
             volume=target.pick.volume,
             repair=target.pick.repair,
+            source_rounding=target.source_rounding,
             progress=tell,
             say=say,
         )
@@ -201,6 +211,7 @@ def _run_many(plan: Plan, studies: list[Study], target: Target, screen: Screen) 
             step=target.step,
             memory=target.memory,
             pick=target.pick,
+            source_rounding=target.source_rounding,
         ) as session,
         screen.progress() as (_, say),
     ):

@@ -6,6 +6,7 @@ Positions are in source voxels, 0 being the centre of the first. What lies outsi
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import numpy as np
@@ -49,13 +50,29 @@ def interpolation_matrix(
     if interpolation == "linear":
         taps, weights = below[:, None] + np.arange(2), np.concatenate([1 - fraction, fraction], axis=1)
         return _spread(taps, weights, source, zeros_outside)
+    return spline_matrix(positions, source, 3, zeros_outside=zeros_outside)
+
+
+def spline_matrix(positions: NDArray[np.float64], source: int, order: int, *, zeros_outside: bool = False) -> Matrix:
+    """The matrix that reads ``source`` values at ``positions`` by the B-spline that passes through them.
+
+    Parameters
+    ----------
+    positions, source, zeros_outside : as for ``interpolation_matrix``.
+    order : of the spline, 2 to 5.
+
+    Returns
+    -------
+    matrix : (target, source) float64.
+    """
     size = source + 2 * SPLINE_MARGIN
     extended = _spread(np.arange(size)[:, None] - SPLINE_MARGIN, np.ones((1, 1)), source, zeros_outside)
-    coefficients = np.linalg.solve(_spline_values(size), extended)
-    inside = np.clip(positions, -SPLINE_MARGIN + 2, source + SPLINE_MARGIN - 3) + SPLINE_MARGIN
-    below = np.floor(inside).astype(np.int64)
-    taps = below[:, None] + np.arange(-1, 3)
-    matrix = _spread(taps, _spline_weights(inside - below), size, False) @ coefficients
+    coefficients = np.linalg.solve(_spline_values(size, order), extended)
+    inside = np.clip(positions, -SPLINE_MARGIN + 3, source + SPLINE_MARGIN - 4) + SPLINE_MARGIN
+    # The order + 1 voxels whose splines reach the position.
+    first = np.floor(inside + (0.5 if order % 2 == 0 else 0)).astype(np.int64) - order // 2
+    taps = first[:, None] + np.arange(order + 1)
+    matrix = _spread(taps, _spline(inside[:, None] - taps, order), size, False) @ coefficients
     matrix[np.abs(matrix) < NEGLIGIBLE] = 0
     return np.asarray(matrix, dtype=np.float64)
 
@@ -71,15 +88,21 @@ def _spread(taps: NDArray[np.int64], weights: NDArray[np.float64], size: int, ze
     return matrix
 
 
-def _spline_weights(t: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The four cubic B-spline weights at a fraction t of a voxel (Unser 1999, equation 7)."""
-    return np.stack([(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3], axis=1) / 6
+def _spline(x: NDArray[np.float64], order: int) -> NDArray[np.float64]:
+    """The B-spline of an order at x, its centre at 0 (Unser 1999, equation 2)."""
+    terms = [
+        (-1) ** k * math.comb(order + 1, k) * np.maximum(x + (order + 1) / 2 - k, 0) ** order for k in range(order + 2)
+    ]
+    total: NDArray[np.float64] = np.sum(terms, axis=0) / math.factorial(order)
+    return total
 
 
-def _spline_values(size: int) -> Matrix:
+def _spline_values(size: int, order: int) -> Matrix:
     """The spline's values at the voxels as a function of its coefficients, mirrored at both ends."""
-    matrix = (
-        np.diag(np.full(size, 4 / 6)) + np.diag(np.full(size - 1, 1 / 6), 1) + np.diag(np.full(size - 1, 1 / 6), -1)
-    )
-    matrix[0, 1] = matrix[-1, -2] = 2 / 6
+    matrix = np.zeros((size, size))
+    rows = np.arange(size)
+    for k in range(-(order // 2), order // 2 + 1):
+        mirrored = np.abs(rows + k)
+        mirrored = np.where(mirrored >= size, 2 * (size - 1) - mirrored, mirrored)
+        np.add.at(matrix, (rows, mirrored), _spline(np.array(float(k)), order))
     return matrix

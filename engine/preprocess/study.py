@@ -114,6 +114,8 @@ def _by_channel(study: Study, channels: tuple[Channel, ...]) -> dict[str, Place 
     if not isinstance(study, Mapping):
         if len(names) > 1 and _is_dicom(study):
             return dict.fromkeys(names, study)
+        if len(names) > 1 and isinstance(study, Volume) and len(study.array) == len(names):
+            return {name: study.with_array(study.array[index : index + 1]) for index, name in enumerate(names)}
         if len(names) > 1:
             example = ", ".join(f'"{name}": "{name}.nii.gz"' for name in names)
             raise UsageError(

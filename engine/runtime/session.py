@@ -52,7 +52,7 @@ class Session:
         Compute threads; default the plan's own. The three threads that read, run and write are beside them.
     force
         Run on studies that the model was not made for, with a warning.
-    mirroring, step, memory
+    mirroring, step, memory, source_rounding
         As for ``voxelrt.predict``.
     pick
         Which series and volume of DICOM studies, and whether they may be repaired.
@@ -74,18 +74,20 @@ class Session:
         step: float | None = None,
         memory: int | str | None = None,
         pick: Pick = ANY,
+        source_rounding: bool = False,
         progress: Progress | None = None,
     ) -> None:
         self.plan = plan.with_threads(threads) if threads else plan
         recipe_of(self.plan)
         budget = None if memory is None else parse_size(memory, "memory")
-        check_windows(self.plan, mirroring, step, budget)
+        check_windows(self.plan, mirroring, step, budget, source_rounding)
         self._options: dict[str, Any] = {
             "force": force,
             "mirroring": mirroring,
             "step": step,
             "memory": budget,
             "pick": pick,
+            "source_rounding": source_rounding,
         }
         self._tell = progress or (lambda stage, step, steps: None)
         self._cancel = CancelFlag()

@@ -36,14 +36,15 @@ class Slab(Protocol):
 
 
 class MemorySlab:
-    """A slab in memory."""
+    """A slab in memory; ``half`` rounds every sum to half precision."""
 
-    def __init__(self, planes: int, channels: int, size_yx: tuple[int, int]) -> None:
+    def __init__(self, planes: int, channels: int, size_yx: tuple[int, int], *, half: bool = False) -> None:
+        self._half = half
         self._sums = np.zeros((planes, channels, *size_yx), np.float32)
 
     def add(self, slots: slice, rows: slice, columns: slice, logits: Floats, weights: Floats, share: float) -> None:
         sums = self._sums[slots, :, rows, columns]
-        stitch(sums, logits, weights, share=share, out=sums)
+        stitch(sums, logits, weights, share=share, half=self._half, out=sums)
 
     def plane(self, slot: int) -> Floats:
         plane: Floats = self._sums[slot]
@@ -60,6 +61,7 @@ class FileSlab:
     ----------
     planes, channels, size_yx : of the slab.
     edges_y, edges_x : where windows begin and end, the ends of the axes among them.
+    half : round every sum to half precision.
 
     Raises
     ------
@@ -73,7 +75,10 @@ class FileSlab:
         size_yx: tuple[int, int],
         edges_y: Sequence[int],
         edges_x: Sequence[int],
+        *,
+        half: bool = False,
     ) -> None:
+        self._half = half
         self._channels, self._cells = channels, _cells(edges_y, edges_x)
         places, end = [], 0
         for rows, columns in self._cells:
@@ -104,7 +109,8 @@ class FileSlab:
             for plane, slot in enumerate(range(slots.start, slots.stop)):
                 part = slice(plane, plane + 1)
                 sums = self._read(index, slot)[None]
-                stitch(sums, logits[:, part, here_y, here_x], weights[part, here_y, here_x], share=share, out=sums)
+                here = logits[:, part, here_y, here_x]
+                stitch(sums, here, weights[part, here_y, here_x], share=share, half=self._half, out=sums)
                 self._write(index, slot, sums)
 
     def plane(self, slot: int) -> Floats:

@@ -28,10 +28,11 @@ class Stitcher:
     slab : holds the sums; ``planes_of(depth, Z)`` planes.
     size_zyx : of the volume.
     weights : (Z, Y, X) float32 of a window: how much each voxel counts.
+    half : round the counts to half precision; the slab does it with the sums.
     """
 
-    def __init__(self, slab: Slab, size_zyx: tuple[int, int, int], weights: Floats) -> None:
-        self._slab, self._weights = slab, weights
+    def __init__(self, slab: Slab, size_zyx: tuple[int, int, int], weights: Floats, *, half: bool = False) -> None:
+        self._slab, self._weights, self._half = slab, weights, half
         self._planes = planes_of(weights.shape[0], size_zyx[0])
         self._counts = np.zeros((self._planes, *size_zyx[1:]), np.float32)
 
@@ -47,7 +48,10 @@ class Stitcher:
             slots, planes = slice(slot, slot + count), slice(first, first + count)
             weights = self._weights[planes]
             self._slab.add(slots, rows, columns, logits[:, planes], weights, share)
-            self._counts[slots, rows, columns] += weights * np.float32(share)
+            counts = self._counts[slots, rows, columns]
+            counts += weights * np.float32(share)
+            if self._half:
+                counts[...] = counts.astype(np.float16)
             first += count
 
     def plane(self, z: int) -> Plane:

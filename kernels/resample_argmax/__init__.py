@@ -39,6 +39,20 @@ def _case(
     return Case(f"{classes}-{sizes}-{kind}", make, 0.0, 5 * count, 8.0 * classes * np.prod(old), bench)
 
 
+def _ties() -> Case:
+    """Logits in steps that half precision does not tell apart above 16; weights of quarters, so all sums are exact."""
+
+    def make(rng: np.random.Generator) -> tuple[Sequence[Any], Mapping[str, Any]]:
+        def plane() -> tuple[Array, Array]:
+            whole = rng.integers(1 << 10, 1 << 11, size=(4, 9, 21))
+            return (whole / 64).astype(np.float32), np.ones((9, 21), np.float32)
+
+        ways = [taps((np.arange(2 * n) + 0.5) / 2 - 0.5, n) for n in (9, 21)]
+        return (plane(), plane(), 0.25, *ways, np.arange(4)), {"half": True}
+
+    return Case("half-ties", make, 0.0)
+
+
 KERNEL = Kernel(
     name="resample_argmax",
     oracle=oracle,
@@ -52,6 +66,7 @@ KERNEL = Kernel(
         _case(6, (9, 33), (9, 64), linear=False),
         _case(4, (11, 20), (23, 48), regions=True),
         _case(7, (8, 16), (17, 31), dtype=np.uint16),
+        _ties(),
         _case(118, (171, 171), (256, 256), bench=True),
     ),
 )
@@ -66,6 +81,7 @@ def resample_argmax(
     values: Array,
     *,
     regions: bool = False,
+    half: bool = False,
     dtype: type = np.uint8,
     out: Array | None = None,
     backend: str = "auto",
@@ -82,6 +98,7 @@ def resample_argmax(
     rows, columns : where the answer's are read, see ``taps``.
     values : (C,) whole numbers, each class's label.
     regions : classes exclude each other no more: each writes its value where its logit is above 0, in order.
+    half : round the resampled logits to half precision before they are compared, so that near ones tie.
     dtype : of the labels, uint8 or uint16.
     out : (Y, X) where they go.
     backend : see ``Kernel``.
@@ -94,7 +111,6 @@ def resample_argmax(
     ------
     ShapeError : the arrays do not fit each other.
     """
-    made: Array = KERNEL(
-        lower, upper, weight, rows, columns, values, regions=regions, dtype=dtype, out=out, backend=backend
-    )
+    options: dict[str, Any] = {"regions": regions, "half": half, "dtype": dtype, "out": out, "backend": backend}
+    made: Array = KERNEL(lower, upper, weight, rows, columns, values, **options)
     return made

@@ -3,6 +3,7 @@
 // the mixed row is read at the answer's columns, and the largest class so far is kept beside its value.
 #include "kernel.h"
 
+#include "round_half.h"
 #include "vec.h"
 #include <initializer_list>
 
@@ -11,8 +12,9 @@
 namespace voxelrt::VOXELRT_ISA {
 namespace {
 
-// weight: of the upper plane. regions: no argmax, but of the classes above zero the last one's value.
-#define RESAMPLE_ARGMAX_PARAMS(S, A) S(f32, weight) S(i32, regions)
+// weight: of the upper plane. regions: no argmax, but of the classes above zero the last one's value. half: resampled
+// logits are rounded to half precision before they are compared.
+#define RESAMPLE_ARGMAX_PARAMS(S, A) S(f32, weight) S(i32, regions) S(i32, half)
 VOXELRT_PARAMS(ResampleArgmaxParams, RESAMPLE_ARGMAX_PARAMS)
 
 enum Input {
@@ -93,7 +95,7 @@ struct Job {
     const Step &step;
     int64_t classes, wide, columns;
     bool same_columns; // every column is read where it lies
-    bool regions;
+    bool regions, half;
     float weight;
 };
 
@@ -177,6 +179,14 @@ vf16 columns_of(const Job &job, const float *mixed, int64_t x, int rest) {
     return load(lane);
 }
 
+vf16 halved(vf16 values) {
+    float lane[16];
+    store(lane, values);
+    for (float &value : lane)
+        value = round_half(value);
+    return load(lane);
+}
+
 template <class Label> void write_row(const float *labels, int64_t count, Label *out) {
     for (int64_t x = 0; x < count; ++x)
         out[x] = static_cast<Label>(labels[x]);
@@ -192,7 +202,7 @@ void row(const Job &job, int64_t y, float *memory) {
         const vf16 value = broadcast(static_cast<float>(values[c]));
         for (int64_t x = 0; x < job.columns; x += 16) {
             const int rest = job.columns - x < 16 ? static_cast<int>(job.columns - x) : 16;
-            const vf16 here = columns_of(job, mixed, x, rest);
+            const vf16 read = columns_of(job, mixed, x, rest), here = job.half ? halved(read) : read;
             if (job.regions) {
                 const vf16 before = c ? load(label + x) : zero();
                 store(label + x, select(zero() < here, value, before));
@@ -229,7 +239,13 @@ Message run(const Step &step, const Env &env) {
         if (step.in[kValues].as<int32_t>()[c] < 0 || step.in[kValues].as<int32_t>()[c] > most)
             return fail("a class has the value %d; the labels go from 0 to %d", step.in[kValues].as<int32_t>()[c],
                         most);
-    Job job{step,         lower.dims[0], lower.dims[2], out.dims[1], lower.dims[2] == out.dims[1], params.regions != 0,
+    Job job{step,
+            lower.dims[0],
+            lower.dims[2],
+            out.dims[1],
+            lower.dims[2] == out.dims[1],
+            params.regions != 0,
+            params.half != 0,
             params.weight};
     for (int64_t x = 0; x < job.columns && job.same_columns; ++x)
         job.same_columns = step.in[kColumns].as<int32_t>()[x] == x && step.in[kColumnWeights].as<float>()[x] == 0;

@@ -18,6 +18,7 @@ def run(
     values: Array,
     *,
     regions: bool = False,
+    half: bool = False,
     dtype: type = np.uint8,
     out: Array | None = None,
 ) -> Array:
@@ -38,5 +39,6 @@ def run(
         [made],
         weight=weight,
         regions=regions,
+        half=half,
     )
     return made

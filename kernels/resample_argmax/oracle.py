@@ -17,6 +17,7 @@ def resample_argmax(
     values: Array,
     *,
     regions: bool = False,
+    half: bool = False,
     dtype: type = np.uint8,
 ) -> Array:
     planes = [plane.astype(np.float64) / counts.astype(np.float64) for plane, counts in (lower, upper)]
@@ -24,6 +25,8 @@ def resample_argmax(
     along_y, along_x = rows.weights.astype(np.float64)[:, None], columns.weights.astype(np.float64)
     plane = (1 - along_y) * plane[:, rows.at[0]] + along_y * plane[:, rows.at[1]]
     plane = (1 - along_x) * plane[:, :, columns.at[0]] + along_x * plane[:, :, columns.at[1]]
+    if half:
+        plane = plane.astype(np.float16)
     if not regions:
         chosen: Array = np.asarray(values)[np.argmax(plane, axis=0)].astype(dtype)
         return chosen

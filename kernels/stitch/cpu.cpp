@@ -2,8 +2,7 @@
 // tasks, so the result does not depend on the number of threads. The sums may be updated where they lie.
 #include "kernel.h"
 
-#include <cmath>
-#include <cstring>
+#include "round_half.h"
 #include <initializer_list>
 
 namespace voxelrt::VOXELRT_ISA {
@@ -14,20 +13,6 @@ namespace {
 VOXELRT_PARAMS(StitchParams, STITCH_PARAMS)
 
 constexpr int64_t kTaskElements = 16384;
-
-// The nearest half-precision value, of two the even one; past the largest infinity (IEEE 754 binary16).
-inline float round_half(float value) {
-    const float size = std::fabs(value);
-    uint32_t bits;
-    std::memcpy(&bits, &size, sizeof bits);
-    bits = (bits + 0x0fff + (bits >> 13 & 1)) & ~uint32_t(0x1fff);
-    float rounded;
-    std::memcpy(&rounded, &bits, sizeof rounded);
-    rounded = rounded > 65504 ? HUGE_VALF : rounded;
-    const float tiny = (size + 0.5f) - 0.5f; // below 2^-14 halves lie 2^-24 apart, as floats do near a half
-    rounded = size < 6.103515625e-5f ? tiny : rounded;
-    return std::copysign(size == size ? rounded : size, value);
-}
 
 // Step is the stride of the logits along x: a mirrored window is read backwards.
 template <int64_t Step, bool Half>

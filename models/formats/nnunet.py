@@ -230,13 +230,28 @@ def _settings(
     )
 
 
+def _postprocessing_file(training: Path) -> Path | None:
+    found = (
+        path
+        for kind in ("pkl", "json")
+        for path in (
+            training / f"postprocessing.{kind}",
+            *sorted(training.glob(f"crossval_results_folds_*/postprocessing.{kind}")),
+        )
+    )
+    return next((path for path in found if path.is_file()), None)
+
+
 def _with_postprocessing(settings: NnunetSettings, training: Path) -> NnunetSettings:
-    """What nnU-Net found to help in cross-validation (``postprocessing.pkl``), where the folder holds it."""
-    found = [training / "postprocessing.pkl", *sorted(training.glob("crossval_results_folds_*/postprocessing.pkl"))]
-    path = next((path for path in found if path.is_file()), None)
+    """What nnU-Net found to help in cross-validation, where the folder holds it: as a pickle, or the JSON beside it."""
+    path = _postprocessing_file(training)
     if path is None:
         return settings
-    content = read_pickle(path)
+    if path.suffix == ".json":
+        said = read.read_json(path)
+        content: Any = (said.get("postprocessing_fns", list), said.get("postprocessing_kwargs", list))
+    else:
+        content = read_pickle(path)
     if not isinstance(content, tuple | list) or len(content) != 2 or not all(isinstance(c, list) for c in content):
         raise ModelError(f"{path.name} does not hold functions and their arguments")
     steps = tuple(_keep_largest(*pair) for pair in zip(*content, strict=False))
@@ -260,7 +275,9 @@ def _keep_largest(function: Any, arguments: Any) -> KeepLargest:
 def _digest(training: Path, chosen: dict[str, Path]) -> str:
     """One hash of all that decides the answer."""
     total = hashlib.sha256(json.dumps(sorted(chosen)).encode())
-    for path in (training / "plans.json", training / "dataset.json", *(chosen[fold] for fold in sorted(chosen))):
+    fixes = _postprocessing_file(training)
+    files = [training / "plans.json", training / "dataset.json", *(chosen[fold] for fold in sorted(chosen))]
+    for path in [*files, *([fixes] if fixes is not None else [])]:
         with path.open("rb") as file:
             total.update(hashlib.file_digest(file, "sha256").digest())
     return total.hexdigest()

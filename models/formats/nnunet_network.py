@@ -55,6 +55,11 @@ class Architecture:
     slope: float = 0.01
 
 
+def fold_outputs(folds: int) -> list[str]:
+    """The names of the folds' own logits in the graph."""
+    return [f"{OUTPUT}.fold{index}" for index in range(folds)]
+
+
 def network(
     architecture: Architecture, weights: Sequence[Weights], channels: int, outputs: int, patch: Sequence[int]
 ) -> ir.Model:
@@ -84,6 +89,8 @@ def network(
         answers.append(_Unet(architecture, source, tape, initializers, prefix).build(image, channels, outputs))
     logits = answers[0]
     if len(answers) > 1:
+        for name, answer in zip(fold_outputs(len(answers)), answers, strict=True):
+            answer.name = name
         count = _constant("folds", np.array(len(answers), np.float32))
         initializers.append(count)
         total = tape.op("Sum", answers, name="ensemble.sum")

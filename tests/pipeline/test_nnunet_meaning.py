@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +15,15 @@ from numpy.typing import NDArray
 
 import voxelrt as vx
 from voxelrt.errors import UnsupportedError, UsageError
-from voxelrt.io import read_image
-from voxelrt.models.nnunet_settings import Resampling
+from voxelrt.models.nnunet_settings import KeepLargest, Resampling
 from voxelrt.preprocess.label_resampling import resample_labels
 
 ARCHIVE = Path(__file__).parent / "data" / "nnunet_meaning.tar.xz"
 CASCADES = ("cascade", "cascade-apart")
+PLAIN = (
+    *("two-classes-oblique", "120-classes", "order-2", "order-4", "order-5", "scaled", "postprocessed"),
+    *("picture", "tiff"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -35,9 +40,14 @@ def _plan(folder: Path, configuration: str | None = None) -> vx.Plan:
     return vx.compile(model, fallback="error", tune="off", verify=False)
 
 
-def _study(folder: Path, plan: vx.Plan) -> dict[str, Path]:
+def _study(folder: Path, plan: vx.Plan) -> Any:
+    """The case's images, as files by the model's names; what the engine has no reader for as a volume."""
     assert plan.info.model_settings is not None
     names = [channel["name"] for channel in plan.info.model_settings["channels"]]
+    if (folder / "images.npy").is_file():
+        beside = folder / "case.json"
+        spacing = json.loads(beside.read_text())["spacing"] if beside.is_file() else [1, 1, 1]
+        return vx.Volume(np.load(folder / "images.npy"), np.diag([*spacing[::-1], 1.0]))
     return {name: folder / f"case_{index:04d}.nii.gz" for index, name in enumerate(names)}
 
 
@@ -54,9 +64,37 @@ def _differ(out: NDArray[Any], wanted: NDArray[Any]) -> float:
 
 
 def _run(plan: vx.Plan, folder: Path, **options: Any) -> NDArray[Any]:
-    out = vx.predict(plan, _study(folder, plan), folder / "out.nii.gz", **options).out
-    assert out is not None
-    return np.asarray(read_image(out).volume.array)[0].transpose(2, 1, 0)
+    return np.asarray(vx.predict(plan, _study(folder, plan), **options).labels.array)[0].transpose(2, 1, 0)
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_labels_are_nnunet_s(entries: Path, name: str) -> None:
+    """Of 2 and 120 classes, pictures and TIFF volumes, every order of spline and scheme of scaling, postprocessed."""
+    plan = _plan(entries / name)
+    wanted, half = _stored(entries / name, "float32"), _stored(entries / name, "half")
+    assert len(np.unique(wanted)) > 1
+    assert _differ(_run(plan, entries / name), wanted) <= 1e-4
+    assert _differ(_run(plan, entries / name, source_rounding=True), half) <= 1e-3
+
+
+def test_postprocessing_is_read_from_json_as_from_its_pickle(entries: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(entries / "postprocessed", tmp_path / "copy"))
+    (training,) = folder.glob("nnUNetTrainer__*")
+    pickled = vx.load(folder)
+    (training / "postprocessing.pkl").unlink()
+    said = vx.load(folder)
+    assert pickled.settings is not None
+    assert said.settings == pickled.settings
+    assert pickled.settings.postprocessing == (KeepLargest((1, 2, 3)), KeepLargest((2,), 3))
+    (training / "postprocessing.json").unlink()
+    bare = vx.load(folder)
+    assert len({model.source["sha256"] for model in (pickled, said, bare)}) == 3
+    plan = vx.compile(bare, fallback="error", tune="off", verify=False)
+    assert _differ(_run(plan, folder), _stored(folder, "float32")) > 1e-2  # so what was kept was worth keeping
+    hostile = {"postprocessing_fns": ["os.system"], "postprocessing_kwargs": [{}]}
+    (training / "postprocessing.json").write_text(json.dumps(hostile))
+    with pytest.raises(UnsupportedError, match=r"os\.system"):
+        vx.load(folder)
 
 
 @pytest.mark.parametrize("name", CASCADES)
@@ -67,7 +105,9 @@ def test_a_cascade_s_second_stage_sees_the_labels_of_its_first(entries: Path, na
     assert [part.info.model_settings["configuration"] for part in plan.parts] == ["3d_lowres"]  # type: ignore[index]
     wanted = _stored(folder, "float32")
     assert len(np.unique(wanted)) > 2
-    assert _differ(_run(plan, folder), wanted) <= 1e-3
+    assert _differ(_run(plan, folder), wanted) <= 1e-4
+    # The first stage's labels are rounded as nnU-Net rounds them too.
+    assert _differ(_run(plan, folder, source_rounding=True), _stored(folder, "half")) <= 1e-3
     plan.save(tmp_path / "small.vxp", packed=False)
     small = vx.Plan.open(tmp_path / "small.vxp")
     assert (_run(small, folder) == _run(plan, folder)).all()

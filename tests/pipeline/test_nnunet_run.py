@@ -63,6 +63,10 @@ def test_labels_are_nnunet_s(plans: dict[str, vx.Plan], case: str, tmp_path: Pat
     assert int((out != wide).sum()) <= union * 1e-4
     # What is left against the predictor as it is, is its own half precision.
     assert int((out != half).sum()) <= int((wide != half).sum()) + union * 1e-4
+    # Of two folds, regions and slices: the half precision repeated is the half precision found.
+    rounded = vx.predict(plan, _study(case, plan, tmp_path), tmp_path / "rounded.nii.gz", source_rounding=True)
+    assert rounded.out is not None
+    assert int((_labels(rounded.out) != half).sum()) <= union * 1e-3
     assert set(result.volumes_ml) == {label["name"] for label in plan.info.model_settings["labels"]}  # type: ignore[index]
 
 
