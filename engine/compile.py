@@ -42,7 +42,7 @@ Array = NDArray[Any]
 Dim = int | tuple[int, int, int]
 Shapes = Mapping[str, Sequence[Dim]]
 
-PRECISIONS = ("fp32",)
+PRECISIONS = ("fp32", "bf16")
 FALLBACKS = ("onnxruntime", "error")
 DEVICES = ("auto", "cpu", "cuda")
 
@@ -51,6 +51,7 @@ DEVICES = ("auto", "cpu", "cuda")
 class _Options:
     fallback: str
     choice: Choice
+    precision: str = "fp32"
     fuse: bool = True
     share: bool = True
 
@@ -88,7 +89,9 @@ def compile(
     device : ``auto`` or ``cpu``; ``cuda`` builds engines for GPUs too, which need not be here. A plan for GPUs holds
         the CPU's part as well, in fp32.
     arch : with ``cuda``, the GPUs to build for, such as ``sm_86``.
-    precision : ``fp32``; for GPUs also ``tf32``, ``fp16`` and ``bf16``.
+    precision : ``fp32``; for GPUs also ``tf32``, ``fp16`` and ``bf16``. On the CPU ``bf16`` stores volumes in bfloat16,
+        half the memory, and multiplies in it where that is faster than float32 arithmetic on what is stored; sums and
+        norms stay float32.
     shapes : input name -> shape; a dimension may be ``(min, opt, max)``. A list of such mappings makes one variant
         each, sharing the weights. Inputs whose shape the model fixes need none.
     constants : inputs that are fixed at compile time, e.g. those that determine shapes.
@@ -153,7 +156,7 @@ def compile(
         model_settings=None if loaded.settings is None else loaded.settings.to_json(),
     )
     timer = None if tune == "off" else Tuner(tune, threads, progress)
-    options = _Options(fallback, Choice(timer, limit))
+    options = _Options(fallback, Choice(timer, limit), precision)
     plan = _compile(loaded.graph, sets, constants or {}, options, info, threads)
     if loaded.parts:
         same: dict[str, Any] = {"precision": precision, "verify": verify, "fallback": fallback, "tune": tune}
@@ -241,7 +244,14 @@ def _lower(model: ir.Model, options: _Options, weights: WeightTable, islands: li
             model.graph, segments[-1], len(islands) + sum(s.backend != "native" for s in segments) - 1
         )
     native_nodes = {node for s in segments if s.backend == "native" for node in s.nodes}
-    builder = Builder(model.graph, weights, native_nodes=native_nodes, fuse=options.fuse, choice=options.choice)
+    builder = Builder(
+        model.graph,
+        weights,
+        native_nodes=native_nodes,
+        fuse=options.fuse,
+        choice=options.choice,
+        half=options.precision == "bf16",
+    )
     for segment in segments:
         if segment.backend == "native":
             for node in segment.nodes:
@@ -328,7 +338,7 @@ def _measure(
     measured = parity.measure_plan(plan, model, inputs, precision)
     labels = ParityLine("labels", "pending", "no real input was given")
     if samples and loaded.is_segmentation:
-        labels = parity.measure_labels(plan, model, samples, loaded.threshold, loaded.channel_axis)
+        labels = parity.measure_labels(plan, model, samples, loaded.threshold, loaded.channel_axis, precision)
     return [imported, measured, labels]
 
 
@@ -362,7 +372,7 @@ def recompile(plan: Plan, shapes: Mapping[str, tuple[int, ...]], taps: Sequence[
     settings = plan.info.settings
     constants = _kept_constants(plan)
     choice = Choice(weights_memory=settings.get("weights_memory"))  # for one run at another shape: not timed
-    options = _Options(settings["fallback"], choice, fuse=not taps, share=not taps)
+    options = _Options(settings["fallback"], choice, plan.info.precision, fuse=not taps, share=not taps)
     info = replace(plan.info, placements=[], parity=[ParityLine("plan", "pending")])
     info.settings = {**settings, "shapes": {name: list(shape) for name, shape in shapes.items()}}
     if taps:

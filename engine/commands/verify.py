@@ -76,7 +76,7 @@ def verify_command(
     with screen.progress() as (_, say):
         plan, runner, segmentation = _prepared(model, against, shape, arrays, fallback.value, threads, say)
         say("comparing")
-        rows = verify(plan, runner, _inputs(plan, arrays), segmentation)
+        rows = verify(plan, runner, _inputs(plan, arrays), segmentation, plan.info.precision)
     screen.table(
         ("input", "output", ">max abs", ">relative", "worst at", ">labels equal", "verdict"),
         [

@@ -112,7 +112,8 @@ def _runner(problem: Problem, rivals: Sequence[Algorithm], pool: Pool) -> Callab
 
     def volume(channels: int, size: Sequence[int]) -> Operand:
         blocks = -(-channels // BLOCK)
-        array = native.aligned_empty((1, blocks, *size, BLOCK), np.float32)
+        stored = native.numpy_dtype(native.DTYPES["bfloat16" if problem.stored == "bf16" else "float32"])
+        array = native.aligned_empty((1, blocks, *size, BLOCK), stored)
         array[...] = 1.0
         return Operand(array, BLOCKED16, channels)
 
@@ -138,7 +139,7 @@ def _runner(problem: Problem, rivals: Sequence[Algorithm], pool: Pool) -> Callab
 
     def run(i: int) -> None:
         way = rivals[i]
-        native.run_kernel(way.kernel, [source, None, weights], [target, sums], pool, **common, **way.params)
+        native.run_kernel(way.kernel, [source, None, weights], [target, sums], pool, **{**common, **way.params})
 
     return run
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +27,7 @@ class Comparison:
     maximum : the largest absolute difference, at ``worst``, an index into the output.
     relative : ‖ours − theirs‖ / ‖theirs‖, in float64.
     agreement : share of equal labels over the union of foregrounds, where the output is a segmentation.
+    asked : the least agreement that the plan's precision allows.
     """
 
     input: str
@@ -36,13 +37,14 @@ class Comparison:
     worst: tuple[int, ...]
     agreement: float | None = None
     problem: str = ""
+    asked: float = LABEL_AGREEMENT["fp32"]
 
     def passes(self, tolerance: float) -> bool:
         """Whether the difference is within a tolerance of ``relative`` and labels agree as parity asks."""
         return not self.problem and self.relative <= tolerance and self._labels_agree()
 
     def _labels_agree(self) -> bool:
-        return self.agreement is None or self.agreement >= LABEL_AGREEMENT
+        return self.agreement is None or self.agreement >= self.asked
 
 
 def verify(
@@ -50,6 +52,7 @@ def verify(
     peer: Callable[[Arrays], Mapping[str, Array]],
     inputs: Mapping[str, Arrays],
     segmentation: tuple[float | None, int] | None = None,
+    precision: str = "fp32",
 ) -> list[Comparison]:
     """Run plan and peer on the same inputs.
 
@@ -59,6 +62,7 @@ def verify(
     peer : inputs by name -> outputs by name.
     inputs : a name for people -> the arrays of one run.
     segmentation : threshold and channel axis, where the first output is one.
+    precision : the plan's, which says how far labels must agree.
 
     Returns
     -------
@@ -70,6 +74,7 @@ def verify(
         for index, (name, reference) in enumerate(expected.items()):
             labels = segmentation if index == 0 else None
             rows.append(_compare(label, name, np.asarray(found[name]), np.asarray(reference), labels))
+            rows[-1] = replace(rows[-1], asked=LABEL_AGREEMENT[precision])
     return rows
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -103,6 +104,42 @@ def _winograd_cases() -> tuple[Case, ...]:
     return tuple(cases)
 
 
+def _narrow_cases() -> tuple[Case, ...]:
+    """Each precision with the processor's own instructions and without."""
+    cases = []
+    for precision, algorithm in itertools.product(("bf16", "int8"), ("direct", "widened")):
+        how: dict[str, Any] = {"precision": precision, "algorithm": algorithm, "source_scale": 2.0**-5}
+        name = f"{precision}-{algorithm}"
+        leaky: dict[str, Any] = {"padding": 1, "activation": "leaky_relu", "alpha": 0.01}
+        cases += [
+            _case(f"{name}-one", (1, 1, 1, 1, 1), 1, 1, **how),
+            _case(f"{name}-odd", (2, 5, 5, 7, 9), 7, 3, **leaky, **how),
+            _case(f"{name}-blocks", (1, 40, 4, 9, 31), 72, 3, **leaky, **how),
+            _case(f"{name}-narrow-volume", (1, 24, 5, 6, 3), 40, 3, **leaky, **how),
+            _case(f"{name}-first", (1, 3, 6, 7, 38), 33, (1, 3, 5), strided=True, **how),
+            _case(
+                f"{name}-two-sources",
+                (1, 21, 4, 6, 17),
+                33,
+                3,
+                second=19,
+                residual=True,
+                padding=1,
+                activation="silu",
+                **how,
+            ),
+            _case(f"{name}-stride-2", (1, 18, 9, 10, 33), 32, 3, stride=2, padding=1, **how),
+            _case(f"{name}-1x1x1", (2, 37, 5, 6, 7), 5, 1, **how),
+        ]
+    for precision in ("bf16", "int8"):
+        named: dict[str, Any] = {"precision": precision, "source_scale": 2.0**-5, "padding": 1, "bench": True}
+        cases += [
+            _case(f"{precision}-volume-32", (1, 32, 16, 24, 64), 32, 3, **named),
+            _case(f"{precision}-down-64", (1, 32, 16, 32, 32), 64, 3, stride=2, **named),
+        ]
+    return tuple(cases)
+
+
 KERNEL = Kernel(
     name="conv3d",
     oracle=oracle,
@@ -120,6 +157,7 @@ KERNEL = Kernel(
         _case("float64", (1, 3, 4, 5, 6), 4, (2, 1, 3), dtype="float64", tolerance=1e-14),
         _case("float16", (1, 3, 4, 5, 6), 4, (2, 1, 3), dtype="float16", tolerance=1e-3),
         *_winograd_cases(),
+        *_narrow_cases(),
         _case("flow-head", (1, 16, 16, 24, 32), 3, 3, padding=1, bench=True),
         _case("first-layer", (1, 1, 32, 32, 64), 32, 3, padding=1, bench=True),
         _case("volume-32", (1, 32, 16, 24, 64), 32, 3, padding=1, activation="leaky_relu", alpha=0.01, bench=True),
@@ -146,6 +184,8 @@ def conv3d(
     residual: Array | None = None,
     algorithm: str = "auto",
     tile: Triple | None = None,
+    precision: str = "fp32",
+    source_scale: float = 0.0,
     backend: str = "auto",
 ) -> Array:
     """Convolve a batch of volumes: activation(conv(x and second) + bias + residual).
@@ -165,6 +205,10 @@ def conv3d(
     algorithm : ``auto`` (the cheapest by a cost model), ``direct``, or ``winograd`` for kernels of three (and one) taps
         with stride 1 or 2; ``winograd_private`` and ``winograd_shared`` say who works on a block of tiles.
     tile : Winograd: outputs of a tile along z, y, x: 2 or 4 of a kernel's three taps, 1 of its one tap.
+    precision : ``fp32``; ``bf16`` and ``int8`` round the sources and the weights and compute directly, with sums in
+        float32 and int32 (``algorithm``: ``direct``, or ``widened`` as on processors without such instructions).
+    source_scale : int8: the sources are rounded to multiples of it, from -128 to 127 times; weights to multiples of
+        1/127 of the largest of their output channel.
 
     Returns
     -------
@@ -190,6 +234,8 @@ def conv3d(
         residual=residual,
         algorithm=algorithm,
         tile=tile,
+        precision=precision,
+        source_scale=source_scale,
         backend=backend,
     )
     return result

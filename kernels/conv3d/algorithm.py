@@ -45,6 +45,7 @@ class Problem:
     stride: Size
     dilation: Size = (1, 1, 1)
     groups: int = 1
+    stored: str = "fp32"  # or bf16: how volumes are; direct sums are then of products of bfloat16
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Algorithm:
 
     Parameters
     ----------
-    kernel : ``conv3d.direct`` or ``conv3d.winograd``.
+    kernel : ``conv3d.direct``, ``conv3d.winograd`` or ``conv3d.bf16``.
     params : the kernel's parameters that say how: ``algorithm``, and for Winograd ``tile`` and ``block``.
     cycles : of one core, estimated.
     weight_bytes : of the packed weights.
@@ -70,8 +71,8 @@ class Algorithm:
         return {**self.params, "algorithm": PRIVATE, "block": (1, 1, 1)} if "tile" in self.params else self.params
 
     def __str__(self) -> str:
-        if self.kernel == "conv3d.direct":
-            return "direct"
+        if "tile" not in self.params:
+            return "direct bf16" if self.kernel == "conv3d.bf16" else "direct"
         tile = ",".join(map(str, self.params["tile"]))
         shared = " shared" if self.params["algorithm"] == SHARED else ""
         return f"Winograd F({tile}){shared}"
@@ -79,7 +80,7 @@ class Algorithm:
 
 def algorithms(p: Problem) -> list[Algorithm]:
     """All algorithms for a problem, the cheapest first; a direct one is among them."""
-    found = [_direct(p)]
+    found = [_dots(p) if p.stored == "bf16" and p.groups == 1 else _direct(p)]
     if p.groups == 1 and p.dilation == (1, 1, 1) and min(p.channels, p.outputs, *p.size) > 0:
         for tile in _TILES.get((p.kernel, p.stride), ()):
             found += [_private(p, tile), *_shared(p, tile)]
@@ -106,6 +107,12 @@ def _direct(p: Problem) -> Algorithm:
     products = p.batch * math.prod(p.size) * taps * _blocks(p.outputs)
     efficiency = 0.72 if p.stride == (1, 1, 1) else 0.62
     return Algorithm("conv3d.direct", {"algorithm": DIRECT}, products / 2 / efficiency, taps * p.outputs * 4)
+
+
+def _dots(p: Problem) -> Algorithm:
+    """bfloat16: two products a lane."""
+    direct = _direct(p)
+    return Algorithm("conv3d.bf16", {"algorithm": DIRECT, "precision": 1}, direct.cycles / 2, direct.weight_bytes // 2)
 
 
 def _blocks(channels: int) -> int:

@@ -135,6 +135,31 @@ static Message check_conv(const Step &step, int algorithm = 0, int last_algorith
     return nullptr;
 }
 
+// A step as the shared checks know it: of float32. Its operands of floats may be stored in bfloat16, its precision
+// is another; the kernels that allow this check both themselves.
+struct AsFloat32 {
+    ConvParams params;
+    Tensor in[kResidual + 1], out[2];
+    Step step;
+
+    AsFloat32(const Step &given) : params(given.as<ConvParams>()) {
+        params.precision = 0;
+        step = {&params, in, out, given.inputs <= kResidual ? given.inputs : kResidual + 1, given.outputs};
+        for (int i = 0; i <= kResidual && i < given.inputs; ++i)
+            in[i] = seen(given.in[i]);
+        for (int i = 0; i < 2 && i < given.outputs; ++i)
+            out[i] = seen(given.out[i]);
+    }
+    AsFloat32(const AsFloat32 &) = delete;
+
+  private:
+    static Tensor seen(Tensor t) {
+        if (t.dtype == VOXELRT_BF16 && t.layout == VOXELRT_BLOCKED16)
+            t.dtype = VOXELRT_F32;
+        return t;
+    }
+};
+
 // What the kernels of blocked volumes share.
 static Message check_statistics(const Step &step) {
     if (step.outputs < 2 || !step.out[kStatistics].present())

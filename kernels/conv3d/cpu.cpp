@@ -90,30 +90,11 @@ static void run_task(Task &task, int64_t piece) {
 static int64_t worker_floats(const ConvPlan &p) {
     return ceil_div(p.stage_floats + p.buffer_floats, kBlock) * kBlock;
 }
-static int64_t statistics_floats(const Step &step, const ConvPlan &p) { // two a double
-    return step.outputs > 1 && step.out[kStatistics].present()
-               ? ceil_div(tasks_of(p) / p.pieces * p.s.out_channels * 4, kBlock) * kBlock
-               : 0;
-}
-
 static uint64_t scratch(const Step &step, uint32_t threads) {
     if (empty(step.out[kDestination]))
         return 0;
     const ConvPlan p = make_plan(step);
     return static_cast<uint64_t>(statistics_floats(step, p) + worker_floats(p) * threads) * 4;
-}
-
-// Box sums in the order of the boxes, whichever worker made them.
-static void sum_statistics(const Step &step, const ConvPlan &p, const double *boxes) {
-    const int64_t count = p.boxes.z * p.boxes.y * p.boxes.x, values = p.s.out_channels * 2;
-    double *to = step.out[kStatistics].as<double>();
-    for (int64_t n = 0; n < p.s.n; ++n)
-        for (int64_t i = 0; i < values; ++i) {
-            double sum = 0.0;
-            for (int64_t box = 0; box < count; ++box)
-                sum += boxes[(n * count + box) * values + i];
-            to[n * values + i] = sum;
-        }
 }
 
 static Message run(const Step &step, const Env &env) {
@@ -123,25 +104,17 @@ static Message run(const Step &step, const Env &env) {
         return nullptr;
     }
     const ConvPlan p = make_plan(step);
-    const int64_t boxes = p.boxes.z * p.boxes.y * p.boxes.x, statistics = statistics_floats(step, p);
+    const int64_t statistics = statistics_floats(step, p);
     double *sums = statistics ? reinterpret_cast<double *>(env.scratch) : nullptr;
     if (sums)
         std::memset(env.scratch, 0, static_cast<size_t>(statistics) * 4);
     float *workers = reinterpret_cast<float *>(env.scratch) + statistics;
     env.parallel(tasks_of(p), [&](int64_t index, uint32_t worker) {
         Task task;
-        task.plan = &p;
-        task.step = &step;
-        const int64_t piece = index % p.pieces, box = index / p.pieces % boxes;
-        task.n = index / (p.pieces * boxes);
-        task.box = box;
-        task.origin = {box / (p.boxes.y * p.boxes.x) * p.box.z, box / p.boxes.x % p.boxes.y * p.box.y,
-                       box % p.boxes.x * p.box.x};
-        for (int i = 0; i < 3; ++i)
-            task.end[i] = least(p.s.out[i], task.origin[i] + p.box[i]);
+        const int64_t piece = place_task(task, p, step, index);
         task.stage = workers + worker * worker_floats(p);
         task.buffer = task.stage + p.stage_floats;
-        task.statistics = sums ? sums + task.n * boxes * p.s.out_channels * 2 : nullptr;
+        task.statistics = sums ? sums + task.n * boxes_an_item(p) * p.s.out_channels * 2 : nullptr;
         run_task(task, piece);
         stream_fence();
     });

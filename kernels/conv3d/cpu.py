@@ -12,6 +12,7 @@ from voxelrt.kernels.common.activation import activation_number
 from voxelrt.kernels.common.kernel import Array
 from voxelrt.kernels.common.native import BLOCK, BLOCKED16, Operand
 from voxelrt.kernels.common.windows import Padding, Triple, pairs, triple
+from voxelrt.kernels.conv3d import dot
 from voxelrt.kernels.conv3d.algorithm import DIRECT, PRIVATE, SHARED, Algorithm, Problem, algorithms
 
 MOST_PLANES = 4  # channels of a row-major source that the direct kernel takes
@@ -76,8 +77,12 @@ def run(
     residual: Array | None = None,
     algorithm: str = "auto",
     tile: Triple | None = None,
+    precision: str = "fp32",
+    source_scale: float = 0.0,
     pool: native.Pool | None = None,
 ) -> Array:
+    if precision not in dot.NUMBERS:
+        raise UsageError(f"precision {precision!r} is unknown; choose from {', '.join(dot.NUMBERS)}")
     if x.ndim != 5 or weights.ndim != 5:
         raise ShapeError(f"x is (N, C, Z, Y, X) and weights (O, I, z, y, x), not {x.shape} and {weights.shape}")
     channels = x.shape[1] + (second.shape[1] if second is not None else 0)
@@ -87,6 +92,8 @@ def run(
     number = activation_number(activation)
     values = parameters(x, taps, stride, padding, dilation, groups=groups, activation=number, alpha=alpha, beta=beta)
     shape = (x.shape[0], weights.shape[0], *output_size(x.shape, values))
+    if precision != "fp32":
+        return dot.run(precision, x, second, weights, bias, residual, shape, values, algorithm, source_scale, pool)
     fits = direct_takes(x.shape[1], channels - x.shape[1], shape[1], groups, taps, x.dtype) and weights.size > 0
     if algorithm == "grouped" or (algorithm == "auto" and not fits):
         out = native.aligned_empty(shape, x.dtype)

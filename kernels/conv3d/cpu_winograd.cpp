@@ -3,6 +3,7 @@
 // Tiles of outputs are transformed so that the sum over taps becomes one product a point; the sum over channels is then
 // a matrix product a point. A block of tiles goes through the three phases (transform, products, transform back)
 // together.
+#include "bfloat.h"
 #include "winograd_gemm.h"
 #include "winograd_pack.h"
 #include "winograd_plan.h"
@@ -36,17 +37,18 @@ static Block block_of(const WinogradPlan &p, int64_t index) {
     return b;
 }
 
-// Memory of one worker: a tile between two axes, and a tile staged.
+// Memory of one worker: a tile between two axes, and a tile staged (inputs, or outputs before they are rounded).
 constexpr int64_t kWorkFloats = 2 * kMostTilePoints * kBlock;
 
 // The inputs of a tile with what lies outside as zeros, and the norm applied inside.
-static void stage_tile(const WinogradPlan &p, const float *source, const Tensor &t, const Axes &first, const Norm &norm,
+template <class S>
+static void stage_tile(const WinogradPlan &p, const S *source, const Tensor &t, const Axes &first, const Norm &norm,
                        float *to) {
     const int *size = p.kind->in;
     for (int64_t z = first.z; z < first.z + size[0]; ++z)
         for (int64_t y = first.y; y < first.y + size[1]; ++y) {
             const bool row_inside = z >= 0 && z < p.s.in.z && y >= 0 && y < p.s.in.y;
-            const float *row = source + z * t.strides[2] + y * t.strides[3];
+            const S *row = source + z * t.strides[2] + y * t.strides[3];
             for (int64_t x = first.x; x < first.x + size[2]; ++x, to += kBlock) {
                 vf16 v = zero();
                 if (row_inside && x >= 0 && x < p.s.in.x) {
@@ -80,7 +82,9 @@ static void transform_inputs(const Step &step, const WinogradPlan &p, const Bloc
     const Tensor &t = step.in[channel < blocks0 ? kSource0 : kSource1];
     const int64_t within = channel < blocks0 ? channel : channel - blocks0;
     const Norm norm = norm_of(t, b.n, within);
-    const float *source = t.as<const float>() + b.n * t.strides[0] + within * t.strides[1];
+    const int64_t before = b.n * t.strides[0] + within * t.strides[1];
+    const float *source = t.as<const float>() + before;
+    const bool as_floats = t.dtype == VOXELRT_F32;
     const TileKind &kind = *p.kind;
     float *staged = work + kMostTilePoints * kBlock;
     InputTile tile{};
@@ -96,16 +100,18 @@ static void transform_inputs(const Step &step, const WinogradPlan &p, const Bloc
             return source + first.z * t.strides[2] + first.y * t.strides[3] + first.x * kBlock;
         };
         const bool beside = next.first.z == place.first.z && next.first.y == place.first.y;
-        tile.next = next.inside ? at(next.first) : nullptr;
+        tile.next = next.inside && as_floats ? at(next.first) : nullptr;
         tile.next_first = beside ? kind.in[2] - kind.out[2] * kind.stride[2] : 0;
         tile.v = v + (channel * b.count() + i) * kBlock;
-        if (place.inside) {
+        if (place.inside && as_floats) {
             tile.src = at(place.first);
             tile.z = t.strides[2];
             tile.y = t.strides[3];
             (norm.pending ? kind.normed_input : kind.input)(tile);
         } else {
-            stage_tile(p, source, t, place.first, norm, staged);
+            with_stored(t.dtype, [&](auto tag) {
+                stage_tile(p, t.as<const decltype(tag)>() + before, t, place.first, norm, staged);
+            });
             tile.src = staged;
             tile.y = kind.in[2] * kBlock;
             tile.z = kind.in[1] * tile.y;
@@ -132,6 +138,17 @@ static void multiply_points(const Step &step, const WinogradPlan &p, int64_t til
     point_product(product, tiles, blocks);
 }
 
+// A staged tile of outputs into a volume of bfloat16; `size` of them lie inside.
+static void store_tile(const TileKind &kind, const float *staged, const Axes &size, const Tensor &dst, BFloat *to) {
+    for (int64_t z = 0; z < size.z; ++z)
+        for (int64_t y = 0; y < size.y; ++y) {
+            const float *from = staged + (z * kind.out[1] + y) * kind.out[2] * kBlock;
+            BFloat *row = to + z * dst.strides[2] + y * dst.strides[3];
+            for (int64_t x = 0; x < size.x; ++x)
+                store(row + x * kBlock, load(from + x * kBlock));
+        }
+}
+
 // Tiles [begin, end) of a block and one block of output channels, out of m. `totals`: 2 x 16, or null.
 static void transform_outputs(const Step &step, const WinogradPlan &p, const Block &b, int64_t channel, int64_t begin,
                               int64_t end, const float *m, float *work, double *totals) {
@@ -144,20 +161,22 @@ static void transform_outputs(const Step &step, const WinogradPlan &p, const Blo
     OutputTile tile{};
     tile.slot = p.output_slot;
     tile.work = work;
-    tile.z = dst.strides[2];
-    tile.y = dst.strides[3];
+    const bool as_floats = dst.dtype == VOXELRT_F32;
+    float *const staged = work + kMostTilePoints * kBlock;
+    tile.z = as_floats ? dst.strides[2] : int64_t(kind.out[1]) * kind.out[2] * kBlock;
+    tile.y = as_floats ? dst.strides[3] : kind.out[2] * kBlock;
     tile.slope = broadcast(epilogue.slope);
     tile.lo = broadcast(epilogue.lo);
     tile.hi = broadcast(epilogue.hi);
     tile.keep = first_lanes(static_cast<int>(keep));
     tile.all = keep == kBlock;
-    tile.past_caches = p.past_caches;
+    tile.past_caches = p.past_caches && as_floats;
     tile.bias = bias.present() ? load_first(bias.as<const float>() + channel * kBlock, static_cast<int>(keep)) : zero();
     vf16 sums = zero(), squares = zero();
     tile.sums = totals ? &sums : nullptr;
     tile.squares = &squares;
     Doubles all_sums = Doubles::fill(0), all_squares = Doubles::fill(0);
-    float *out = dst.as<float>() + b.n * dst.strides[0] + channel * dst.strides[1];
+    const int64_t before = b.n * dst.strides[0] + channel * dst.strides[1];
     const float *add = residual.present()
                            ? residual.as<const float>() + b.n * residual.strides[0] + channel * residual.strides[1]
                            : nullptr;
@@ -171,7 +190,8 @@ static void transform_outputs(const Step &step, const WinogradPlan &p, const Blo
             whole = whole && left[a] == kind.out[a];
         }
         tile.m = m + (channel * b.count() + i) * kBlock;
-        tile.dst = out + first.z * dst.strides[2] + first.y * dst.strides[3] + first.x * kBlock;
+        const int64_t here = before + first.z * dst.strides[2] + first.y * dst.strides[3] + first.x * kBlock;
+        tile.dst = as_floats ? dst.as<float>() + here : staged;
         tile.planes = left.z;
         tile.rows = left.y;
         tile.positions = left.x;
@@ -190,6 +210,8 @@ static void transform_outputs(const Step &step, const WinogradPlan &p, const Blo
                 for (int64_t y = 0; y < left.y; ++y)
                     activate_positions(params.activation, params.alpha, params.beta, tile.dst + z * tile.z + y * tile.y,
                                        left.x, kBlock, keep);
+        if (!as_floats)
+            store_tile(kind, staged, left, dst, dst.as<BFloat>() + here);
     }
     if (totals) {
         all_sums.store(totals);

@@ -1,4 +1,4 @@
-"""conv3d, obviously: in float64, one tap at a time.
+"""conv3d, obviously: in float64, one tap at a time; in a narrow precision of what rounding leaves of the operands.
 
 As in every network framework it is a correlation: out[o, p] = bias[o] + sum over i, k of w[o, i, k] x[i, p stride + k
 dilation - padding]. How a fast version computes it (``algorithm``, ``tile``) does not matter here.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 from voxelrt.kernels.common.activation import activate
@@ -19,6 +20,19 @@ from voxelrt.kernels.common.windows import Padding, Triple, pairs, triple
 def _window(first: int, count: int, step: int) -> slice:
     """The inputs of one tap along one axis, for ``count`` outputs."""
     return slice(first, first + (count - 1) * step + 1 if count else 0, step)
+
+
+def _rounded(source: Array, weights: Array, precision: str, source_scale: float) -> tuple[Array, Array]:
+    """bf16: eight bits of mantissa. int8: whole multiples of a scale, for weights that of each output channel."""
+    if precision == "bf16":
+        near = [a.astype(np.float32).astype(ml_dtypes.bfloat16).astype(np.float64) for a in (source, weights)]
+        return near[0], near[1]
+    codes = np.clip(np.rint(source / source_scale), -128, 127)
+    rows = []
+    for row in weights.astype(np.float64):
+        scale = np.abs(row).max() / 127
+        rows.append(np.rint(row / scale) * scale)
+    return codes * source_scale, np.stack(rows)
 
 
 def conv3d(
@@ -35,11 +49,15 @@ def conv3d(
     beta: float = 0.0,
     second: Array | None = None,
     residual: Array | None = None,
+    precision: str = "fp32",
+    source_scale: float = 0.0,
     **_how: Any,
 ) -> Array:
     source: Array = x.astype(np.float64)
     if second is not None:
         source = np.concatenate([source, second.astype(np.float64)], axis=1)
+    if precision != "fp32":
+        source, weights = _rounded(source, weights, precision, source_scale)
     step, spread = triple(stride), triple(dilation)
     source = np.pad(source, [(0, 0), (0, 0), *pairs(padding)])
     n, _, *space = source.shape

@@ -36,11 +36,11 @@ struct ConvPlan {
     int32_t residue[kMostTaps], staged_row[kMostTaps]; // of each staged row; of each tap
 };
 
-static int64_t block_floats(const ConvPlan &p) { // staged floats of a block of input channels, or of a plane
+static inline int64_t block_floats(const ConvPlan &p) { // staged floats of a block of input channels, or of a plane
     return p.rows_z * p.rows_y * p.residues * p.length * p.unit;
 }
 
-static void measure_box(ConvPlan &p) {
+static inline void measure_box(ConvPlan &p) {
     const ConvShape &s = p.s;
     p.rows_z = (p.box.z - 1) * s.stride.z + (s.kernel.z - 1) * s.dilation.z + 1;
     p.rows_y = (p.box.y - 1) * s.stride.y + (s.kernel.y - 1) * s.dilation.y + 1;
@@ -50,16 +50,16 @@ static void measure_box(ConvPlan &p) {
 }
 
 // Floats of a row of the narrow tiles' sums, for one output channel: their last vector may reach past the box.
-static int64_t narrow_row(const ConvPlan &p) {
+static inline int64_t narrow_row(const ConvPlan &p) {
     return ceil_div(p.box.x, kBlock) * kBlock;
 }
 
-static bool fits(const ConvPlan &p) {
+static inline bool fits(const ConvPlan &p) {
     return !p.staged || p.chunk * p.planes_a_block * block_floats(p) * 4 <= kStageBytes;
 }
 
 // The largest box within the budget of what is staged, grown where that saves most of the overlap.
-static void choose_box(ConvPlan &p) {
+static inline void choose_box(ConvPlan &p) {
     const ConvShape &s = p.s;
     const int64_t widest = !p.staged ? 512 : s.taps() == 1 ? 384 : 160;
     p.box = {1, 1, ceil_div(s.out.x, ceil_div(s.out.x, widest))};
@@ -87,7 +87,7 @@ static void choose_box(ConvPlan &p) {
     }
 }
 
-static int64_t count_boxes(ConvPlan &p) {
+static inline int64_t count_boxes(ConvPlan &p) {
     for (int i = 0; i < 3; ++i) {
         p.box[i] = ceil_div(p.s.out[i], ceil_div(p.s.out[i], p.box[i])); // of nearly equal size
         p.boxes[i] = ceil_div(p.s.out[i], p.box[i]);
@@ -97,7 +97,7 @@ static int64_t count_boxes(ConvPlan &p) {
 }
 
 // Enough tasks for many cores: first by output channels (the weights are then read once), then by smaller boxes.
-static void choose_tasks(ConvPlan &p) {
+static inline void choose_tasks(ConvPlan &p) {
     const ConvShape &s = p.s;
     const int64_t out_tiles = p.out_tiles * s.groups;
     int64_t boxes = count_boxes(p);
@@ -112,7 +112,7 @@ static void choose_tasks(ConvPlan &p) {
 }
 
 // The rows that a strided convolution reads of one input row: taps whose positions agree modulo the stride share one.
-static void choose_residues(ConvPlan &p) {
+static inline void choose_residues(ConvPlan &p) {
     const ConvShape &s = p.s;
     p.residues = 0;
     for (int64_t k = 0; k < s.kernel.x; ++k) {
@@ -126,13 +126,13 @@ static void choose_residues(ConvPlan &p) {
     }
 }
 
-static bool rows_without_gaps(const Tensor &t) {
+static inline bool rows_without_gaps(const Tensor &t) {
     return (t.layout == VOXELRT_LINEAR || t.strides[4] == kBlock) && t.strides[3] == t.dims[4] * t.strides[4] &&
            t.strides[2] == t.dims[3] * t.strides[3];
 }
 
 // A 1 x 1 x 1 convolution does not care where rows end: one long row.
-static void flatten(const Step &step, ConvShape &s) {
+static inline void flatten(const Step &step, ConvShape &s) {
     const Tensor &other = step.in[kSource1], &residual = step.input(kResidual);
     if (s.taps() != 1 || s.stride.z * s.stride.y * s.stride.x != 1 || s.in.z != s.out.z || s.in.y != s.out.y ||
         s.in.x != s.out.x || !rows_without_gaps(step.in[kSource0]) || !rows_without_gaps(step.out[kDestination]) ||
@@ -143,7 +143,7 @@ static void flatten(const Step &step, ConvShape &s) {
     s.out = {1, 1, all};
 }
 
-static ConvPlan make_plan(const Step &step) {
+static inline ConvPlan make_plan(const Step &step) {
     const Tensor &src = step.in[kSource0], &other = step.in[kSource1];
     const ConvParams &params = step.as<ConvParams>();
     ConvPlan p{};
@@ -175,8 +175,11 @@ static ConvPlan make_plan(const Step &step) {
     return p;
 }
 
-static int64_t tasks_of(const ConvPlan &p) {
-    return p.s.n * p.boxes.z * p.boxes.y * p.boxes.x * p.pieces;
+static inline int64_t boxes_an_item(const ConvPlan &p) {
+    return p.boxes.z * p.boxes.y * p.boxes.x;
+}
+static inline int64_t tasks_of(const ConvPlan &p) {
+    return p.s.n * boxes_an_item(p) * p.pieces;
 }
 
 } // namespace voxelrt::VOXELRT_ISA

@@ -22,12 +22,47 @@ struct Task {
     TapTables taps;
 };
 
+// Where the task of a number lies; answers which run of output channels is its own.
+static inline int64_t place_task(Task &task, const ConvPlan &p, const Step &step, int64_t index) {
+    task.plan = &p;
+    task.step = &step;
+    const int64_t boxes = boxes_an_item(p), box = index / p.pieces % boxes;
+    task.n = index / (p.pieces * boxes);
+    task.box = box;
+    task.origin = {box / (p.boxes.y * p.boxes.x) * p.box.z, box / p.boxes.x % p.boxes.y * p.box.y,
+                   box % p.boxes.x * p.box.x};
+    for (int i = 0; i < 3; ++i)
+        task.end[i] = least(p.s.out[i], task.origin[i] + p.box[i]);
+    return index % p.pieces;
+}
+
+// ---- statistics: a sum a box, added in the order of the boxes ----
+
+static inline int64_t statistics_floats(const Step &step, const ConvPlan &p) { // two a double
+    return step.outputs > 1 && step.out[kStatistics].present()
+               ? ceil_div(tasks_of(p) / p.pieces * p.s.out_channels * 4, kBlock) * kBlock
+               : 0;
+}
+
+// Box sums in the order of the boxes, whichever worker made them.
+static inline void sum_statistics(const Step &step, const ConvPlan &p, const double *boxes) {
+    const int64_t count = boxes_an_item(p), values = p.s.out_channels * 2;
+    double *to = step.out[kStatistics].as<double>();
+    for (int64_t n = 0; n < p.s.n; ++n)
+        for (int64_t i = 0; i < values; ++i) {
+            double sum = 0.0;
+            for (int64_t box = 0; box < count; ++box)
+                sum += boxes[(n * count + box) * values + i];
+            to[n * values + i] = sum;
+        }
+}
+
 // The part of an axis' taps that lie in the source, for one output position.
 struct TapRange {
     int64_t begin, end;
 };
-static TapRange taps_inside(int64_t position, int64_t stride, int64_t pad, int64_t dilation, int64_t taps,
-                            int64_t size) {
+static inline TapRange taps_inside(int64_t position, int64_t stride, int64_t pad, int64_t dilation, int64_t taps,
+                                   int64_t size) {
     const int64_t first = position * stride - pad;
     const int64_t begin = first < 0 ? (-first + dilation - 1) / dilation : 0;
     const int64_t end = size - first <= 0 ? 0 : (size - first + dilation - 1) / dilation;
@@ -40,7 +75,7 @@ struct Source {
     int64_t block, z, y;
 };
 
-static void fill_taps(Task &task, int64_t step_z, int64_t step_y) {
+static inline void fill_taps(Task &task, int64_t step_z, int64_t step_y) {
     const ConvPlan &p = *task.plan;
     const ConvShape &s = p.s;
     for (int64_t k = 0; k < s.kernel.z; ++k)
@@ -52,7 +87,7 @@ static void fill_taps(Task &task, int64_t step_z, int64_t step_y) {
 }
 
 // The source of input blocks [block, block + count) of the whole channel axis, staged where that is needed.
-static Source open_source(Task &task, int64_t block, int64_t count) {
+static inline Source open_source(Task &task, int64_t block, int64_t count) {
     const ConvPlan &p = *task.plan;
     const ConvShape &s = p.s;
     const int64_t blocks0 = p.planes ? s.channels0 : ceil_div(s.channels0, kBlock);

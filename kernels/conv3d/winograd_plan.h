@@ -75,8 +75,11 @@ static int64_t block_floats(const WinogradPlan &p) {
 }
 
 static Message check_winograd(const Step &step) {
-    if (Message message = check_conv(step, kPrivateBlocks, kSharedBlocks))
+    const AsFloat32 seen(step); // source and destination may be stored in bfloat16: the arithmetic stays float32
+    if (Message message = check_conv(seen.step, kPrivateBlocks, kSharedBlocks))
         return message;
+    if (step.as<ConvParams>().precision != 0)
+        return "multiplies in float32: precision is 0";
     const WinogradParams &params = step.as<WinogradParams>();
     const Tensor &src = step.in[kSource0], &other = step.in[kSource1], &weights = step.in[kWeights],
                  &residual = step.input(kResidual), &dst = step.out[kDestination];
@@ -86,14 +89,16 @@ static Message check_winograd(const Step &step) {
                     params.tile[1], params.tile[2]);
     if (params.groups != 1 || params.dilation[0] != 1 || params.dilation[1] != 1 || params.dilation[2] != 1)
         return "takes one group and no dilation";
-    if (src.dtype != VOXELRT_F32 || weights.dtype != VOXELRT_F32)
-        return "takes float32";
+    if (seen.in[kSource0].dtype != VOXELRT_F32 || weights.dtype != VOXELRT_F32)
+        return "takes volumes of float32 or bfloat16, and packed weights";
+    if (residual.present() && residual.dtype != VOXELRT_F32)
+        return "takes a residual of float32";
     if (!blocked_rows(src) || (other.present() && !blocked_rows(other)) || !blocked_rows(dst) ||
         (residual.present() && !blocked_rows(residual)))
         return "takes blocked volumes without gaps along x";
     if (src.dims[1] < 1)
         return "the source has no channels";
-    if (Message message = check_statistics(step))
+    if (Message message = check_statistics(seen.step))
         return message;
     if (empty(dst))
         return nullptr;

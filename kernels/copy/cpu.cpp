@@ -1,5 +1,6 @@
 // copy: a tensor into another layout or stride order; applies what is pending. The step that materialises a norm,
 // reorders between LINEAR and BLOCKED16, and transposes by strides.
+#include "../common/bfloat.h"
 #include "../common/block.h"
 
 #include <cstring>
@@ -9,38 +10,23 @@ namespace voxelrt::VOXELRT_ISA {
 #define COPY_PARAMS(S, A) S(i32, reserved)
 VOXELRT_PARAMS(CopyParams, COPY_PARAMS)
 
-static int bytes_of(int dtype) {
-    switch (dtype) {
-    case VOXELRT_F64:
-    case VOXELRT_I64:
-    case VOXELRT_U64:
-        return 8;
-    case VOXELRT_F32:
-    case VOXELRT_I32:
-    case VOXELRT_U32:
-        return 4;
-    case VOXELRT_F16:
-    case VOXELRT_BF16:
-    case VOXELRT_I16:
-    case VOXELRT_U16:
-        return 2;
-    default:
-        return 1;
-    }
-}
-
 static Message check(const Step &step) {
     if (step.inputs != 1 || step.outputs != 1)
         return fail("takes one input and one output, not %d and %d", step.inputs, step.outputs);
     const Tensor &in = step.in[0], &out = step.out[0];
-    if (!in.present() || !out.present() || in.dtype != out.dtype || in.rank != out.rank)
-        return "input and output differ in dtype or rank";
+    if (!in.present() || !out.present() || in.rank != out.rank)
+        return "input and output differ in rank";
     for (int i = 0; i < in.rank; ++i)
         if (in.dims[i] != out.dims[i])
             return fail("axis %d has %lld and %lld elements", i, static_cast<long long>(in.dims[i]),
                         static_cast<long long>(out.dims[i]));
-    if ((in.layout == VOXELRT_BLOCKED16 || out.layout == VOXELRT_BLOCKED16 || in.pending()) && in.dtype != VOXELRT_F32)
-        return "blocked and pending tensors are float32";
+    const bool volume = in.layout == VOXELRT_BLOCKED16 || out.layout == VOXELRT_BLOCKED16 || in.pending();
+    const Tensor *both[] = {&in, &out};
+    for (const Tensor *t : both)
+        if (volume && t->dtype != VOXELRT_F32 && (t->dtype != VOXELRT_BF16 || t->layout != VOXELRT_BLOCKED16))
+            return "blocked tensors are float32 or bfloat16, others beside them and pending ones float32";
+    if (!volume && in.dtype != out.dtype)
+        return "input and output differ in dtype";
     if (in.pending() && in.rank != 5)
         return "a pending tensor has the axes N, C, Z, Y, X";
     return nullptr;
@@ -56,8 +42,8 @@ static inline int64_t channel_offset(const Tensor &t, int64_t c) {
 }
 
 // One row along x of one block of channels, from and to BLOCKED16.
-static void blocked_row(const Tensor &in, const float *source, float *target, int64_t out_step, int64_t n,
-                        int64_t block) {
+template <class A, class B>
+static void blocked_row(const Tensor &in, const A *source, B *target, int64_t out_step, int64_t n, int64_t block) {
     const int64_t X = in.dims[4], step = in.strides[4];
     if (!in.pending()) {
         for (int64_t x = 0; x < X; ++x)
@@ -70,8 +56,8 @@ static void blocked_row(const Tensor &in, const float *source, float *target, in
 }
 
 // The same with a LINEAR side. A few positions at a time: the blocked side's cache lines are then written whole.
-static void mixed_row(const Tensor &in, const Tensor &out, const float *source, float *target, int64_t n,
-                      int64_t block) {
+template <class A, class B>
+static void mixed_row(const Tensor &in, const Tensor &out, const A *source, B *target, int64_t n, int64_t block) {
     const int64_t C = in.dims[1], X = in.dims[4], sx = in.strides[4], tx = out.strides[4];
     const int64_t left = C - block * kBlock, lanes = left < kBlock ? left : kBlock;
     const bool to_blocked = out.layout == VOXELRT_BLOCKED16;
@@ -79,29 +65,29 @@ static void mixed_row(const Tensor &in, const Tensor &out, const float *source, 
         const int64_t end = x0 + 16 < X ? x0 + 16 : X;
         for (int64_t lane = 0; lane < lanes; ++lane) {
             const int64_t c = block * kBlock + lane;
-            const float *a = source + channel_offset(in, c);
-            float *b = target + channel_offset(out, c);
+            const A *a = source + channel_offset(in, c);
+            B *b = target + channel_offset(out, c);
             if (in.pending())
                 for (int64_t x = x0; x < end; ++x)
-                    b[x * tx] = applied(in, a[x * sx], n, c);
+                    b[x * tx] = Codec<B>::write(applied(in, Codec<A>::read(a[x * sx]), n, c));
             else
                 for (int64_t x = x0; x < end; ++x)
-                    b[x * tx] = a[x * sx];
+                    b[x * tx] = Codec<B>::write(Codec<A>::read(a[x * sx]));
         }
         for (int64_t lane = lanes; to_blocked && lane < kBlock; ++lane) // channels past the last hold zeros
             for (int64_t x = x0; x < end; ++x)
-                target[block * out.strides[1] + lane + x * tx] = 0.0f;
+                target[block * out.strides[1] + lane + x * tx] = Codec<B>::write(0.0f);
     }
 }
 
 // (N, C, Z, Y, X) with at least one side blocked, or with something pending; one task a row of x and block.
-static void run_volume(const Tensor &in, const Tensor &out, const Env &env) {
+template <class A, class B> static void run_volume(const Tensor &in, const Tensor &out, const Env &env) {
     const int64_t Z = in.dims[2], Y = in.dims[3], blocks = (in.dims[1] + kBlock - 1) / kBlock;
     const bool both = in.layout == VOXELRT_BLOCKED16 && out.layout == VOXELRT_BLOCKED16;
     env.parallel(in.dims[0] * blocks * Z * Y, [&](int64_t task, uint32_t) {
         const int64_t y = task % Y, z = task / Y % Z, block = task / (Y * Z) % blocks, n = task / (Y * Z * blocks);
-        const float *source = in.as<const float>() + n * in.strides[0] + z * in.strides[2] + y * in.strides[3];
-        float *target = out.as<float>() + n * out.strides[0] + z * out.strides[2] + y * out.strides[3];
+        const A *source = in.as<const A>() + n * in.strides[0] + z * in.strides[2] + y * in.strides[3];
+        B *target = out.as<B>() + n * out.strides[0] + z * out.strides[2] + y * out.strides[3];
         if (both)
             blocked_row(in, source + block * in.strides[1], target + block * out.strides[1], out.strides[4], n, block);
         else
@@ -160,7 +146,9 @@ static Message run(const Step &step, const Env &env) {
     if (in.count() == 0)
         return nullptr;
     if (in.layout == VOXELRT_BLOCKED16 || out.layout == VOXELRT_BLOCKED16 || in.pending())
-        run_volume(in, out, env);
+        with_stored(in.dtype, [&](auto from) {
+            with_stored(out.dtype, [&](auto to) { run_volume<decltype(from), decltype(to)>(in, out, env); });
+        });
     else
         run_linear(in, out, env);
     return nullptr;

@@ -20,8 +20,8 @@ static Message check_broadcast(const Tensor &in, const Tensor &out, int number) 
         return fail("input %d has %d axes, the output %d", number, in.rank, out.rank);
     if (out.layout == VOXELRT_LINEAR && in.layout != VOXELRT_LINEAR)
         return "a linear output takes linear inputs";
-    if (in.pending() && (in.layout != VOXELRT_BLOCKED16 || in.dtype != VOXELRT_F32))
-        return fail("input %d is pending but not blocked float32", number);
+    if (in.pending() && (in.layout != VOXELRT_BLOCKED16 || (in.dtype != VOXELRT_F32 && in.dtype != VOXELRT_BF16)))
+        return fail("input %d is pending but not blocked float32 or bfloat16", number);
     bool same = true;
     for (int i = 0; i < in.rank; ++i) {
         const int64_t a = in.dims[i], b = out.dims[i + out.rank - in.rank];
@@ -47,8 +47,9 @@ static bool has_linear_channels(const Step &step) {
 static Message check_operands(const Step &step, int inputs) {
     if (step.inputs != inputs || step.outputs != 1 || !step.out[0].present())
         return fail("takes %d inputs and one output, not %d and %d", inputs, step.inputs, step.outputs);
-    if (step.out[0].layout == VOXELRT_BLOCKED16 && step.out[0].dtype != VOXELRT_F32)
-        return "blocked tensors are float32";
+    if (step.out[0].layout == VOXELRT_BLOCKED16 && step.out[0].dtype != VOXELRT_F32 &&
+        step.out[0].dtype != VOXELRT_BF16)
+        return "blocked tensors are float32 or bfloat16";
     bool pending = false;
     for (int i = 0; i < inputs; ++i) {
         if (Message message = check_broadcast(step.in[i], step.out[0], i))
@@ -168,13 +169,12 @@ static Affine16 affine_of(const Tensor &t, int64_t n, int64_t block) {
 }
 
 static void clear_lanes(const Tensor &out, int64_t n, int64_t block, int64_t first, int64_t begin, int64_t end) {
-    const int64_t Y = out.dims[3], X = out.dims[4];
-    float *plane = out.as<float>() + n * out.strides[0] + block * out.strides[1];
+    const int64_t Y = out.dims[3], X = out.dims[4], bytes = bytes_of(out.dtype);
+    char *plane = out.data + (n * out.strides[0] + block * out.strides[1]) * bytes;
     for (int64_t voxel = begin; voxel < end; ++voxel) {
         const int64_t x = voxel % X, y = voxel / X % Y, z = voxel / (X * Y);
-        float *at = plane + z * out.strides[2] + y * out.strides[3] + x * out.strides[4];
-        for (int64_t lane = first; lane < kBlock; ++lane)
-            at[lane] = 0.0f;
+        char *at = plane + (z * out.strides[2] + y * out.strides[3] + x * out.strides[4] + first) * bytes;
+        std::memset(at, 0, static_cast<size_t>((kBlock - first) * bytes));
     }
 }
 

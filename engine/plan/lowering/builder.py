@@ -30,6 +30,9 @@ from voxelrt.plan.schedule import (
     storage_bytes,
 )
 
+SMALL_BYTES = 2 << 20  # volumes below it stay float32 in a plan that stores others in bfloat16
+FLOAT32, BFLOAT16 = native.DTYPES["float32"], native.DTYPES["bfloat16"]
+
 
 class Unsupported(Exception):  # noqa: N818 - an answer of a rule, not an error of the user
     """A rule's refusal of a node; its text says why."""
@@ -91,6 +94,7 @@ class Builder:
     native_nodes : the nodes that are lowered here; a fusion never reaches past them. None means all.
     fuse : whether a rule may absorb the node behind it.
     choice : picks the algorithms of convolutions.
+    half : store blocked volumes in bfloat16. A kernel that does not take them gets copies in float32.
     """
 
     def __init__(
@@ -101,11 +105,13 @@ class Builder:
         native_nodes: Collection[ir.Node] | None = None,
         fuse: bool = True,
         choice: Choice | None = None,
+        half: bool = False,
     ) -> None:
         self.graph = graph
         self.weights = weights
         self.fuse = fuse
         self.choice = choice or Choice()
+        self.half = half
         self.steps: list[Step] = []
         self.buffers: list[int] = []
         self.absorbed: set[ir.Node] = set()
@@ -156,7 +162,7 @@ class Builder:
         if operand.contiguous:
             return operand if operand.dims == dims else operand.view(dims)
         if (value, LINEAR) not in self._converted:
-            target = self.temporary(operand.dims, operand.dtype)
+            target = self.temporary(operand.dims, dtype_of(value))
             self._copy(operand, target)
             self._converted[value, LINEAR] = target.view(dims)
         return self._converted[value, LINEAR]
@@ -169,11 +175,11 @@ class Builder:
         operand = self.value(value)
         if operand.layout == BLOCKED16 and operand.pending is None:
             return operand
-        if dtype_of(value) != native.DTYPES["float32"]:
+        if dtype_of(value) != FLOAT32:
             raise Unsupported("blocked volumes are float32")
         if (value, BLOCKED16) not in self._converted:
             source = self.volume(operand)
-            target = self.temporary(source.dims, source.dtype, BLOCKED16)
+            target = self.temporary(source.dims, self._stored(source.dims), BLOCKED16)
             self._copy(source, target)
             self._converted[value, BLOCKED16] = target
         return self._converted[value, BLOCKED16]
@@ -213,15 +219,24 @@ class Builder:
         self.buffers.append(storage_bytes(dims, dtype, layout))
         return self._dense(Kind.ARENA, len(self.buffers) - 1, dims, dtype, layout)
 
-    def result(self, value: ir.Value, layout: int = LINEAR) -> Operand:
-        """New memory for a value of the graph: the output's own where it is one. A blocked one is a 5-D volume."""
+    def result(self, value: ir.Value, layout: int = LINEAR, *, exact: bool = False) -> Operand:
+        """New memory for a value of the graph: the output's own where it is one. A blocked one is a 5-D volume, stored
+        in bfloat16 where the builder does and the value need not be ``exact``."""
         dims, dtype = dims_of(value), dtype_of(value)
         if layout == LINEAR and value in self._outputs:
             operand = self._dense(Kind.OUTPUT, self._outputs[value], dims, dtype)
         else:
-            operand = self.temporary(volume_dims(dims) if layout == BLOCKED16 else dims, dtype, layout)
+            if layout == BLOCKED16:
+                dims = volume_dims(dims)
+                dtype = self._stored(dims) if dtype == FLOAT32 and not exact else dtype
+            operand = self.temporary(dims, dtype, layout)
         self._values[value] = operand
         return operand
+
+    def _stored(self, dims: Sequence[int]) -> int:
+        """How a blocked volume of float32 is stored. Small ones lose digits in bfloat16 and save nothing."""
+        small = storage_bytes(dims, FLOAT32, BLOCKED16) < SMALL_BYTES
+        return BFLOAT16 if self.half and not small else FLOAT32
 
     def alias(self, value: ir.Value, operand: Operand) -> None:
         """Say that a value is this operand: a view of another's memory, or one with a norm pending."""
@@ -257,17 +272,40 @@ class Builder:
         note: str = "",
         **params: Any,
     ) -> None:
-        """Add a step for the node at work. Raises Unsupported with the kernel's own reason where it refuses."""
+        """Add a step for the node at work. Raises Unsupported with the kernel's own reason where it refuses.
+
+        Volumes stored in bfloat16 that the kernel refuses are copied to float32 and back.
+        """
         packed = native.kernels()[kernel].pack(params)
-        try:
-            native.check_kernel(kernel, packed, list(map(_description, inputs)), list(map(_description, outputs)))
-        except (ShapeError, UsageError) as error:
-            raise Unsupported(str(error)) from error
-        self.steps.append(Step(kernel, packed, list(inputs), list(outputs), self._nodes, note, int(flops)))
+        refusal = _refusal(kernel, packed, inputs, outputs)
+        if refusal is None:
+            self.steps.append(Step(kernel, packed, list(inputs), list(outputs), self._nodes, note, int(flops)))
+            return
+        if not any(map(_is_half, (*inputs, *outputs))):
+            raise Unsupported(refusal)
+        wide: dict[Operand | None, Operand] = {
+            operand: replace(self.temporary(operand.dims, FLOAT32, BLOCKED16), pending=operand.pending)
+            for operand in (*inputs, *outputs)
+            if operand is not None and _is_half(operand)
+        }
+        sources, targets = ([wide.get(o, o) for o in operands] for operands in (inputs, outputs))
+        refusal = _refusal(kernel, packed, sources, targets)
+        if refusal is not None:
+            raise Unsupported(refusal)
+        for narrow in dict.fromkeys(o for o in inputs if o is not None and o in wide):
+            self._convert(replace(narrow, pending=None), replace(wide[narrow], pending=None), "widen")
+        self.steps.append(Step(kernel, packed, sources, targets, self._nodes, note, int(flops)))
+        for narrow in (o for o in outputs if o is not None and o in wide):
+            self._convert(wide[narrow], narrow, "narrow")
+
+    def _convert(self, source: Operand, target: Operand, note: str) -> None:
+        """A volume into another dtype of storage."""
+        self.step("copy", [source], [target], note=note, reserved=0)
 
     def offer_sums(self, target: Operand) -> None:
         """Say that the step just added could also sum its result over each channel, as a second output."""
-        self._summing[target.kind, target.slot] = self.steps[-1]
+        if self.steps[-1].outputs[0] == target:
+            self._summing[target.kind, target.slot] = self.steps[-1]
 
     def sums_of(self, source: Operand) -> Operand | None:
         """The sums and sums of squares (N, C, 2) of a volume that a step could make on its way; or None."""
@@ -337,6 +375,22 @@ class Builder:
     def _dense(kind: Kind, slot: int, dims: Sequence[int], dtype: int, layout: int = LINEAR) -> Operand:
         dims = tuple(int(d) for d in dims)
         return Operand(kind, slot, dtype, dims, dense_strides(dims, layout), layout)
+
+
+def _is_half(operand: Operand | None) -> bool:
+    """Whether a float32 value is stored in bfloat16: only volumes are, and only blocked ones."""
+    return operand is not None and operand.layout == BLOCKED16 and operand.dtype == BFLOAT16
+
+
+def _refusal(
+    kernel: str, packed: bytes, inputs: Sequence[Operand | None], outputs: Sequence[Operand | None]
+) -> str | None:
+    """Why a kernel does not take these operands, or None where it does."""
+    try:
+        native.check_kernel(kernel, packed, list(map(_description, inputs)), list(map(_description, outputs)))
+    except (ShapeError, UsageError) as error:
+        return str(error)
+    return None
 
 
 def volume_dims(dims: Sequence[int]) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ from voxelrt.plan.lowering.builder import Activation, Builder, Unsupported, dims
 from voxelrt.plan.lowering.fusion import fused_activation
 from voxelrt.plan.schedule import BLOCKED16, LINEAR, Operand
 
-FLOAT32 = native.DTYPES["float32"]
+FLOAT32, BFLOAT16 = native.DTYPES["float32"], native.DTYPES["bfloat16"]
 FEW = 4  # channels up to which a first layer stays LINEAR
 FEW_OUT = 8  # and up to which a last one does
 
@@ -89,7 +89,8 @@ def _direct(
     first, second = _sources(b, x)
     activation, out = fused_activation(b, node.outputs[0])
     head = raw.shape[0] <= FEW_OUT and not _read_by_volumes(out)
-    target = b.result(out, LINEAR if head else BLOCKED16)
+    # What rounding the network's own input would lose, no later layer brings back.
+    target = b.result(out, LINEAR if head else BLOCKED16, exact=first.layout == LINEAR)
     volume = b.volume(target)
     params = {
         **_window_params(shape),
@@ -127,7 +128,10 @@ def _algorithm(
     assert first is not None
     channels = first.dims[1] if second is None else -(-first.dims[1] // native.BLOCK) * native.BLOCK + second.dims[1]
     z, y, x = target.dims[2:]
-    problem = Problem(1, channels, target.dims[1], (z, y, x), shape.kernel, shape.stride, shape.dilation, groups)
+    stored = "bf16" if BFLOAT16 in (first.dtype, target.dtype) else "fp32"
+    problem = Problem(
+        1, channels, target.dims[1], (z, y, x), shape.kernel, shape.stride, shape.dilation, groups, stored
+    )
     blocked = first.layout == BLOCKED16 and target.layout == BLOCKED16
     found = [a for a in algorithms(problem) if blocked or a.params["algorithm"] == DIRECT]
     return b.choice.pick(b.weights.digest(raw), problem, found)
@@ -204,10 +208,13 @@ def conv_transpose(b: Builder, node: ir.Node) -> None:
         "alpha": activation.alpha,
         "beta": activation.beta,
     }
-    packed = b.weight(raw, "conv_transpose3d.direct", **full)
+    kernel = "conv_transpose3d.direct"
+    if b.half and params["kernel"] == params["stride"] and not any((*begin, *end, *extra)) and max(dilation) == 1:
+        kernel, full["precision"] = "conv_transpose3d.bf16", 1
+    packed = b.weight(raw, kernel, **full)
     target = b.result(out, BLOCKED16)
     b.step(
-        "conv_transpose3d.direct",
+        kernel,
         [source, packed, b.weight(bias) if bias is not None else None],
         [target],
         flops=2 * int(np.prod(raw.shape[1:])) * source.count,

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from voxelrt.kernels.common import native
 from voxelrt.kernels.resize.codes import COORDINATES, MODES, ROUNDINGS
 from voxelrt.plan.lowering.attributes import integer, integers, real, text
-from voxelrt.plan.lowering.builder import Builder, Unsupported, dims_of, lowers
+from voxelrt.plan.lowering.builder import Builder, Unsupported, dims_of, dtype_of, lowers
 from voxelrt.plan.schedule import BLOCKED16, LINEAR
 
 FLOAT32, FLOAT64 = native.DTYPES["float32"], native.DTYPES["float64"]
@@ -48,7 +48,7 @@ def resize(b: Builder, node: ir.Node) -> None:
     source = b.blocked(x) if blocked else b.linear(x)
     target = b.result(out, BLOCKED16 if blocked else LINEAR)
     flops = target.count * (0 if mode == "nearest" else 2 ** sum(s != 1 for s in scales))
-    if mode == "nearest" or source.dtype in (FLOAT32, FLOAT64):
+    if mode == "nearest" or dtype_of(x) in (FLOAT32, FLOAT64):
         b.step("resize", [source], [target], flops=flops, **params)
         return
     wide, made = b.temporary(before, FLOAT32), b.temporary(after, FLOAT32)
