@@ -15,6 +15,8 @@ from voxelrt.kernels.denoise import denoise
 from voxelrt.kernels.elementwise import elementwise
 from voxelrt.kernels.gather import gather
 from voxelrt.kernels.gaussian import gaussian
+from voxelrt.kernels.integrate import integrate
+from voxelrt.kernels.jacobian import jacobian
 from voxelrt.kernels.lstm import gru, lstm, rnn
 from voxelrt.kernels.matmul import matmul
 from voxelrt.kernels.median import median
@@ -27,12 +29,15 @@ from voxelrt.kernels.reduce import reduce
 from voxelrt.kernels.resample_argmax import resample_argmax
 from voxelrt.kernels.resize import resize
 from voxelrt.kernels.softmax import softmax
+from voxelrt.kernels.spline_prefilter import spline_prefilter
 from voxelrt.kernels.stitch import stitch
 from voxelrt.kernels.topk import topk
 from voxelrt.kernels.warp3d import grid_sample, warp3d
+from voxelrt.kernels.warp3d.fields import compose, invert, resample_field, warp_points
 
 __all__ = [
     "ceiling",
+    "compose",
     "conv3d",
     "conv_transpose3d",
     "copy",
@@ -43,6 +48,9 @@ __all__ = [
     "gaussian",
     "grid_sample",
     "gru",
+    "integrate",
+    "invert",
+    "jacobian",
     "layer_norm",
     "lstm",
     "matmul",
@@ -54,10 +62,13 @@ __all__ = [
     "quantize",
     "reduce",
     "resample_argmax",
+    "resample_field",
     "resize",
     "rnn",
     "softmax",
+    "spline_prefilter",
     "stitch",
     "topk",
     "warp3d",
+    "warp_points",
 ]

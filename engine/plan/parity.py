@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from voxelrt.errors import ParityError
 from voxelrt.graph.edit import static_shape
+from voxelrt.graph.passes import spell_domain
 from voxelrt.kernels.common.kernel import compare
 from voxelrt.plan.plan import ParityLine
 
@@ -37,9 +38,10 @@ class ReferenceRunner:
     """The graph in another executor: ONNX Runtime where it is installed, else the ONNX reference evaluator."""
 
     def __init__(self, model: ir.Model) -> None:
-        proto = ir.serde.serialize_model(model)
         self.outputs = [str(v.name) for v in model.graph.outputs]
         if importlib.util.find_spec("onnxruntime") is not None:
+            model = spell_domain.run(model.clone())
+            proto = ir.serde.serialize_model(model)
             from voxelrt.backends.onnxruntime import reference_session
             from voxelrt.plan.reference_norms import spell_norms
 
@@ -53,7 +55,7 @@ class ReferenceRunner:
 
             self.name = "float64 oracles"
             self.share = 1.0
-            self._run = reference_evaluator(proto)
+            self._run = reference_evaluator(ir.serde.serialize_model(model))
 
     def run(self, inputs: Arrays) -> dict[str, Array]:
         """Name -> array for all outputs."""

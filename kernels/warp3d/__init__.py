@@ -10,9 +10,10 @@ import numpy as np
 
 from voxelrt.errors import ShapeError, UsageError
 from voxelrt.kernels.common.kernel import Array, Case, Kernel
+from voxelrt.kernels.spline_prefilter import spline_prefilter
 from voxelrt.kernels.warp3d.oracle import warp3d as oracle
 
-_ORDERS = {0: "nearest", 1: "linear"}
+_ORDERS = {0: "nearest", 1: "linear", 3: "bspline"}
 _TOLERANCES = {"float32": 1e-6, "float16": 5e-4, "bfloat16": 4e-3}
 _BYTES = {"bfloat16": "float16"}
 
@@ -130,7 +131,8 @@ def warp3d(
         the volume. The identity where none is given.
     matrix : M, (3, 3) or (2, 2): displacements of another unit, mm for instance, to voxels of the volume.
     shape : (Z', Y', X') of the output where there is no displacement; the volume's where neither is given.
-    order : 0 nearest (of two equally near voxels the even one), 1 trilinear.
+    order : 0 nearest (of two equally near voxels the even one), 1 trilinear, 3 the cubic B-spline through the voxels
+        (see ``spline_prefilter``; it may overshoot). With order 3 padding of zeros begins at the volume's faces.
     labels : each voxel gets the label with the most trilinear weight around it, of equal ones the smallest: no value
         that was not there, and smoother boundaries than the nearest voxel's.
     padding : what lies outside: ``"zeros"``, ``"border"`` (the outer voxels go on) or ``"reflect"`` (a mirror image
@@ -154,6 +156,8 @@ def warp3d(
         raise UsageError(f"order is {order!r}; it is one of {', '.join(map(str, _ORDERS))}")
     if padding not in _PADDINGS[:3]:
         raise UsageError(f"padding is {padding!r}; it is one of {', '.join(_PADDINGS[:3])}")
+    if order == 3:
+        return _cubic(volume, displacement_voxels, affine, matrix, shape, padding, out, backend)
     result: Array = KERNEL(
         volume,
         displacement_voxels,
@@ -166,6 +170,42 @@ def warp3d(
         backend=backend,
     )
     return result
+
+
+def _cubic(
+    volume: Array,
+    displacement: Array | None,
+    affine: Array | None,
+    matrix: Array | None,
+    shape: Sequence[int] | None,
+    padding: str,
+    out: Array | None,
+    backend: str,
+) -> Array:
+    """Coefficients and their spline, both float32; other dtypes are rounded to at the end."""
+    coefficients = spline_prefilter(volume)
+    plain = out is not None and out.dtype == np.float32
+    found: Array = KERNEL(
+        coefficients,
+        displacement,
+        affine=affine,
+        matrix=matrix,
+        shape=shape,
+        mode="bspline",
+        padding=padding,
+        out=out if plain else None,
+        backend=backend,
+    )
+    if volume.dtype.kind in "iu":
+        info = np.iinfo(volume.dtype)
+        found = np.clip(np.rint(np.nan_to_num(found)), info.min, info.max)
+    if out is not None:
+        if out.dtype != volume.dtype or out.shape != found.shape:
+            raise ShapeError(f"out is {out.shape} {out.dtype}; the answer is {found.shape} {volume.dtype}")
+        if not plain:
+            out[...] = found
+        return out
+    return found.astype(volume.dtype, copy=False)
 
 
 def grid_sample(

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from onnx_ir.tape import Tape
 
 from voxelrt.errors import UsageError
+from voxelrt.graph.spec import OUR_DOMAIN
 
 OPSET = 20
 IR_VERSION = 10
@@ -43,6 +44,7 @@ class Layers:
         self._tape = Tape()
         self._count = 0
         self._inputs: list[ir.Value] = []
+        self._ours = False
 
     def input(self, name: str, *shape: int) -> ir.Value:
         """A float32 input; sizes below one are refused (UsageError)."""
@@ -56,6 +58,13 @@ class Layers:
         """A node of one output; attributes as ONNX names them."""
         self._count += 1
         return self._tape.op(kind, list(inputs), attributes or None, name=f"{kind.lower()}_{self._count}")
+
+    def our_op(self, kind: str, *inputs: ir.Value | None, **attributes: Any) -> ir.Value:
+        """A node of one output of the project's own domain (``engine/graph/domain.py``)."""
+        self._count += 1
+        self._ours = True
+        name = f"{kind.lower()}_{self._count}"
+        return self._tape.op(kind, list(inputs), attributes or None, name=name, domain=OUR_DOMAIN)
 
     def constant(self, values: Any, dtype: Any = np.float32) -> ir.Value:
         """An initializer."""
@@ -169,7 +178,7 @@ class Layers:
             [value for value, _ in outputs.values()],
             nodes=self._tape.nodes,
             initializers=self._tape.initializers,
-            opset_imports={"": OPSET},
+            opset_imports={"": OPSET, **({OUR_DOMAIN: 1} if self._ours else {})},
             name=name,
         )
         return ir.Model(graph, ir_version=IR_VERSION, producer_name="voxelrt")

@@ -16,6 +16,7 @@ ARCHITECTURES: dict[str, Callable[..., ir.Model]] = {
     "attention_pooling": dense.build_attention_pooling,
     "autoencoder": dense.build_autoencoder,
     "convnext": classifiers.build_convnext,
+    "deformable_registration": volumes.build_deformable_registration,
     "densenet": classifiers.build_densenet,
     "dncnn3d": volumes.build_dncnn3d,
     "efficientnet": classifiers.build_efficientnet,

@@ -56,16 +56,59 @@ def build_registration(
 ) -> ir.Model:
     """The network of VoxelMorph (Balakrishnan et al., IEEE TMI 38, 2019) up to its stationary velocity field.
 
-    ``moving`` and ``fixed`` (1, 1, Z, Y, X) -> ``velocity`` (1, 3, Z, Y, X) in voxels; integration and warp are
-    operators of their own.
+    ``moving`` and ``fixed`` (1, 1, Z, Y, X) -> ``velocity`` (1, 3, Z, Y, X) in voxels;
+    ``build_deformable_registration`` goes on to the warped image.
 
     Raises
     ------
     UsageError : encoder and decoder differ in depth, or the grid does not halve so often.
     """
+    net = Layers(seed, parameters)
+    _, velocity = _velocity(net, encoder, decoder, final, grid)
+    return net.finish("registration", velocity=(velocity, (1, 3, *grid)))
+
+
+def build_deformable_registration(
+    encoder: Sequence[int] = (16, 32, 32, 32),
+    decoder: Sequence[int] = (32, 32, 32, 32),
+    final: Sequence[int] = (32, 16, 16),
+    grid: Grid = (64, 64, 64),
+    *,
+    steps: int = 7,
+    gain: float = 1.0,
+    seed: int = 0,
+    parameters: Parameters | None = None,
+) -> ir.Model:
+    """``build_registration`` and what follows it in a whole registration network: integration and warp.
+
+    ``moving`` and ``fixed`` (1, 1, Z, Y, X) -> ``moved`` of the same shape and ``displacement`` (1, 3, Z, Y, X) in
+    voxels, components (z, y, x).
+
+    Parameters
+    ----------
+    steps : of scaling and squaring.
+    gain : the velocity's factor: how far a network with drawn weights moves voxels.
+
+    Raises
+    ------
+    UsageError : encoder and decoder differ in depth, or the grid does not halve so often.
+    """
+    net = Layers(seed, parameters)
+    moving, velocity = _velocity(net, encoder, decoder, final, grid)
+    scaled = net.op("Mul", velocity, net.constant([gain])) if gain != 1.0 else velocity
+    displacement = net.our_op("IntegrateVelocity", scaled, steps=steps, padding="border")
+    moved = net.our_op("Warp", moving, displacement, mode="linear", padding="border")
+    return net.finish(
+        "deformable_registration", moved=(moved, (1, 1, *grid)), displacement=(displacement, (1, 3, *grid))
+    )
+
+
+def _velocity(
+    net: Layers, encoder: Sequence[int], decoder: Sequence[int], final: Sequence[int], grid: Grid
+) -> tuple[ir.Value, ir.Value]:
+    """The moving image and the velocity that encoder and decoder find."""
     if len(encoder) != len(decoder) or any(size % (1 << len(encoder)) for size in grid):
         raise UsageError(f"grid {grid} halves {len(encoder)} times on the way down and {len(decoder)} times back")
-    net = Layers(seed, parameters)
     pair = [net.input(name, 1, 1, *grid) for name in ("moving", "fixed")]
     x, before = net.op("Concat", *pair, axis=1), 2
     skips = [(x, before)]
@@ -85,8 +128,7 @@ def build_registration(
     for width in final:
         x = net.op("LeakyRelu", net.conv(x, before, width, 3, axes=3), alpha=0.2)
         before = width
-    velocity = net.conv(x, before, 3, 3, axes=3, gain=0.1)
-    return net.finish("registration", velocity=(velocity, (1, 3, *grid)))
+    return pair[0], net.conv(x, before, 3, 3, axes=3, gain=0.1)
 
 
 def build_window_attention(

@@ -6,6 +6,7 @@ import onnx
 import onnx_ir as ir
 
 from voxelrt.errors import ModelError
+from voxelrt.graph import domain
 from voxelrt.graph.edit import static_shape
 from voxelrt.graph.spec import first_line, lenient
 from voxelrt.graph.structure import structure
@@ -35,7 +36,7 @@ def run(model: ir.Model) -> ir.Model:
                 _tell(value, found[value.name])
         if node.op_type in LIKE_INPUT and node.domain == "" and node.inputs[0] is not None:
             _tell_like(node.outputs[0], node.inputs[0])
-    return model
+    return domain.run(model)
 
 
 def _tell_like(value: ir.Value, source: ir.Value) -> None:

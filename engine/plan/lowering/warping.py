@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from voxelrt.errors import UsageError
 from voxelrt.kernels.common import native
+from voxelrt.kernels.integrate.codes import PADDINGS as INTEGRATE_PADDINGS
 from voxelrt.kernels.warp3d import normalised, onnx_padding
 from voxelrt.kernels.warp3d.codes import MODES, PADDINGS
 from voxelrt.kernels.warp3d.cpu import full_matrix
@@ -66,7 +67,28 @@ def warp(b: Builder, node: ir.Node) -> None:
         rows = b.linear(affine)
         rows = rows if len(rows.dims) == 3 else rows.view((1, *rows.dims))
     axes = len(dims_of(node.outputs[0])) - 2
-    _warp(b, node, b.linear(field) if field is not None else None, rows, full_matrix(None, axes), mode, padding)
+    source: Operand | None = None
+    if mode == "bspline":
+        x = node.inputs[0]
+        assert x is not None
+        given = b.linear(x)
+        source = b.temporary(given.dims, FLOAT32)
+        b.step("spline_prefilter", [given], [source], flops=source.count * axes * 5, reserved=0)
+    moved = b.linear(field) if field is not None else None
+    _warp(b, node, moved, rows, full_matrix(None, axes), mode, padding, source)
+
+
+@lowers("IntegrateVelocity")
+def integrate(b: Builder, node: ir.Node) -> None:
+    """Scaling and squaring of a velocity field."""
+    velocity = node.inputs[0]
+    assert velocity is not None
+    padding, steps = text(node, "padding", "zeros"), integer(node, "steps", 7)
+    if padding not in INTEGRATE_PADDINGS:
+        raise Unsupported(f"the padding {padding!r}")
+    source, target = b.linear(velocity), b.result(node.outputs[0])
+    number = INTEGRATE_PADDINGS.index(padding)
+    b.step("integrate", [source], [target], flops=target.count * steps * 20, steps=steps, padding=number)
 
 
 def _warp(
@@ -77,10 +99,11 @@ def _warp(
     matrix: NDArray[np.float64],
     mode: str,
     padding: str,
+    source: Operand | None = None,
 ) -> None:
     x, out = node.inputs[0], node.outputs[0]
     assert x is not None
-    source, target = b.linear(x), b.result(out)
+    source, target = source or b.linear(x), b.result(out)
     b.step(
         "warp3d",
         [source, field, affine],

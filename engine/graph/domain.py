@@ -1,0 +1,73 @@
+"""The shape rules of our own operators: what ONNX shape inference cannot know.
+
+Warp
+    volume (N, C, …), displacement (N or 1, axes, …) in voxels or none, affine (N or 1, axes, axes + 1) or none;
+    attributes mode, padding, shape.
+IntegrateVelocity
+    velocity (N, axes, …) in voxels; attributes steps, padding.
+
+Modes and paddings are the words of ``kernels/warp3d/codes.py``; `shape` is the output's where there is no displacement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import onnx_ir as ir
+
+from voxelrt.errors import ModelError
+from voxelrt.graph.edit import static_shape
+from voxelrt.graph.spec import OUR_DOMAIN, label
+
+Shape = tuple[int, ...]
+
+
+def run(model: ir.Model) -> ir.Model:
+    """Give the outputs of our operators their shapes and dtypes, where those of their inputs are known.
+
+    Raises
+    ------
+    ModelError : inputs that do not fit each other.
+    """
+    for node in model.graph:
+        rule = _RULES.get(node.op_type) if node.domain == OUR_DOMAIN else None
+        source = node.inputs[0] if node.inputs else None
+        if rule is None or source is None or static_shape(source) is None or source.dtype is None:
+            continue
+        shape = rule(node)
+        if shape is not None:
+            node.outputs[0].shape, node.outputs[0].type = ir.Shape(shape), ir.TensorType(source.dtype)
+    return model
+
+
+def _warp(node: ir.Node) -> Shape | None:
+    volume = static_shape(node.inputs[0]) or ()
+    axes = len(volume) - 2
+    if axes not in (2, 3):
+        raise ModelError(label(node, f"a volume has two or three spatial axes, not the shape {volume}"))
+    field, affine = (node.inputs[i] if i < len(node.inputs) else None for i in (1, 2))
+    rows = static_shape(affine)
+    if rows is not None and rows not in ((1, axes, axes + 1), (volume[0], axes, axes + 1)):
+        raise ModelError(label(node, f"an affine for {volume} is ({volume[0]}, {axes}, {axes + 1}), not {rows}"))
+    if field is not None:
+        moved = static_shape(field)
+        if moved is None:
+            return None
+        if len(moved) != len(volume) or moved[1] != axes or moved[0] not in (1, volume[0]):
+            raise ModelError(label(node, f"a displacement for {volume} is ({volume[0]}, {axes}, …), not {moved}"))
+        return (*volume[:2], *moved[2:])
+    shape = node.attributes.get("shape")
+    size = tuple(int(n) for n in shape.as_ints()) if shape is not None else volume[2:]
+    if len(size) != axes or min(size) < 0:
+        raise ModelError(label(node, f"the shape {size} is not one of {axes} axes"))
+    return (*volume[:2], *size)
+
+
+def _integrate(node: ir.Node) -> Shape:
+    velocity = static_shape(node.inputs[0]) or ()
+    if len(velocity) not in (4, 5) or velocity[1] != len(velocity) - 2:
+        raise ModelError(label(node, f"a velocity field is (N, 3, Z, Y, X) or (N, 2, Y, X), not {velocity}"))
+    return velocity
+
+
+_RULES: dict[str, Callable[[ir.Node], Shape | None]] = {"Warp": _warp, "IntegrateVelocity": _integrate}
