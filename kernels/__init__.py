@@ -7,10 +7,13 @@ bound here, eagerly: whatever is imported first, ``voxelrt.kernels.conv3d`` stay
 
 from __future__ import annotations
 
+from voxelrt.kernels.anisotropic_diffusion import anisotropic_diffusion
+from voxelrt.kernels.bilateral import bilateral
 from voxelrt.kernels.ceiling import ceiling
 from voxelrt.kernels.conv3d import conv3d
 from voxelrt.kernels.conv_transpose3d import conv_transpose3d
 from voxelrt.kernels.copy import copy
+from voxelrt.kernels.curvature_flow import curvature_flow
 from voxelrt.kernels.denoise import denoise
 from voxelrt.kernels.elementwise import elementwise
 from voxelrt.kernels.gather import gather
@@ -32,15 +35,19 @@ from voxelrt.kernels.softmax import softmax
 from voxelrt.kernels.spline_prefilter import spline_prefilter
 from voxelrt.kernels.stitch import stitch
 from voxelrt.kernels.topk import topk
+from voxelrt.kernels.total_variation import total_variation
 from voxelrt.kernels.warp3d import grid_sample, warp3d
 from voxelrt.kernels.warp3d.fields import compose, invert, resample_field, warp_points
 
 __all__ = [
+    "anisotropic_diffusion",
+    "bilateral",
     "ceiling",
     "compose",
     "conv3d",
     "conv_transpose3d",
     "copy",
+    "curvature_flow",
     "denoise",
     "dequantize",
     "elementwise",
@@ -69,6 +76,7 @@ __all__ = [
     "spline_prefilter",
     "stitch",
     "topk",
+    "total_variation",
     "warp3d",
     "warp_points",
 ]

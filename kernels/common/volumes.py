@@ -78,3 +78,21 @@ def spatial_values(value: float | Sequence[float], what: str) -> tuple[float, fl
     if len(made) != 3 or not all(np.isfinite(v) and v >= 0 for v in made):
         raise UsageError(f"{what} is {value!r}; give one number from 0, or three (z, y, x)")
     return (made[0], made[1], made[2])
+
+
+def stable_scheme(step: float, iterations: int, spacing: Sequence[float]) -> tuple[float, float, float]:
+    """Voxels per unit of length along (z, y, x), of an explicit scheme that cannot run away.
+
+    Raises
+    ------
+    UsageError : a spacing not above 0, fewer than 0 iterations, a step above a sixth of the smallest squared spacing.
+    """
+    lengths = [positive(float(s), "spacing") for s in spacing]
+    if len(lengths) != 3:
+        raise UsageError(f"spacing is {tuple(spacing)!r}; give three numbers (z, y, x)")
+    if iterations < 0:
+        raise UsageError(f"iterations is {iterations}; it is 0 or more")
+    most = min(lengths) ** 2 / 6
+    if positive(step, "step") > most * (1 + 1e-6):
+        raise UsageError(f"a step of {step:g} is unstable; with a spacing of {min(lengths):g} it is at most {most:.4g}")
+    return (1 / lengths[0], 1 / lengths[1], 1 / lengths[2])

@@ -8,10 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from voxelrt.errors import UsageError
+from voxelrt.kernels.anisotropic_diffusion import KERNEL as DIFFUSION
+from voxelrt.kernels.bilateral import KERNEL as BILATERAL
 from voxelrt.kernels.common.kernel import Array
+from voxelrt.kernels.curvature_flow import KERNEL as CURVATURE_FLOW
 from voxelrt.kernels.gaussian import KERNEL as GAUSSIAN
 from voxelrt.kernels.median import KERNEL as MEDIAN
 from voxelrt.kernels.non_local_means import KERNEL as NON_LOCAL_MEANS
+from voxelrt.kernels.total_variation import KERNEL as TOTAL_VARIATION
 
 NOISES = ("gaussian", "rician")
 UNITS = ("voxels", "mm")
@@ -63,6 +67,20 @@ def _gaussian(run: Callable[..., Array], volume: Array, sigma: float, noise: str
     return run(volume, options["width"], truncate=4.0)
 
 
+def _bilateral(run: Callable[..., Array], volume: Array, sigma: float, noise: str, options: Mapping[str, Any]) -> Array:
+    return run(volume, options["width"], options["strength"] * sigma)
+
+
+def _total_variation(
+    run: Callable[..., Array], volume: Array, sigma: float, noise: str, options: Mapping[str, Any]
+) -> Array:
+    return run(volume, options["strength"] * sigma, iterations=options["iterations"])
+
+
+def _scheme(run: Callable[..., Array], volume: Array, sigma: float, noise: str, options: Mapping[str, Any]) -> Array:
+    return run(volume, **options)
+
+
 METHODS: Mapping[str, Method] = {
     "nlm": Method(
         "non-local means",
@@ -76,6 +94,26 @@ METHODS: Mapping[str, Method] = {
     ),
     "median": Method("median", _median, MEDIAN, {"radius": 1}, radii=("radius",)),
     "gaussian": Method("Gaussian", _gaussian, GAUSSIAN, {"width": 1.0}, widths=("width",)),
+    "bilateral": Method(
+        "bilateral",
+        _bilateral,
+        BILATERAL,
+        {"width": 1.0, "strength": 2.5},
+        widths=("width",),
+        uses_sigma=True,
+    ),
+    "tv": Method(
+        "total variation", _total_variation, TOTAL_VARIATION, {"strength": 1.0, "iterations": 200}, uses_sigma=True
+    ),
+    "diffusion": Method(
+        "anisotropic diffusion",
+        _scheme,
+        DIFFUSION,
+        {"conductance": 1.0, "step": 0.0625, "iterations": 5, "spacing": (1.0, 1.0, 1.0)},
+    ),
+    "curvature-flow": Method(
+        "curvature flow", _scheme, CURVATURE_FLOW, {"step": 0.0625, "iterations": 5, "spacing": (1.0, 1.0, 1.0)}
+    ),
 }
 
 
@@ -107,6 +145,9 @@ def resolve_options(
     if unit not in UNITS:
         raise UsageError(f"unit is {unit!r}; it is one of {', '.join(UNITS)}")
     made = {**method.options, **given}
+    if "spacing" in made and "spacing" not in given and spacing_mm is not None:
+        # In units of the finest axis, so that the same step is stable whatever the scanner's.
+        made["spacing"] = tuple(float(s) / min(spacing_mm) for s in spacing_mm)
     if unit == "mm":
         if spacing_mm is None or len(spacing_mm) != 3 or not all(s > 0 for s in spacing_mm):
             raise UsageError(f"lengths in mm need spacing_mm=(z, y, x), three numbers above 0; it is {spacing_mm!r}")

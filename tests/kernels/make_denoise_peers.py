@@ -36,7 +36,6 @@ def main() -> None:
         "itk_bilateral": array(SimpleITK.Bilateral(image, 1.2, 30.0, 20000)),
         "itk_curvature_flow": array(SimpleITK.CurvatureFlow(spaced, 0.05, 4)),
         "itk_gradient_diffusion": array(SimpleITK.GradientAnisotropicDiffusion(spaced, 0.05, 1.5, 1, 4)),
-        "itk_curvature_diffusion": array(SimpleITK.CurvatureAnisotropicDiffusion(spaced, 0.05, 1.5, 1, 4)),
         "skimage_tv": denoise_tv_chambolle(doubles, weight=15.0, eps=2e-4, max_num_iter=30),
         "scipy_gaussian": ndimage.gaussian_filter(noisy, (0.7, 1.0, 1.6), mode="nearest"),
         "scipy_median": ndimage.median_filter(noisy, (3, 3, 5), mode="nearest"),

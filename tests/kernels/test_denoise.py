@@ -9,7 +9,16 @@ import numpy as np
 import pytest
 
 from voxelrt.errors import ShapeError, UsageError
-from voxelrt.kernels import denoise, gaussian, median, non_local_means
+from voxelrt.kernels import (
+    anisotropic_diffusion,
+    bilateral,
+    curvature_flow,
+    denoise,
+    gaussian,
+    median,
+    non_local_means,
+    total_variation,
+)
 from voxelrt.kernels.common import native
 from voxelrt.kernels.common.kernel import Array, compare
 from voxelrt.kernels.denoise import METHODS, choose, estimate_noise
@@ -51,6 +60,35 @@ def test_median_and_gaussian_of_a_row() -> None:
     np.testing.assert_allclose(gaussian(row, (0, 0, 1), truncate=1)[0, 0], expected, rtol=1e-6)
 
 
+def test_bilateral_of_two_voxels() -> None:
+    weight = np.exp(-0.5 * (1 / 0.5**2 + (2 / 4.0) ** 2))
+    out = bilateral(np.array([[[1.0, 3.0]]], np.float32), (0, 0, 0.5), 4.0)
+    np.testing.assert_allclose(out[0, 0], [(1 + 3 * weight) / (1 + weight), (3 + weight) / (1 + weight)], rtol=1e-6)
+
+
+def test_one_step_of_diffusion_of_two_voxels() -> None:
+    # Slopes are 1 at both (half the difference of 2), so the mean is 1; the flux is 2 exp(-4 / 2).
+    out = anisotropic_diffusion(np.array([[[1.0, 3.0]]], np.float32), step=0.1, iterations=1)
+    np.testing.assert_allclose(out[0, 0], [1 + 0.2 * np.exp(-2), 3 - 0.2 * np.exp(-2)], rtol=1e-6)
+
+
+def test_one_step_of_curvature_flow() -> None:
+    # I = x² + y² + z²: its level surfaces are spheres, and curvature |grad I| is 2 / r · 2 r = 4 everywhere.
+    z, y, x = np.mgrid[-4:5, -4:5, -4:5].astype(np.float32)
+    volume = x**2 + y**2 + z**2
+    out = curvature_flow(volume, step=0.1, iterations=1)
+    moved = (out - volume)[1:-1, 1:-1, 1:-1]
+    moved[3, 3, 3] = 0.4  # no direction there
+    np.testing.assert_allclose(moved, 0.4, rtol=1e-5)
+
+
+def test_total_variation_of_a_step() -> None:
+    # Half the squares plus weight times the variation is least where each plateau of n voxels has moved by weight / n.
+    row = np.repeat(np.float32([0.0, 10.0]), 8)[None, None]
+    out = total_variation(row, 4.0, tolerance=0.0, iterations=4000)
+    np.testing.assert_allclose(out[0, 0], np.repeat([0.5, 9.5], 8), atol=2e-3)
+
+
 # ---- against others ----
 
 
@@ -71,6 +109,30 @@ def test_median_agrees_with_itk_and_scipy(peers: dict[str, Array]) -> None:
 
 def test_gaussian_agrees_with_scipy(peers: dict[str, Array]) -> None:
     assert compare(gaussian(peers["noisy"], (0.7, 1.0, 1.6)), peers["scipy_gaussian"]).relative < 1e-6
+
+
+def test_bilateral_agrees_with_itk(peers: dict[str, Array]) -> None:
+    # It takes the weight of a difference from a table that ends at 4 spreads, and repeats voxels beyond the faces.
+    ours = bilateral(peers["noisy"], 1.2, 30.0)
+    assert compare(_inside(ours, 3), _inside(peers["itk_bilateral"], 3)).relative < 1e-4
+
+
+SPACING = (2.5, 1.5, 1.0)  # of the stored volume, for schemes
+
+
+def test_diffusion_agrees_with_itk(peers: dict[str, Array]) -> None:
+    ours = anisotropic_diffusion(peers["noisy"], conductance=1.5, step=0.05, iterations=4, spacing=SPACING)
+    assert compare(ours, peers["itk_gradient_diffusion"]).relative < 1e-6
+
+
+def test_curvature_flow_agrees_with_itk(peers: dict[str, Array]) -> None:
+    ours = curvature_flow(peers["noisy"], step=0.05, iterations=4, spacing=SPACING)
+    assert compare(ours, peers["itk_curvature_flow"]).relative < 1e-6
+
+
+def test_total_variation_agrees_with_scikit_image(peers: dict[str, Array]) -> None:
+    ours = total_variation(peers["noisy"], 15.0, iterations=30)
+    assert compare(ours, peers["skimage_tv"]).relative < 1e-6
 
 
 # ---- the noise ----
@@ -184,6 +246,12 @@ def test_refusals() -> None:
         {"sigma": 1.0, "radius": -1},
         {"sigma": 1.0, "radius": (1, 2)},
         {"sigma": 1.0, "radius": 33},
+        {"method": "diffusion", "step": 0.2},
+        {"method": "diffusion", "conductance": 0.0},
+        {"method": "curvature-flow", "iterations": -1},
+        {"method": "curvature-flow", "spacing": (1.0, 0.0, 1.0)},
+        {"method": "tv", "sigma": 1.0, "iterations": 0},
+        {"method": "bilateral", "sigma": 1.0, "width": 20.0},
     ):
         with pytest.raises(UsageError):
             denoise(volume, **wrong)

@@ -1,0 +1,72 @@
+"""total_variation: the image of least total variation near the noisy one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from voxelrt.kernels.common.kernel import Array, Case, Kernel
+from voxelrt.kernels.common.volumes import check_volume, positive
+from voxelrt.kernels.total_variation.oracle import total_variation as oracle
+
+
+def _case(shape: tuple[int, ...], weight: float = 8.0, bench: bool = False, axes: Any = None, **options: Any) -> Case:
+    def make(rng: np.random.Generator) -> tuple[Sequence[Any], Mapping[str, Any]]:
+        volume = (100 + rng.normal(0, 10, shape)).astype(np.float32)
+        return (volume if axes is None else volume.transpose(axes), weight), options
+
+    words = ["x".join(map(str, shape)), f"weight{weight}", *map(str, options.values()), *(["strided"] if axes else [])]
+    return Case("-".join(words).replace(" ", ""), make, 1e-5, 0.0, 8.0 * float(np.prod(shape)), bench)
+
+
+KERNEL = Kernel(
+    name="total_variation",
+    oracle=oracle,
+    cases=(
+        _case((1, 1, 1)),
+        _case((3, 5, 7)),
+        _case((9, 33, 17), 3.0, iterations=7),
+        _case((2, 1, 40), tolerance=0.0, iterations=20),
+        _case((23, 31)),
+        _case((2, 3, 4, 7, 18)),
+        _case((7, 9, 6), axes=(1, 2, 0)),
+        _case((0, 4, 5)),
+        _case((32, 48, 64), bench=True),
+    ),
+)
+
+
+def total_variation(
+    volume: Array,
+    weight: float,
+    *,
+    tolerance: float = 2e-4,
+    iterations: int = 200,
+    backend: str = "auto",
+) -> Array:
+    """Total variation denoising (Rudin, Osher, Fatemi) by Chambolle's projection (J. Math. Imaging Vis. 20:89, 2004).
+
+    Parameters
+    ----------
+    volume : (Y, X), (Z, Y, X), (C, Z, Y, X) or (N, C, Z, Y, X), finite; each volume on its own, in float32.
+    weight : of total variation against half the squared differences, in the image's units.
+    tolerance : stop where the energy changes by less than this share of the first one.
+    iterations : at most so many.
+    backend : see ``Kernel``.
+
+    Returns
+    -------
+    volume : the same shape, float32.
+
+    Raises
+    ------
+    UsageError : an option out of range.
+    ShapeError : other axes.
+    """
+    check_volume(volume, "total_variation")
+    result: Array = KERNEL(
+        volume, positive(weight, "weight"), tolerance=tolerance, iterations=iterations, backend=backend
+    )
+    return result
