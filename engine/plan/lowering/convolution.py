@@ -12,6 +12,7 @@ from voxelrt.kernels.common import native
 from voxelrt.kernels.conv3d.algorithm import DIRECT, Algorithm, Problem, algorithms
 from voxelrt.plan.lowering.attributes import Window, integer, integers, text, three, window
 from voxelrt.plan.lowering.builder import Activation, Builder, Unsupported, dims_of, dtype_of, lowers
+from voxelrt.plan.lowering.frames import frames, is_product
 from voxelrt.plan.lowering.fusion import fused_activation
 from voxelrt.plan.schedule import BLOCKED16, LINEAR, Operand
 
@@ -32,7 +33,9 @@ def conv(b: Builder, node: ir.Node) -> None:
     shape = window(node, dims_of(x)[2:], weights.shape[2:])
     raw = weights.reshape(*weights.shape[:2], *shape.kernel)
     bias = _bias(b, node)
-    if dtype_of(x) == FLOAT32 and _divides(raw, groups):
+    if is_product(dims_of(x), weights.shape, groups, shape):
+        frames(b, node, weights, bias, shape)
+    elif dtype_of(x) == FLOAT32 and _divides(raw, groups):
         _direct(b, node, raw, bias, shape, groups)
     else:
         more = {"channels0": dims_of(x)[1], "output_channel_offset": 0}
