@@ -7,7 +7,7 @@ SANITIZED := build/sanitized
 # Fresh memory is NaN, arenas and scratch included, so that what a kernel reads without having written it shows.
 POISONED := detect_leaks=0:max_malloc_fill_size=1000000000:malloc_fill_byte=255
 
-.PHONY: demo test test-emulation test-gpu-aot gpu-acceptance test-native-matrix soak native types lint format bench bench-quick \
+.PHONY: demo test bench-cases test-emulation test-gpu-aot gpu-acceptance test-native-matrix soak native types lint format bench bench-quick \
 	bench-compare conformance clean test-packaging
 
 # ---- set-up: done once, again only when what it depends on has changed ----
@@ -119,6 +119,14 @@ $(BENCH_VENV)/.installed: bench/peers.toml $(NATIVE_SOURCES)
 
 bench: $(BENCH_VENV)/.installed
 	@$(BENCH_BIN)/python -m bench run $(BENCH_OPTIONS)
+
+# Whole cases against nnU-Net's own predictor, which is installed for this alone.
+$(BENCH_VENV)/.cases: $(BENCH_VENV)/.installed
+	$(BENCH_BIN)/pip install --quiet torch==2.13.0 nnunetv2==2.8.1
+	touch $@
+
+bench-cases: $(BENCH_VENV)/.cases
+	@$(BENCH_BIN)/python -m bench cases $(BENCH_OPTIONS)
 
 bench-quick: $(VENV)/.developer
 	@$(BIN)/python -m bench run --quick $(BENCH_OPTIONS)

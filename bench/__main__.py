@@ -1,10 +1,11 @@
-"""``python -m bench run | compare | table | plot | peers | requirements``: see ``bench/README.md``."""
+"""``python -m bench run | cases | compare | table | plot | peers | requirements``: see ``bench/README.md``."""
 
 from __future__ import annotations
 
 import argparse
 import datetime
 import json
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -42,6 +43,15 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--rounds", type=int, default=9, help="interleaved rounds (default: 9)")
     compare.add_argument("--threads", type=int, help="compute threads of both (default: all that are allowed)")
     compare.add_argument("--seed", type=int, default=0)
+    cases = commands.add_parser("cases", help="whole cases, file to file, against nnU-Net's own predictor")
+    cases.add_argument("--classes", default="5,118", help="comma-separated, the background among them (default: 5,118)")
+    cases.add_argument("--case-size", default="160,256,256", help="voxels z,y,x (default: 160,256,256)")
+    cases.add_argument("--rounds", type=int, default=1, help="(default: 1; a case takes nnU-Net minutes)")
+    cases.add_argument("--memory", help="also run VoxelRT with this budget, such as 2GiB")
+    cases.add_argument("--stock", action="store_true", help="also run nnU-Net without the tuned allocator")
+    cases.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    cases.add_argument("--seed", type=int, default=0)
+    cases.add_argument("--output", type=Path, default=OUTPUT, help="folder (default: bench-output)")
     commands.add_parser("peers", help="who is measured, and how")
     commands.add_parser("requirements", help="what pip installs into the bench's environment")
     return parser
@@ -63,6 +73,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from bench.plot import draw
 
         print(draw(_read(asked.file), asked.file.with_suffix(".png")))
+    elif asked.command == "cases":
+        from bench.cases import run_cases
+
+        return run_cases(asked)
     elif asked.command == "compare":
         from bench.compare import compare
 
