@@ -26,6 +26,7 @@ COMMANDS = {
     "compile": ("compile", "compile_command"),
     "denoise": ("denoise", "denoise_command"),
     "info": ("info", "info"),
+    "warp": ("warp", "warp_command"),
     "verify": ("verify", "verify_command"),
     "bench": ("bench", "bench"),
     "fetch": ("fetch", "fetch_command"),

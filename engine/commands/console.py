@@ -27,6 +27,7 @@ STEPS = {
     "run": "running",
     "estimate": "judging the noise",
     "denoise": "taking noise out",
+    "warp": "warping",
     "postprocess": "bringing back to the study's grid",
     "write": "writing",
     "draw": "drawing",

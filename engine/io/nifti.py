@@ -62,13 +62,13 @@ def read_nifti(path: str | os.PathLike[str], *, volume_index: int | Literal["all
         header = nifti_header.parse(raw)
         facts = nifti_header.check(header, name)
         chosen, count = _choose(facts, volume_index, name)
-        array = _read_voxels(_voxel_file(file, facts), facts, chosen, count, name)
+        array = read_voxels(_voxel_file(file, facts), facts, chosen, count, name)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InputError(f"{name} is truncated or damaged: its gzip stream cannot be read to the end") from error
     except OSError as error:
         raise InputError(f"cannot read {name}: {error.strerror or type(error).__name__}") from error
     warnings = list(facts.warnings)
-    array = _scale(array, facts)
+    array = scaled(array, facts)
     bad = _count_not_finite(array)
     if bad:
         warnings.append(f"{bad} of {array.size} voxels are NaN or infinite")
@@ -106,9 +106,9 @@ def write_nifti(volume: Volume, path: str | os.PathLike[str], *, source: NiftiSo
         if target.suffix == ".gz":
             # No time and no name in the gzip header: the same result gives the same bytes, and says no more.
             with gzip.GzipFile("", "wb", GZIP_LEVEL, plain, mtime=0) as packed:
-                _write_stream(cast(IO[bytes], packed), header, volume.array, dtype)
+                write_stream(cast(IO[bytes], packed), header, volume.array, dtype)
         else:
-            _write_stream(plain, header, volume.array, dtype)
+            write_stream(plain, header, volume.array, dtype)
 
 
 def read_header_bytes(file: Path) -> bytes:
@@ -170,7 +170,7 @@ def _voxel_file(file: Path, facts: HeaderFacts) -> Path:
     raise InputError(f"{file.name!r} is the header of a pair, and there is no .img beside it")
 
 
-def _read_voxels(file: Path, facts: HeaderFacts, first: int, count: int, name: str) -> NDArray[Any]:
+def read_voxels(file: Path, facts: HeaderFacts, first: int, count: int, name: str) -> NDArray[Any]:
     """Read `count` volumes into (count, Z, Y, X), native byte order, after checking that they can be there."""
     one = int(np.prod(facts.shape_xyz, dtype=object)) * facts.dtype.itemsize
     begin = facts.offset + first * one
@@ -212,13 +212,14 @@ def _skip(stream: IO[bytes], count: int, name: str) -> None:
         count -= got
 
 
-def _scale(array: NDArray[Any], facts: HeaderFacts) -> NDArray[Any]:
+def scaled(array: NDArray[Any], facts: HeaderFacts) -> NDArray[Any]:
+    """The values that stored numbers stand for."""
     if facts.slope is None or facts.inter is None:
         return array
-    scaled = array.astype(np.result_type(array.dtype, np.float32))
-    scaled *= scaled.dtype.type(facts.slope)
-    scaled += scaled.dtype.type(facts.inter)
-    return scaled
+    values = array.astype(np.result_type(array.dtype, np.float32))
+    values *= values.dtype.type(facts.slope)
+    values += values.dtype.type(facts.inter)
+    return values
 
 
 def _count_not_finite(array: NDArray[Any]) -> int:
@@ -244,7 +245,8 @@ def _written_dtype(array: NDArray[Any]) -> np.dtype[Any]:
     return dtype.newbyteorder("<")
 
 
-def _write_stream(stream: IO[bytes], header: Any, array: NDArray[Any], dtype: np.dtype[Any]) -> None:
+def write_stream(stream: IO[bytes], header: Any, array: NDArray[Any], dtype: np.dtype[Any]) -> None:
+    """Header and voxels (C, Z, Y, X), a plane at a time."""
     stream.write(header.binaryblock)
     # Four bytes that say: no extensions. A source's extensions are not copied: they may hold a DICOM header.
     stream.write(b"\0\0\0\0")
