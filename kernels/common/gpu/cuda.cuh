@@ -41,3 +41,5 @@ template <> __device__ inline __nv_bfloat16 from_float<__nv_bfloat16>(float x) {
 }
 
 } // namespace voxelrt
+
+#include "activation.cuh"
