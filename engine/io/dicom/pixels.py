@@ -7,7 +7,7 @@ Uncompressed pixels are read where they lie in the file; others go through pydic
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +19,7 @@ from pydicom.pixels import get_decoder
 
 from voxelrt import environment
 from voxelrt.errors import InputError, MissingExtraError
+from voxelrt.io.dicom.codecs import as_stored, side_by_side
 from voxelrt.io.dicom.contents import FileContent
 from voxelrt.io.dicom.frames import Frame
 from voxelrt.io.dicom.header import BIG_ENDIAN, DAMAGE, Header, PixelPlace
@@ -26,6 +27,7 @@ from voxelrt.io.dicom.quiet import quiet_pydicom
 from voxelrt.io.image import MAX_VOLUME_BYTES
 
 Array = NDArray[Any]
+END_OF_CODE = b"\xff\xd9"
 KEYWORDS = {"integer": "PixelData", "float32": "FloatPixelData", "float64": "DoubleFloatPixelData"}
 FLOATS: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "float64": np.dtype("<f8")}
 
@@ -142,7 +144,7 @@ def _refuse_short(header: Header, place: PixelPlace) -> None:
     if not syntax.is_transfer_syntax or syntax.is_private:
         raise InputError(f"{header.number}: its transfer syntax is not known; the file is damaged or private")
     if syntax.is_compressed and syntax.is_encapsulated:
-        if not _decoder(header).is_available:
+        if not _decoder(header).is_available and side_by_side(header) is None:
             raise MissingExtraError("pylibjpeg", "dicom-codecs", f"reading {syntax.name} pixel data")
         # The best coder of a constant picture makes some ten bytes of it; nothing makes a million pixels of one byte.
         if frame_bytes(header) > 2**20 * max(1, header.content.size()):
@@ -201,10 +203,12 @@ class _Shelf:
 
 def _fragmented(header: Header) -> list[tuple[bytes, ...]]:
     place = header.pixels
-    if place is None or place.length is not None:
+    if place is None:
         raise InputError(f"{header.number} is damaged: its compressed pixels are not in items")
     try:
-        code = header.content.read(place.offset, header.content.size() - place.offset)
+        # The length should be undefined; some writers state it, which changes nothing.
+        left = header.content.size() - place.offset
+        code = header.content.read(place.offset, left if place.length is None else min(left, place.length))
         with quiet_pydicom():
             return list(generate_fragmented_frames(code, number_of_frames=header.frames))
     except DAMAGE:
@@ -261,12 +265,18 @@ def _picture(header: Header, index: int, shelf: _Shelf) -> Array:
         raise InputError(f"{header.number} is damaged or truncated: no whole pixel data")
     try:
         if syntax.is_encapsulated:
-            code: Any = _item(shelf.fragments(header, index))
+            code: Any = shelf.fragments(header, index)
+            fast = side_by_side(header)
+            # A code without its end marker is cut; imagecodecs would fill in what is missing, pydicom's plugins refuse.
+            if fast is not None and code.rstrip(b"\0").endswith(END_OF_CODE):
+                return _of_code(header, code, fast)
+            code = _item(code)
         else:
             count = frame_bytes(header)
             if header.text("PhotometricInterpretation").upper() == "YBR_FULL_422":
                 count = count // 3 * 2
-            code = header.content.read(place.offset + index * count, count)
+            # The last byte of a big endian word comes first, so an odd frame is read with the byte that pads it.
+            code = header.content.read(place.offset + index * count, count + count % 2 * (header.frames == 1))
         values = _decode(header, code)
     except OSError as error:
         raise InputError(f"cannot read {header.number}: {error.strerror or type(error).__name__}") from None
@@ -280,6 +290,18 @@ def _picture(header: Header, index: int, shelf: _Shelf) -> Array:
     if values.shape[:2] != expected:
         raise InputError(f"{header.number} is damaged: its pixels are {values.shape}, its header says {expected}")
     return _clear_unused(np.array(values), header)
+
+
+def _of_code(header: Header, code: bytes, decode: Callable[[bytes], Array]) -> Array:
+    """One frame by a decoder that does not know DICOM; in the values' own bits. Raises InputError."""
+    try:
+        values = np.asarray(decode(code))
+    except Exception:  # noqa: BLE001 - each codec has its own errors for damaged codes, which quote the code
+        raise InputError(f"{header.number} is damaged: its pixels cannot be decoded") from None
+    expected = (header.integer("Rows"), header.integer("Columns"))
+    if values.shape != expected or values.dtype.kind not in "iu":
+        raise InputError(f"{header.number} is damaged: its pixels are {values.shape}, its header says {expected}")
+    return _clear_unused(as_stored(values, stored_dtype(header)), header)
 
 
 def _item(code: bytes) -> bytes:

@@ -87,7 +87,9 @@ def to_modality(stored: Array, frames: Sequence[Frame], *, suv: bool = True) -> 
         padded = sum(plane.padded for plane in planes)
         if padded:
             low = 0.0 if not np.isfinite(low) else low
-            notes.sentences.append(f"{padded} padded voxels (PixelPaddingValue) were given the lowest value, {low:g}")
+            notes.sentences.append(
+                f"{padded} padded voxels (PixelPaddingValue) were given the lowest value of the image, {low:g}"
+            )
         narrow = stored.dtype.kind in "iu" and all(scaling.whole for scaling in scalings)
         narrow = narrow and INT16.min <= low and (high <= INT16.max or not np.isfinite(high))
         if narrow and stored.dtype.itemsize == 2:
@@ -157,8 +159,11 @@ def read_table(item: Any, header: Header) -> tuple[int, NDArray[np.float64]]:
 
 
 def padding_of(header: Header, dtype: np.dtype[Any]) -> tuple[int, int] | None:
-    """The stored values that mean "no image": (lowest, highest); None where the file names none."""
-    if "PixelPaddingValue" not in header.numbers or dtype.kind not in "iu":
+    """The stored values of CT that mean "no image": (lowest, highest); None where the file names none.
+
+    Other modalities pad with what their background is, mostly zero, and crops look for it: there it stays.
+    """
+    if header.code("Modality") != "CT" or "PixelPaddingValue" not in header.numbers or dtype.kind not in "iu":
         return None
     one = header.integer("PixelPaddingValue")
     other = header.integer("PixelPaddingRangeLimit", one)
