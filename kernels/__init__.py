@@ -22,6 +22,7 @@ from voxelrt.kernels.integrate import integrate
 from voxelrt.kernels.jacobian import jacobian
 from voxelrt.kernels.lstm import gru, lstm, rnn
 from voxelrt.kernels.matmul import matmul
+from voxelrt.kernels.mdlstm import mdlstm
 from voxelrt.kernels.median import median
 from voxelrt.kernels.non_local_means import non_local_means
 from voxelrt.kernels.norm3d import layer_norm, norm3d
@@ -61,6 +62,7 @@ __all__ = [
     "layer_norm",
     "lstm",
     "matmul",
+    "mdlstm",
     "median",
     "non_local_means",
     "norm3d",

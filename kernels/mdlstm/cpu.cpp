@@ -1,0 +1,231 @@
+// mdlstm: the recurrent part of multi-dimensional LSTM layers; the input's part of the gates is a product made before.
+//
+// Cells whose coordinates, counted in a direction's own way, have the same sum depend on earlier sums only. Such a
+// front, of every direction and row of the batch, is worked on at once, up to kStateRows cells to a tile.
+#include "approx.h"
+#include "lstm/tile.h"
+
+#include <cstring>
+
+namespace voxelrt::VOXELRT_ISA {
+namespace {
+
+#define MDLSTM_PARAMS(S, A) S(i32, axes) S(i32, hidden)
+VOXELRT_PARAMS(MdlstmParams, MDLSTM_PARAMS)
+
+constexpr int kMostAxes = 3, kMostGates = kMostAxes + 3;
+constexpr int64_t kMostHidden = 1 << 16;
+
+int64_t blocks_of(int64_t hidden) {
+    return (hidden + kBlock - 1) / kBlock;
+}
+int64_t packed_numbers(const MdlstmParams &p) {
+    return blocks_of(p.hidden) * kBlock * (p.axes + 3) * p.hidden * p.axes;
+}
+
+struct Grid {
+    const Step &step;
+    const int axes;
+    const int64_t H, blocks, directions, N, packed;
+    int64_t dims[kMostAxes], steps[kMostAxes], cells = 1, fronts = 1;
+
+    explicit Grid(const Step &s)
+        : step(s), axes(s.as<MdlstmParams>().axes), H(s.as<MdlstmParams>().hidden), blocks(blocks_of(H)),
+          directions(int64_t(1) << axes), N(s.in[0].dims[axes]), packed(packed_numbers(s.as<MdlstmParams>())) {
+        for (int a = axes - 1; a >= 0; --a) {
+            dims[a] = s.in[0].dims[a];
+            steps[a] = cells;
+            cells *= dims[a];
+            fronts += dims[a] - 1;
+        }
+    }
+    int64_t padded() const { return blocks * kBlock; }
+    int64_t cell_numbers() const { return directions * cells * N * padded(); }
+    int64_t state_numbers() const { return (H * axes + kBlock - 1) / kBlock * kBlock * kStateRows; }
+    int64_t worker_numbers() const { return state_numbers() + kStateRows * kMostGates * kBlock; }
+    uint64_t bytes(uint32_t threads) const {
+        const uint64_t floats = static_cast<uint64_t>(cell_numbers() + worker_numbers() * threads);
+        return floats * sizeof(float) + static_cast<uint64_t>(cells + fronts + 1) * sizeof(int64_t);
+    }
+    int64_t coordinate(int64_t cell, int a) const { return cell / steps[a] % dims[a]; }
+    int64_t front(int64_t cell) const {
+        int64_t sum = 0;
+        for (int a = 0; a < axes; ++a)
+            sum += coordinate(cell, a);
+        return sum;
+    }
+    // The place in the operands of a cell counted in a direction's own way.
+    int64_t place(int64_t cell, int64_t direction, const int64_t *strides) const {
+        int64_t at = 0;
+        for (int a = 0; a < axes; ++a) {
+            const int64_t i = coordinate(cell, a);
+            at += (direction >> a & 1 ? dims[a] - 1 - i : i) * strides[a];
+        }
+        return at;
+    }
+};
+
+struct Run {
+    const Grid &grid;
+    float *inner; // c: [direction][cell in the direction's own order][n][padded]
+    const int64_t *order;
+
+    float *cell_state(int64_t direction, int64_t cell, int64_t n) const {
+        return inner + ((direction * grid.cells + cell) * grid.N + n) * grid.padded();
+    }
+    float *output(int64_t direction, int64_t cell, int64_t n) const {
+        const Tensor &y = grid.step.out[0];
+        return y.as<float>() + grid.place(cell, direction, y.strides) + direction * y.strides[grid.axes] +
+               n * y.strides[grid.axes + 1];
+    }
+
+    template <int A> void cell(const float *x, const float *s, const float *const before[A], float *c, float *h) const {
+        constexpr int last = (A + 2) * kBlock;
+        for (int l = 0; l < kBlock; ++l) {
+            float now = sigmoid_f32(x[l] + s[l]) * tanh_f32(x[last + l] + s[last + l]);
+            for (int a = 0; a < A; ++a)
+                now += sigmoid_f32(x[(2 + a) * kBlock + l] + s[(2 + a) * kBlock + l]) * before[a][l];
+            c[l] = now;
+            h[l] = sigmoid_f32(x[kBlock + l] + s[kBlock + l]) * tanh_f32(now);
+        }
+    }
+
+    // Rows [first, first + rows) of a front that begins at `begin` in the order; a row is a cell and one of the batch.
+    template <int A> void rows(int64_t direction, int64_t begin, int64_t first, int rows, float *states) const {
+        static const float zeros[kBlock] = {};
+        const Grid &g = grid;
+        float *sums = states + g.state_numbers();
+        for (int r = 0; r < rows; ++r) {
+            const int64_t cell = order[begin + (first + r) / g.N], n = (first + r) % g.N;
+            for (int a = 0; a < A; ++a) {
+                const bool inside = g.coordinate(cell, a) > 0;
+                const float *h = inside ? output(direction, cell - g.steps[a], n) : nullptr;
+                for (int64_t j = 0; j < g.H; ++j) {
+                    const int64_t k = a * g.H + j;
+                    states[(k / kBlock * kStateRows + r) * kBlock + k % kBlock] = inside ? h[j] : 0.0f;
+                }
+            }
+        }
+        constexpr int G = A + 3;
+        for (int64_t block = 0; block < g.blocks; ++block) {
+            const float *panel = g.step.in[1].as<const float>() + direction * g.packed + block * kBlock * G * g.H * A;
+            multiply_states<G>(rows, g.H * A, states, kStateRows * kBlock, panel, sums);
+            for (int r = 0; r < rows; ++r) {
+                const int64_t cell_index = order[begin + (first + r) / g.N], n = (first + r) % g.N;
+                const Tensor &gates = g.step.in[0];
+                const float *x = gates.as<const float>() + g.place(cell_index, direction, gates.strides) +
+                                 n * gates.strides[A] + (direction * g.blocks + block) * G * kBlock;
+                const float *before[A];
+                for (int a = 0; a < A; ++a)
+                    before[a] = g.coordinate(cell_index, a) > 0
+                                    ? cell_state(direction, cell_index - g.steps[a], n) + block * kBlock
+                                    : zeros;
+                alignas(64) float h[kBlock];
+                cell<A>(x, sums + r * G * kBlock, before, cell_state(direction, cell_index, n) + block * kBlock, h);
+                const int64_t left = g.H - block * kBlock;
+                std::memcpy(output(direction, cell_index, n) + block * kBlock, h,
+                            static_cast<size_t>(left < kBlock ? left : kBlock) * sizeof(float));
+            }
+        }
+    }
+
+    template <int A> void run(const Env &env, const int64_t *starts, float *scratch) const {
+        for (int64_t front = 0; front < grid.fronts; ++front) {
+            const int64_t count = (starts[front + 1] - starts[front]) * grid.N;
+            const int64_t groups = (count + kStateRows - 1) / kStateRows;
+            env.parallel(grid.directions * groups, [&](int64_t task, uint32_t worker) {
+                const int64_t first = task % groups * kStateRows;
+                const int many = static_cast<int>(count - first < kStateRows ? count - first : kStateRows);
+                rows<A>(task / groups, starts[front], first, many, scratch + worker * grid.worker_numbers());
+            });
+        }
+    }
+};
+
+// ---- the kernel ----
+
+Message check(const Step &step) {
+    const MdlstmParams p = step.as<MdlstmParams>();
+    if (step.inputs != 2 || step.outputs != 1 || !step.out[0].present())
+        return "takes the input's part of the gates and packed weights, and gives one result";
+    if (p.axes < 1 || p.axes > kMostAxes || p.hidden < 1 || p.hidden > kMostHidden)
+        return fail("%d axes and %d hidden units; 1 to 3 axes and up to 65536 units are supported", p.axes, p.hidden);
+    const Tensor &gates = step.in[0], &weights = step.in[1], &y = step.out[0];
+    const int A = p.axes;
+    const int64_t directions = int64_t(1) << A, columns = directions * (A + 3) * blocks_of(p.hidden) * kBlock;
+    if (gates.dtype != VOXELRT_F32 || gates.layout != VOXELRT_LINEAR || gates.pending() || gates.rank != A + 2 ||
+        gates.dims[A + 1] != columns || gates.strides[A + 1] != 1)
+        return "the input's part of the gates is (grid, N, directions · gates · units in whole blocks) float32";
+    int64_t cells = 1;
+    for (int a = 0; a <= A; ++a) {
+        if (gates.dims[a] >= (int64_t(1) << 31) || (cells *= gates.dims[a]) >= (int64_t(1) << 31))
+            return "more than 2^31 cells";
+    }
+    if (weights.dtype != VOXELRT_F32 || weights.pending() || weights.rank != 1 || !weights.contiguous() ||
+        weights.dims[0] != directions * packed_numbers(p))
+        return "the packed weights are a flat float32 vector";
+    bool fits = y.dtype == VOXELRT_F32 && y.layout == VOXELRT_LINEAR && y.rank == A + 3 && y.dims[A] == directions &&
+                y.dims[A + 1] == gates.dims[A] && y.dims[A + 2] == p.hidden && (p.hidden == 1 || y.strides[A + 2] == 1);
+    for (int a = 0; a < A; ++a)
+        fits = fits && y.dims[a] == gates.dims[a];
+    return fits ? nullptr : "the result is (grid, directions, N, hidden) float32, its rows without gaps";
+}
+
+uint64_t scratch(const Step &step, uint32_t threads) {
+    return step.out[0].count() == 0 ? 0 : Grid(step).bytes(threads);
+}
+
+Message run(const Step &step, const Env &env) {
+    if (step.out[0].count() == 0)
+        return nullptr;
+    const Grid grid(step);
+    int64_t *starts = reinterpret_cast<int64_t *>(env.scratch), *order = starts + grid.fronts + 1;
+    std::memset(starts, 0, static_cast<size_t>(grid.fronts + 1) * sizeof(int64_t));
+    for (int64_t cell = 0; cell < grid.cells; ++cell)
+        ++starts[grid.front(cell) + 1];
+    for (int64_t front = 0; front < grid.fronts; ++front)
+        starts[front + 1] += starts[front];
+    for (int64_t cell = 0; cell < grid.cells; ++cell)
+        order[starts[grid.front(cell)]++] = cell;
+    for (int64_t front = grid.fronts; front > 0; --front)
+        starts[front] = starts[front - 1];
+    starts[0] = 0;
+    float *inner = reinterpret_cast<float *>(order + grid.cells), *rest = inner + grid.cell_numbers();
+    const Run work{grid, inner, order};
+    if (grid.axes == 1)
+        work.run<1>(env, starts, rest);
+    else if (grid.axes == 2)
+        work.run<2>(env, starts, rest);
+    else
+        work.run<3>(env, starts, rest);
+    return nullptr;
+}
+
+// R (directions, gates · hidden, axes · hidden) to panels [direction][block][k][gate][16].
+uint64_t pack_bytes(const void *params, const Tensor &raw) {
+    const MdlstmParams p = *static_cast<const MdlstmParams *>(params);
+    if (p.axes < 1 || p.axes > kMostAxes || p.hidden < 1 || p.hidden > kMostHidden || raw.dtype != VOXELRT_F32 ||
+        raw.rank != 3 || raw.dims[0] != int64_t(1) << p.axes || raw.dims[1] != (p.axes + 3) * int64_t(p.hidden) ||
+        raw.dims[2] != p.axes * int64_t(p.hidden))
+        return 0;
+    return static_cast<uint64_t>(raw.dims[0] * packed_numbers(p)) * sizeof(float);
+}
+
+void pack(const void *params, const Tensor &raw, char *packed) {
+    const MdlstmParams p = *static_cast<const MdlstmParams *>(params);
+    const int64_t H = p.hidden;
+    float *to = reinterpret_cast<float *>(packed);
+    for (int64_t d = 0; d < raw.dims[0]; ++d)
+        for (int64_t block = 0; block < blocks_of(H); ++block)
+            for (int64_t k = 0; k < raw.dims[2]; ++k)
+                for (int64_t g = 0; g < p.axes + 3; ++g)
+                    for (int64_t j = block * kBlock; j < (block + 1) * kBlock; ++j)
+                        *to++ = j < H ? raw.as<const float>()[d * raw.strides[0] + (g * H + j) * raw.strides[1] +
+                                                              k * raw.strides[2]]
+                                      : 0.0f;
+}
+
+} // namespace
+} // namespace voxelrt::VOXELRT_ISA
+
+VOXELRT_KERNELS(mdlstm, {{"mdlstm", 1, MdlstmParamsText, sizeof(MdlstmParams), check, run, scratch, pack_bytes, pack}})
