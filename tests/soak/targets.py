@@ -15,8 +15,14 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pydicom
-from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.dataset import FileDataset
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    RLELossless,
+    generate_uid,
+)
 
 Target = tuple[Callable[[Path], None], list[bytes]]
 
@@ -34,22 +40,41 @@ def _nifti() -> Target:
 
 
 def _dicom() -> Target:
-    from voxelrt.io import read_image
+    from tests.phantoms import dicom_slice, octants
+    from tests.unit.test_dicom_study import enhanced
+    from voxelrt.io import open_dicom, read_image
 
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID = CTImageStorage, ExplicitVRLittleEndian
-    meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=["seed"])
-    data = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
-    data.SOPClassUID, data.SOPInstanceUID = CTImageStorage, meta.MediaStorageSOPInstanceUID
-    data.Modality, data.SeriesInstanceUID, data.FrameOfReferenceUID = "CT", "1.2.3", "1.2.4"
-    data.Rows, data.Columns, data.BitsAllocated, data.BitsStored, data.HighBit = 4, 5, 16, 12, 11
-    data.PixelRepresentation, data.SamplesPerPixel, data.PhotometricInterpretation = 0, 1, "MONOCHROME2"
-    data.PixelSpacing, data.ImagePositionPatient = [1.0, 2.0], [0.0, 0.0, 0.0]
-    data.ImageOrientationPatient = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0]
-    data.PixelData = np.arange(20, dtype=np.uint16).tobytes()
-    stream = io.BytesIO()
-    pydicom.dcmwrite(stream, data, enforce_file_format=True)
-    return lambda path: _ignore(read_image(path)), [stream.getvalue()]
+    def saved(data: FileDataset, syntax: str = ExplicitVRLittleEndian) -> bytes:
+        data.file_meta.TransferSyntaxUID = syntax
+        data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID = generate_uid(entropy_srcs=["seed"])
+        stream = io.BytesIO()
+        pydicom.dcmwrite(stream, data, enforce_file_format=True)
+        return stream.getvalue()
+
+    def plane() -> FileDataset:
+        return dicom_slice(octants()[0], np.zeros(3), BitsStored=12, HighBit=11, FrameOfReferenceUID="1.2.4")
+
+    packed = plane()
+    packed.compress(RLELossless, generate_instance_uid=False)
+    plain = saved(plane())
+    seeds = [
+        plain,
+        saved(plane(), ImplicitVRLittleEndian),
+        saved(plane(), DeflatedExplicitVRLittleEndian),
+        saved(packed, RLELossless),
+        saved(enhanced(octants())),
+    ]
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as opened:
+        opened.writestr("a/IM0", plain)
+        opened.writestr("notes.txt", b"text " * 40)
+
+    def run(path: Path) -> None:
+        for series in open_dicom(path).series:
+            _ignore(series.title)
+        _ignore(read_image(path, repair=True))
+
+    return run, [*seeds, archive.getvalue()]
 
 
 def _onnx() -> Target:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import os
+import struct
 import threading
 import zipfile
 import zlib
@@ -164,7 +165,7 @@ class _Archive:
                 found = [entry for entry in opened.infolist() if not entry.is_dir()]
         except OSError as error:
             raise InputError(f"cannot read the zip: {error.strerror or type(error).__name__}") from None
-        except (zipfile.BadZipFile, ValueError, NotImplementedError, UnicodeError, EOFError):
+        except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError, IndexError, struct.error):
             raise InputError("the zip is damaged: its directory cannot be read") from None
         declared = sum(entry.file_size for entry in found)
         if declared > MAX_ZIP_BYTES or len(found) > MAX_FILES:

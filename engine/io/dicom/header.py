@@ -271,11 +271,28 @@ def _values(dataset: Any) -> tuple[dict[str, str], dict[str, float], dict[Any, A
             texts[name] = raw.decode("ascii", "replace").strip(" \0") if isinstance(raw, bytes) else ""
         elif name is not None:
             value = dataset[tag].value
+            if dataset[tag].VR == "SQ":
+                _settle(value)
             if value is not None and value != "":
                 nested[name] = value
         elif tag in PRIVATE_TAGS:
             nested[(tag.group, tag.element)] = dataset.get_item(tag).value
     return texts, numbers, nested
+
+
+def _settle(sequence: Any) -> None:
+    """Read all that is nested now, while pydicom is quiet: later it would fail, and quote, wherever it is looked at.
+
+    What cannot be read is taken out: it counts as not there.
+    """
+    for item in sequence:
+        for tag in list(item.keys()):
+            try:
+                element = item[tag]
+                if element.VR == "SQ":
+                    _settle(element.value)
+            except (*DAMAGE, OSError):
+                del item[tag]
 
 
 NAMES = {Tag(name): name for name in (*TEXTS, *NUMBERS, *NESTED)}
