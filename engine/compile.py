@@ -36,13 +36,14 @@ from voxelrt.plan.portable import read_graph
 from voxelrt.plan.schedule import Schedule, Variant
 from voxelrt.plan.tail import Tail
 from voxelrt.plan.tuning import MODES, Tuner
+from voxelrt.quantise import quantised
 from voxelrt.runtime.sample import recipe_sample
 
 Array = NDArray[Any]
 Dim = int | tuple[int, int, int]
 Shapes = Mapping[str, Sequence[Dim]]
 
-PRECISIONS = ("fp32", "bf16")
+PRECISIONS = ("fp32", "bf16", "int8")
 FALLBACKS = ("onnxruntime", "error")
 DEVICES = ("auto", "cpu", "cuda")
 
@@ -78,6 +79,8 @@ def compile(
     threads: int | None = None,
     tune: str = "fast",
     weights_memory: int | str | None = None,
+    calibration: Sequence[Mapping[str, Array]] = (),
+    calibration_method: str = "percentile",
     example_inputs: Any = None,
     progress: Callable[[str], None] | None = None,
 ) -> Plan:
@@ -91,7 +94,8 @@ def compile(
     arch : with ``cuda``, the GPUs to build for, such as ``sm_86``.
     precision : ``fp32``; for GPUs also ``tf32``, ``fp16`` and ``bf16``. On the CPU ``bf16`` stores volumes in bfloat16,
         half the memory, and multiplies in it where that is faster than float32 arithmetic on what is stored; sums and
-        norms stay float32.
+        norms stay float32. ``int8`` also rounds what convolutions read to 8 bits, for one set of fixed shapes; networks
+        that are quantised already (QuantizeLinear, DequantizeLinear) run so in any precision.
     shapes : input name -> shape; a dimension may be ``(min, opt, max)``. A list of such mappings makes one variant
         each, sharing the weights. Inputs whose shape the model fixes need none.
     constants : inputs that are fixed at compile time, e.g. those that determine shapes.
@@ -104,6 +108,8 @@ def compile(
         best few of the long steps; ``full`` times more of them, longer. Times are kept in the cache folder.
     weights_memory : what packed convolution weights may take at most, in bytes or as ``400MiB``; fast algorithms need
         up to eight times the network's own weights. Slower ones are taken until they fit.
+    calibration : int8: real inputs as the network takes them, whose ranges the codes keep.
+    calibration_method : ``minmax``, ``percentile`` (99.99) or ``mse`` (least squared error).
     example_inputs : what a torch module is traced with, as for ``voxelrt.load``.
     progress : called with a line of text before each long step.
 
@@ -139,6 +145,21 @@ def compile(
         own |= {"samples": samples, "reference": reference, "threads": threads, "tune": tune}
         plan = compile(loaded, weights_memory=weights_memory, progress=progress, **own)
         return with_gpu(plan, loaded.graph, sets, constants or {}, precision=precision, arch=arch, progress=progress)
+    original = loaded.graph
+    if precision == "int8":
+        if len(sets) != 1 or any(isinstance(d, tuple) for dims in sets[0].values() for d in dims):
+            raise UsageError("int8 is calibrated for one set of shapes: give one, without ranges")
+        exactly: dict[str, Any] = {"verify": False, "tune": "off", "fallback": fallback, "threads": threads}
+        loaded = quantised(
+            loaded,
+            lambda m: compile(m, shapes=sets[0], constants=constants, **exactly),
+            _shape_at(sets[0], 1),
+            constants or {},
+            calibration,
+            calibration_method,
+        )
+    elif calibration:
+        raise UsageError("calibration goes with precision='int8'")
     info = PlanInfo(
         name=loaded.name,
         precision=precision,
@@ -164,7 +185,7 @@ def compile(
         plan = plan.with_parts([compile(part, **same) for part in loaded.parts])
     if not verify:
         return _with_parity(plan, [ParityLine(name, "pending") for name in ("import", "plan", "labels")], threads)
-    lines = _measure(plan, loaded, sets[0], constants or {}, precision, samples, reference)
+    lines = _measure(plan, loaded, sets[0], constants or {}, precision, samples, reference, original)
     return _with_parity(plan, lines, threads)
 
 
@@ -250,7 +271,7 @@ def _lower(model: ir.Model, options: _Options, weights: WeightTable, islands: li
         native_nodes=native_nodes,
         fuse=options.fuse,
         choice=options.choice,
-        half=options.precision == "bf16",
+        half=options.precision in ("bf16", "int8"),
     )
     for segment in segments:
         if segment.backend == "native":
@@ -324,8 +345,9 @@ def _measure(
     precision: str,
     samples: Sequence[Mapping[str, Array]],
     reference: Sequence[tuple[Mapping[str, Array], Mapping[str, Array]]],
+    original: ir.Model,
 ) -> list[ParityLine]:
-    """The three lines, measured at the first variant's shapes."""
+    """The three lines, measured at the first variant's shapes; labels against the graph before it was quantised."""
     model = specialise(loaded.graph, _shape_at(shapes, 1, batch=1), constants)
     imported = ParityLine("import", "not independent", "the model is ONNX already")
     reference = reference or [pair for pair in loaded.reference if _fits(plan, pair[0])]
@@ -338,6 +360,8 @@ def _measure(
     measured = parity.measure_plan(plan, model, inputs, precision)
     labels = ParityLine("labels", "pending", "no real input was given")
     if samples and loaded.is_segmentation:
+        if original is not loaded.graph:
+            model = specialise(original, _shape_at(shapes, 1, batch=1), constants)
         labels = parity.measure_labels(plan, model, samples, loaded.threshold, loaded.channel_axis, precision)
     return [imported, measured, labels]
 

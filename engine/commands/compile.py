@@ -54,6 +54,13 @@ def compile_command(
     threads: ThreadsOption = None,
     tune: TuneOption = Tune.FAST,
     weights_memory: WeightsMemoryOption = None,
+    calibration: Annotated[
+        list[Path] | None,
+        typer.Option("--calibration", metavar="PATH", help="int8: a study, .npy or .npz to calibrate on; repeatable."),
+    ] = None,
+    calibration_method: Annotated[
+        str, typer.Option("--calibration-method", help="minmax, percentile or mse.")
+    ] = "percentile",
     json: JsonOption = None,
     quiet: QuietOption = False,
 ) -> None:
@@ -71,11 +78,14 @@ def compile_command(
 
       voxelrt compile net.onnx -o net.vxp --tune full --weights-memory 400MiB
 
+      voxelrt compile net.onnx -o net.vxp --precision int8 --calibration scan.npy
+
       voxelrt compile net.onnx -o net.vxp --device cuda --arch sm_86,sm_89 --precision fp16
     """
     # Importers and passes take a second to import, which `voxelrt --help` should not cost.
     from voxelrt.compile import compile as compile_model
     from voxelrt.models.load import load
+    from voxelrt.quantise import read_calibration
 
     screen = Screen(quiet=quiet, json_to=json)
     if out.suffix != ".vxp":
@@ -93,8 +103,11 @@ def compile_command(
         )
         say(f"compiling {loaded.name}")
         shapes: Any = parse_shapes(shape) or (recipe_shapes(loaded.recipe) if loaded.recipe is not None else None)
+        exactly: dict[str, Any] = {"shapes": shapes, "verify": False, "tune": "off", "threads": threads}
         plan = compile_model(
             loaded,
+            calibration=read_calibration(calibration or (), loaded, lambda m: compile_model(m, **exactly)),
+            calibration_method=calibration_method,
             device=device.value,
             arch=parse_arch(arch),
             precision=precision.value,

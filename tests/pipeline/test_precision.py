@@ -10,7 +10,7 @@ import onnx_ir as ir
 import pytest
 from numpy.typing import NDArray
 
-from tests.unit.graphs import model_of
+from tests.unit.graphs import model_of, run_model
 from voxelrt.compile import compile
 from voxelrt.errors import UsageError
 from voxelrt.models.architectures import unet3d
@@ -112,3 +112,49 @@ def test_every_kind_of_node_runs_on_volumes_in_bfloat16() -> None:
 def test_an_unknown_precision_is_refused(unet: ir.Model) -> None:
     with pytest.raises(UsageError, match="bf16"):
         compile(unet, precision="fp8")
+
+
+INTEGERS = """(float[1, 24, 9, 10, 17] x) => (float[1, 40, 9, 10, 17] y) {
+    q = QuantizeLinear(x, s, z)
+    d = DequantizeLinear(q, s, z)
+    v = DequantizeLinear<axis = 0>(w, t)
+    c = Conv<pads = [1, 1, 1, 1, 1, 1]>(d, v, b)
+    y = Relu(c)
+}"""
+
+
+def test_a_quantised_network_runs_on_integers_in_any_precision() -> None:
+    constants = {
+        "s": np.array(0.03, np.float32), "z": np.array(117, np.uint8), "t": RNG.random(40).astype(np.float32) / 99,
+        "w": RNG.integers(-127, 128, (40, 24, 3, 3, 3)).astype(np.int8), "b": normal(40),
+    }  # fmt: skip
+    model = model_of(INTEGERS, opset=19, **constants)
+    x = normal(1, 24, 9, 10, 17)
+    plan = compile(model, tune="off", fallback="error")
+    assert kernels_of(plan).count("conv3d.int8") == 1
+    assert not any("quantize" in name for name in kernels_of(plan))
+    assert distance(plan(x), run_model(model, {"x": x})["y"]) < 1e-4  # a tie may round either way
+    assert distance(plan.run({"x": x}, taps=["c"])["y"], plan(x)) < 1e-4
+
+
+@pytest.mark.parametrize("method", ["minmax", "percentile", "mse"])
+def test_int8_is_calibrated_and_measured(unet: ir.Model, method: str) -> None:
+    heads = [unet3d.draw_volume((1, 1, 32, 32, 32), seed) for seed in (4, 5)]
+    name = str(unet.graph.inputs[0].name)
+    exact = compile(unet, tune="off", verify=False)
+    given: dict[str, Any] = {"calibration": [{name: heads[0]}], "calibration_method": method}
+    plan = compile(unet, precision="int8", tune="off", **given)
+    assert kernels_of(plan).count("conv3d.int8") >= 8
+    assert 1e-3 < distance(plan(heads[1]), exact(heads[1])) < 0.2
+
+
+def test_what_int8_refuses(unet: ir.Model) -> None:
+    with pytest.raises(UsageError, match="calibrate"):
+        compile(unet, precision="int8")
+    x = unet3d.draw_volume((1, 1, 32, 32, 32), 4)
+    with pytest.raises(UsageError, match="'best'"):
+        compile(unet, precision="int8", calibration=[{"input": x}], calibration_method="best")
+    with pytest.raises(UsageError, match="not finite"):
+        compile(unet, precision="int8", calibration=[{"input": np.full_like(x, np.nan)}])
+    with pytest.raises(UsageError, match="int8"):
+        compile(unet, calibration=[{"input": x}])

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 
 from voxelrt.graph.edit import become_constant, constant_of, is_constant, static_shape, tensor_of
+from voxelrt.graph.quantised import left_to_convolutions
 
 Array = NDArray[Any]
 
@@ -60,6 +61,8 @@ def _evaluate(model: ir.Model, node: ir.Node) -> list[ir.TensorProtocol | None] 
         except (ValueError, TypeError):  # no value, or several: left for its backend to refuse
             return None
         return None if tensor is None else [tensor]
+    if node.op_type == "DequantizeLinear" and left_to_convolutions(node):
+        return None  # their weights stay integers
     if node.op_type in ("Shape", "Size"):
         array = _shape(node)
         return None if array is None else [tensor_of(array)]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from voxelrt.graph.quantised import Quantised, quantised_convolution
 from voxelrt.kernels.common import native
 from voxelrt.kernels.conv3d.algorithm import DIRECT, Algorithm, Problem, algorithms
 from voxelrt.plan.lowering.attributes import Window, integer, integers, text, three, window
@@ -24,6 +25,10 @@ FEW_OUT = 8  # and up to which a last one does
 @lowers("Conv")
 def conv(b: Builder, node: ir.Node) -> None:
     """Conv: BLOCKED16 with packed weights where the kernel takes it, else the LINEAR fallback."""
+    quantised = quantised_convolution(node)
+    if quantised is not None:
+        _integers(b, node, quantised)
+        return
     x, w = node.inputs[0], node.inputs[1]
     assert x is not None
     weights = b.need_constant(w, "the weight of a convolution")
@@ -40,6 +45,41 @@ def conv(b: Builder, node: ir.Node) -> None:
     else:
         more = {"channels0": dims_of(x)[1], "output_channel_offset": 0}
         _linear(b, node, "conv3d.grouped", raw, bias, {**_window_params(shape), **more}, groups)
+
+
+def _integers(b: Builder, node: ir.Node, found: Quantised) -> None:
+    """A convolution of quantised numbers: the kernel rounds its source when it loads."""
+    x = found.source if b.fuse else node.inputs[0]
+    assert x is not None
+    if found.weights.ndim != len(dims_of(x)):
+        raise Unsupported(f"a weight of {found.weights.ndim} axes on a value of {len(dims_of(x))}")
+    shape = window(node, dims_of(x)[2:], found.weights.shape[2:])
+    raw, bias = found.weights.reshape(*found.weights.shape[:2], *shape.kernel), _bias(b, node)
+    first, second = _sources(b, x)
+    activation, out = fused_activation(b, node.outputs[0])
+    target = b.result(out, LINEAR if raw.shape[0] <= FEW_OUT and not _read_by_volumes(out) else BLOCKED16)
+    volume = b.volume(target)
+    params = {
+        **_window_params(shape),
+        "algorithm": 0,
+        "groups": 1,
+        "channels0": first.dims[1],
+        "activation": activation.kind,
+        "alpha": activation.alpha,
+        "beta": activation.beta,
+        "output_channel_offset": 0,
+        "precision": 2,
+        "source_scale": found.scale,
+        "source_zero": found.zero,
+        "source_signed": int(found.signed),
+    }
+    packed = b.weight(raw, "conv3d.int8", **params)
+    vector = None if bias is None else b.weight(bias)
+    flops = 2 * shape.taps * raw.shape[1] * target.count
+    operands = [first, second, packed, vector, None, b.weight(found.weight_scales)]
+    b.step("conv3d.int8", operands, [volume], flops=flops, **params)
+    if not activation.kind and volume.layout == BLOCKED16:
+        b.offer_sums(volume)
 
 
 def _divides(raw: np.ndarray[Any, Any], groups: int) -> bool:

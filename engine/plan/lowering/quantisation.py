@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
+from voxelrt.graph.quantised import left_to_convolutions
 from voxelrt.kernels.common import native
 from voxelrt.kernels.elementwise.codes import BINARY, UNARY
 from voxelrt.plan.lowering.arrangement import broadcast
@@ -23,6 +24,8 @@ def quantize(b: Builder, node: ir.Node) -> None:
     x, scale = node.inputs[0], node.inputs[1]
     assert x is not None
     assert scale is not None
+    if b.fuse and left_to_convolutions(node):  # they read the floats and round them on their way
+        return
     dims = dims_of(x)
     axis = integer(node, "axis", 1)
     seen = _blocked_dims(dims, axis, integer(node, "block_size", 0)) if len(dims_of(scale)) > 1 else dims
