@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from voxelrt.plan.plan import Plan as Plan
     from voxelrt.result import Result as Result
     from voxelrt.runtime.session import Session as Session
+    from voxelrt.torch_module import torch_module as torch_module
     from voxelrt.volume import Volume as Volume
 
     __version__: str
@@ -34,9 +35,10 @@ _HOMES = {
     "compile": "voxelrt.compile",
     "load": "voxelrt.models.load",
     "predict": "voxelrt.pipeline",
+    "torch_module": "voxelrt.torch_module",
 }
 
-__all__ = ["Plan", "Result", "Session", "Volume", "__version__", "compile", "load", "predict"]
+__all__ = ["Plan", "Result", "Session", "Volume", "__version__", "compile", "load", "predict", "torch_module"]
 
 
 class _Package(types.ModuleType):
