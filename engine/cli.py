@@ -121,6 +121,8 @@ def _say(text: str, code: int) -> int:
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     del number, frame
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a background shell leaves it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.raise_signal(signal.SIGINT)
 
 

@@ -237,7 +237,7 @@ def test_an_interrupted_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest
         stream.write(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(nifti, "_write_stream", interrupted)
+    monkeypatch.setattr(nifti, "write_stream", interrupted)
     with pytest.raises(KeyboardInterrupt):
         write_nifti(Volume(octants(), np.eye(4)), tmp_path / "a.nii.gz")
     assert not list(tmp_path.iterdir())

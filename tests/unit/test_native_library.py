@@ -6,6 +6,7 @@ import ctypes
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -48,7 +49,8 @@ def test_an_unknown_variable_is_an_error() -> None:
 
 
 def test_every_kernel_of_the_library_belongs_to_an_op_folder() -> None:
-    folders = set(entries())
+    root = Path(native.__file__).parents[1]
+    folders = {name for name in entries() if (root / name / "cpu.cpp").is_file()}
     assert {name.partition(".")[0] for name in native.kernels()} == folders
 
 
