@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from voxelrt.errors import UnsupportedError
 from voxelrt.kernels.common.gpu.program import Program
 from voxelrt.kernels.common.kernel import Array
 
@@ -9,7 +10,9 @@ ENTRIES = ("voxelrt_stitch_f32",)
 _BLOCK = 256
 
 
-def program(sums: Array, logits: Array, weights: Array, *, share: float = 1.0) -> Program:
+def program(sums: Array, logits: Array, weights: Array, *, share: float = 1.0, half: bool = False) -> Program:
+    if half:
+        raise UnsupportedError("stitch on cuda does not round its sums to half precision: use backend='cpu'")
     made = Program(__file__)
     z, c, y, x = sums.shape
     old, new, share_of = made.input(sums), made.input(logits), made.input(weights)

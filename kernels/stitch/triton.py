@@ -5,6 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from voxelrt.errors import UnsupportedError
 from voxelrt.kernels.common.gpu.program import Program
 from voxelrt.kernels.common.kernel import Array
 
@@ -44,7 +45,9 @@ def _stitch(
     tl.store(out + line * columns + x, tl.fma(weight, logit, old), mask=inside)
 
 
-def program(sums: Array, logits: Array, weights: Array, *, share: float = 1.0) -> Program:
+def program(sums: Array, logits: Array, weights: Array, *, share: float = 1.0, half: bool = False) -> Program:
+    if half:
+        raise UnsupportedError("stitch on triton does not round its sums to half precision: use backend='cpu'")
     made = Program(__file__)
     z, c, y, x = sums.shape
     old, new, share_of = made.input(sums), made.input(logits), made.input(weights)
