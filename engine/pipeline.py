@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from voxelrt.backends.native import CancelFlag
 from voxelrt.case import Case
+from voxelrt.composite import Gridded, Merged
 from voxelrt.errors import OutputError, UsageError
 from voxelrt.io import write_image
 from voxelrt.kernels.common.native import numpy_dtype
@@ -135,7 +136,7 @@ class Ready:
     request: Request
     recipe: Recipe
     opened: Opened
-    way: GridMap | Case
+    way: GridMap | Case | Gridded
     tensor: Array
     timings: dict[str, float] = field(default_factory=dict)
 
@@ -150,7 +151,8 @@ def prepare(plan: Plan, request: Request, tell: Progress) -> Ready:
     if plan.info.model_settings is not None:
         with _stage("preprocess", timings, tell):
             case = first_case(plan, opened.volume)
-        return Ready(request, recipe, opened, case, case.data, timings)
+        data: Array = case.volume.array if isinstance(case, Gridded) else case.data
+        return Ready(request, recipe, opened, case, data, timings)
     with _stage("preprocess", timings, tell):
         first = recipe.input.intensity.after == "reading"
         array: Array = opened.volume.array
@@ -176,10 +178,10 @@ def run(
     tell: Progress,
     cancel: CancelFlag | None = None,
     say: Callable[[str], None] | None = None,
-) -> Array | Decided:
+) -> Array | Decided | Merged:
     """The network's answer as a volume (C, Z, Y, X) on its own grid; for classes (N, classes); nnU-Net's labels."""
     name, output, request = ready.recipe.input.name, ready.recipe.output, ready.request
-    if isinstance(ready.way, Case):
+    if isinstance(ready.way, (Case, Gridded)):
         with _stage("run", ready.timings, tell):
             return run_stages(
                 plan,
@@ -202,12 +204,14 @@ def run(
     return joined if output.kind == "classes" else from_layout(joined, output.layout)
 
 
-def finish(ready: Ready, answer: Array | Decided, tell: Progress) -> Result:
+def finish(ready: Ready, answer: Array | Decided | Merged, tell: Progress) -> Result:
     """Bring the answer to the study's grid and write it."""
     recipe, request, study = ready.recipe, ready.request, ready.opened.volume
     timings = ready.timings
     with _stage("postprocess", timings, tell):
-        scores = {} if isinstance(answer, Decided) or recipe.output.kind != "classes" else _scores(answer, recipe)
+        scores: dict[str, float] = {}
+        if recipe.output.kind == "classes" and not isinstance(answer, (Decided, Merged)):
+            scores = _scores(answer, recipe)
         volume = None if scores else _volume(answer, ready)
         measured = volumes_ml(volume) if volume is not None and recipe.output.kind != "image" else {}
     if (request.out or request.picture) and volume is None:
@@ -265,10 +269,10 @@ def _same_file(path: Path, place: Place | Volume) -> bool:
     return not isinstance(place, Volume) and path.exists() and Path(place).exists() and path.samefile(place)
 
 
-def _volume(answer: Array | Decided, ready: Ready) -> Volume:
-    if isinstance(answer, Decided):
+def _volume(answer: Array | Decided | Merged, ready: Ready) -> Volume:
+    if isinstance(answer, (Decided, Merged)):
         return answer.volume()
-    if isinstance(ready.way, Case):
+    if isinstance(ready.way, (Case, Gridded)):
         raise TypeError("a case of nnU-Net is answered by its stages")
     if ready.recipe.output.kind != "image":
         return to_labels(answer, ready.recipe.output, ready.way, ready.opened.volume)

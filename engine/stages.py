@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from voxelrt.case import Case, prepare_case
+from voxelrt.composite import Gridded, Merged, bring_to_grid, composite_of, run_composite
 from voxelrt.errors import ModelError
 from voxelrt.models.nnunet_settings import settings_from_json
 from voxelrt.plan.plan import Plan
@@ -43,13 +44,16 @@ def stages_of(plan: Plan) -> list[Plan]:
     return stages
 
 
-def first_case(plan: Plan, volume: Volume) -> Case:
-    """A study as the first stage takes it. Raises as ``prepare_case``."""
+def first_case(plan: Plan, volume: Volume) -> Case | Gridded:
+    """A study as the first stage takes it, or a composite. Raises as ``prepare_case``."""
+    composite = composite_of(plan)
+    if composite is not None:
+        return bring_to_grid(composite, volume)
     return prepare_case(volume, settings_from_json(stages_of(plan)[0].info.model_settings))
 
 
-def run_stages(plan: Plan, case: Case, tell: Tell, **options: Any) -> Decided:
-    """Run all stages.
+def run_stages(plan: Plan, case: Case | Gridded, tell: Tell, **options: Any) -> Decided | Merged:
+    """Run all stages, or all models of a composite.
 
     Parameters
     ----------
@@ -62,6 +66,8 @@ def run_stages(plan: Plan, case: Case, tell: Tell, **options: Any) -> Decided:
     ------
     VoxelRTError : as ``prepare_case`` and ``run_case``.
     """
+    if isinstance(case, Gridded):
+        return run_composite(plan, case, tell, **options)
     stages = stages_of(plan)
     labels = run_case(stages[0], case, partial(_share, tell, 0, len(stages)), **options)
     for number, stage in enumerate(stages[1:], start=1):

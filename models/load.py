@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from voxelrt.errors import ModelError, UsageError
+from voxelrt.errors import ModelError, UnsupportedError, UsageError
+from voxelrt.models.composite import Crop, Member, class_values, is_composite, load_composite
 from voxelrt.models.fetch import fetch
 from voxelrt.models.formats.torch import SUFFIXES as TORCH_SUFFIXES
 from voxelrt.models.formats.torch import is_torch, load_torch
@@ -132,7 +133,34 @@ def load(
     return _from_file(path, None, path.stem)
 
 
+def _from_composite(path: Path) -> Model:
+    """The first model, the others and the crop's inside it."""
+    composite, text = load_composite(path)
+    asked: list[Member | Crop] = [*composite.models, *([composite.crop] if composite.crop is not None else [])]
+    made = []
+    for member in asked:
+        folder = Path(composite.folder) / member.path
+        if not is_nnunet_folder(folder):
+            raise UsageError(f"composite {composite.name}: {member.path!r} is no result folder of nnU-Net beside it")
+        one = _from_folder(folder, member.configuration or None, member.folds or None)
+        if one.parts:
+            raise UnsupportedError(f"composite {composite.name}: {member.path!r} is a cascade, which cannot be merged")
+        labels = {label.name: 0 for label in one.settings.labels} if one.settings is not None else {}
+        class_values(labels, member.classes, member.path)
+        made.append(one)
+    digest = hashlib.sha256(" ".join([text, *(str(one.source["sha256"]) for one in made)]).encode()).hexdigest()
+    source = {**made[0].source, "sha256": digest, "models": [dict(one.source) for one in made]}
+    return replace(made[0], name=composite.name, source=source, recipe_text=text, parts=tuple(made[1:]))
+
+
+def is_composite_file(path: Path) -> bool:
+    """Whether a path is a recipe that merges several models."""
+    return path.suffix == ".toml" and path.is_file() and is_composite(path)
+
+
 def _from_recipe(path: Path, progress: Any) -> Model:
+    if is_composite_file(path):
+        return _from_composite(path)
     recipe = load_recipe(path)
     return _from_file(fetch(recipe, progress=progress), recipe, recipe.name, path.read_text(encoding="utf-8"))
 

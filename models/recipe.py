@@ -91,7 +91,7 @@ def parse_recipe(text: str, *, folder: str | Path = "", where: str = "recipe") -
         table = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ModelError(f"{where}: not a TOML file: {error}") from error
-    recipe: Recipe = _table(Recipe, table, where, "")
+    recipe: Recipe = read_table(Recipe, table, where)
     return dataclasses.replace(recipe, folder=str(folder))
 
 
@@ -109,6 +109,11 @@ def source_path(recipe: Recipe) -> Path:
     if not path.is_file():
         raise UsageError(f"recipe {recipe.name}: source.path is {recipe.source.path!r}, which is not a file beside it")
     return path
+
+
+def read_table(kind: Any, table: Any, where: str) -> Any:
+    """A whole file as the dataclass ``kind``: nothing missing, nothing else. Raises UsageError, naming the key."""
+    return _table(kind, table, where, "")
 
 
 def _table(kind: Any, table: Any, where: str, prefix: str) -> Any:

@@ -32,12 +32,14 @@ def nnunet_model(model: str, configuration: str | None, folds: tuple[str, ...] |
     ------
     UsageError : choices for a model that has none.
     """
-    from voxelrt.models.load import is_nnunet_folder, load
+    from voxelrt.models.load import is_composite_file, is_nnunet_folder, load
 
     if is_nnunet_folder(Path(model)):
         return load(model, progress=say, configuration=configuration, folds=folds)
     if configuration is not None or folds is not None:
         raise UsageError("--configuration and --folds are for a result folder of nnU-Net")
+    if is_composite_file(Path(model)):
+        return load(model, progress=say)
     return model
 
 

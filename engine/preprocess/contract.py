@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from voxelrt.errors import ModelError, UnsupportedError, UsageError
+from voxelrt.models.composite import parse_composite
 from voxelrt.models.nnunet_settings import NnunetSettings, settings_from_json
 from voxelrt.models.recipe import parse_recipe
 from voxelrt.models.recipe_schema import Channel, Grid, Input, Label, Output, Recipe, Source
@@ -47,7 +49,12 @@ def recipe_of(plan: Plan) -> Recipe:
     UnsupportedError : the recipe asks for what this version does not do.
     """
     if plan.info.model_settings is not None:
-        return nnunet_recipe(settings_from_json(plan.info.model_settings, f"the settings of {plan.info.name}"))
+        single = nnunet_recipe(settings_from_json(plan.info.model_settings, f"the settings of {plan.info.name}"))
+        if not plan.info.recipe:
+            return single
+        composite = parse_composite(plan.info.recipe, where=f"the composite of {plan.info.name}")
+        output = replace(single.output, labels=composite.labels)
+        return replace(single, title=composite.title or composite.name, output=output)
     recipe = parse_recipe(plan.info.recipe, where=f"the recipe of {plan.info.name}") if plan.info.recipe else None
     if recipe is None:
         return _plain(plan)

@@ -18,7 +18,7 @@ from typing import Any
 from voxelrt.environment import cache_folder
 from voxelrt.errors import OutputError, PlanError
 from voxelrt.kernels.common import native
-from voxelrt.models.load import Model
+from voxelrt.models.load import Model, is_composite_file, load
 from voxelrt.models.recipe import SHIPPED, load_recipe, parse_recipe, shipped_recipes, source_path
 from voxelrt.models.recipe_schema import Recipe
 from voxelrt.plan.plan import Plan
@@ -57,6 +57,8 @@ def identify(source: Any) -> Identity | None:
         return None
     if path.suffix != ".toml":
         return Identity(file_digest(path), None)
+    if is_composite_file(path):
+        return identify(load(path))
     recipe = load_recipe(path)
     network = recipe.source.sha256 if recipe.source.package else file_digest(source_path(recipe))
     return Identity(hashlib.sha256(f"{network} {file_digest(path)}".encode()).hexdigest(), recipe)
@@ -101,7 +103,6 @@ def cached_plan(
                 tell(f"the kept plan cannot be used ({error}); compiling anew")
     # Only now: a plan from the cache needs no importer and no compiler.
     from voxelrt.compile import compile as compile_model
-    from voxelrt.models.load import load
 
     tell("loading the model")
     model = load(source, progress=tell, shapes=shapes)
@@ -122,7 +123,9 @@ def plans_folder() -> Path:
 
 def recipe_in(plan: Plan) -> Recipe | None:
     """The recipe that a plan carries."""
-    return parse_recipe(plan.info.recipe, where=f"the recipe of {plan.info.name}") if plan.info.recipe else None
+    if plan.info.model_settings is not None or not plan.info.recipe:
+        return None
+    return parse_recipe(plan.info.recipe, where=f"the recipe of {plan.info.name}")
 
 
 def file_digest(path: Path) -> str:

@@ -145,6 +145,31 @@ def _checkpoint() -> Target:
     return run, [sound, pickled]
 
 
+def _nnunet() -> Target:
+    """The texts and the pickle of a result folder; the first byte says which file an input is."""
+    from voxelrt.models.formats.nnunet import load_nnunet
+
+    archive = Path(__file__).parents[1] / "pipeline" / "data" / "nnunet_meaning.tar.xz"
+    folder = Path(tempfile.mkdtemp(prefix="voxelrt-fuzz-"))
+    with tarfile.open(archive) as stored:
+        wanted = [member for member in stored.getmembers() if member.name.startswith("postprocessed/")]
+        stored.extractall(folder, wanted, filter="data")
+    (training,) = (folder / "postprocessed").glob("nnUNetTrainer__*")
+    names = ("plans.json", "dataset.json", "postprocessing.pkl", "postprocessing.json")
+    sound = {name: (training / name).read_bytes() for name in names}
+
+    def run(path: Path) -> None:
+        data = path.read_bytes()
+        name = names[data[0] % len(names) if data else 0]
+        for other, content in sound.items():
+            (training / other).write_bytes(data[1:] if other == name else content)
+        if name == "postprocessing.json":  # it is read where there is no pickle
+            (training / "postprocessing.pkl").unlink()
+        _ignore(load_nnunet(training))
+
+    return run, [bytes([index]) + sound[name] for index, name in enumerate(names)]
+
+
 def _recipe() -> Target:
     from voxelrt.models.recipe import SHIPPED, load_recipe
 
@@ -186,6 +211,7 @@ TARGETS: dict[str, Callable[[], Target]] = {
     "checkpoint": _checkpoint,
     "dicom": _dicom,
     "nifti": _nifti,
+    "nnunet": _nnunet,
     "onnx": _onnx,
     "plan": _plan,
     "recipe": _recipe,
