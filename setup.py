@@ -100,7 +100,7 @@ setup(
     package_dir=dict(FOLDERS),
     package_data={
         "voxelrt": ["py.typed"],
-        "voxelrt.kernels": ["common/voxelrt.h", "common/gpu/*.cuh", "*/*.cu", "*/*.cuh"],
+        "voxelrt.kernels": ["common/voxelrt.h", "common/voxelrt.hpp", "common/gpu/*.cuh", "*/*.cu", "*/*.cuh"],
         "voxelrt.models": ["recipes/*.toml"],
     },
     ext_modules=[Extension("voxelrt.kernels.common._native", sources=[])],
