@@ -24,6 +24,7 @@ EPILOGUE = (
 COMMANDS = {
     "run": ("run", "run"),
     "compile": ("compile", "compile_command"),
+    "convert": ("convert", "convert_command"),
     "denoise": ("denoise", "denoise_command"),
     "info": ("info", "info"),
     "warp": ("warp", "warp_command"),

@@ -1,0 +1,68 @@
+"""voxelrt convert: a DICOM study in, NIfTI out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from voxelrt.commands.console import Screen
+from voxelrt.commands.options import JsonOption, QuietOption, RepairOption, SeriesOption, VolumeOption
+from voxelrt.conversion import Converted, convert
+from voxelrt.io.orientation import axis_codes
+
+
+def convert_command(
+    study: Annotated[
+        Path, typer.Argument(metavar="STUDY", help="A folder or zip of DICOM, a DICOM file, or a NIfTI file.")
+    ],
+    out: Annotated[Path, typer.Option("-o", "--output", metavar="OUT", help="The image, .nii or .nii.gz.")],
+    series: SeriesOption = None,
+    volume: VolumeOption = None,
+    repair: RepairOption = False,
+    json: JsonOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Write a DICOM study's image as NIfTI. Research software, not a medical device.
+
+    Values are in modality units; what was found of the slices' geometry is said. voxelrt info lists what a study holds.
+
+    [bold]Examples[/]
+
+      voxelrt convert dicom-folder/ -o head.nii.gz
+
+      voxelrt convert study.zip -o t1.nii.gz --series 4 --json -
+
+      voxelrt convert diffusion/ -o all.nii.gz --volume all
+    """
+    screen = Screen(quiet=quiet, json_to=json)
+    with screen.progress() as (tell, _):
+        tell("read", 0, 1)
+        done = convert(study, out, series=series, volume=volume, repair=repair)
+    for warning in done.image.warnings:
+        screen.warn(warning)
+    data = _record(done)
+    screen.line(f"image: {' × '.join(map(str, data['shape_zyx']))} voxels (z, y, x), {data['channels']} channel(s)")
+    screen.line(f"spacing: {' × '.join(f'{mm:.4g}' for mm in data['spacing_mm_zyx'])} mm (z, y, x)")
+    screen.line(f"orientation: x, y, z point to {', '.join(data['orientation_xyz'])}")
+    if done.geometry is not None:
+        found = "; ".join(done.geometry.sentences) or "an even grid, nothing to mend"
+        screen.line(f"geometry: {done.geometry.slices} slices, {found}")
+    screen.line(f"wrote {done.out}")
+    screen.json(data)
+
+
+def _record(done: Converted) -> dict[str, Any]:
+    made = done.image.volume
+    return {
+        "out": str(done.out),
+        "shape_zyx": list(made.shape_zyx),
+        "channels": int(made.array.shape[0]),
+        "spacing_mm_zyx": list(made.spacing_mm),
+        "orientation_xyz": axis_codes(made.affine),
+        "dtype": str(made.array.dtype),
+        "modality": made.modality or None,
+        "warnings": list(done.image.warnings),
+        "geometry": None if done.geometry is None else done.geometry.record(),
+    }
