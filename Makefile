@@ -41,7 +41,7 @@ demo: $(VENV)/.installed
 # ---- what developers run ----
 
 test: $(VENV)/.developer
-	$(BIN)/python -m pytest -n 2 --durations 8 --ignore tests/emulation --ignore tests/gpu_aot tests
+	$(BIN)/python -m pytest -n 2 --durations 8 -m 'not slow' --ignore tests/emulation --ignore tests/gpu_aot tests
 
 conformance: $(VENV)/.developer
 	$(BIN)/python -m tests.conformance

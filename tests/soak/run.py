@@ -96,6 +96,8 @@ def main() -> None:
         )
     )
     lines.append(suite("TSan, kernels", thread, [*pytest, "tests/kernels/test_cases.py", "-k", "odd or prime or 2-2"]))
+    # Only where torch is installed have they a peer; else they say so.
+    lines.append(suite("slow tests", {}, [*pytest, "-m", "slow", "tests/models", "tests/pipeline", "tests/unit"]))
     if shutil.which("valgrind"):
         with tempfile.TemporaryDirectory() as folder:
             example = [sys.executable, "-m", "tests.native.prepare_example", folder]
