@@ -5,6 +5,9 @@ Warp
     attributes mode, padding, shape.
 IntegrateVelocity
     velocity (N, axes, …) in voxels; attributes steps, padding.
+MDLSTM
+    x (grid, N, inputs) with a grid of one to three axes, W, R and B (or none) as ``kernels/mdlstm`` has them
+    -> (grid, 2^axes, N, hidden).
 
 Modes and paddings are the words of ``kernels/warp3d/codes.py``; `shape` is the output's where there is no displacement.
 """
@@ -70,4 +73,27 @@ def _integrate(node: ir.Node) -> Shape:
     return velocity
 
 
-_RULES: dict[str, Callable[[ir.Node], Shape | None]] = {"Warp": _warp, "IntegrateVelocity": _integrate}
+def _mdlstm(node: ir.Node) -> Shape | None:
+    cells = static_shape(node.inputs[0]) or ()
+    axes = len(cells) - 2
+    if axes not in (1, 2, 3):
+        raise ModelError(label(node, f"x is (grid, N, inputs) with one to three axes of the grid, not {cells}"))
+    shapes = [static_shape(node.inputs[i]) if i < len(node.inputs) else None for i in (1, 2, 3)]
+    r = shapes[1]
+    if r is None:
+        return None
+    hidden = r[-1] // axes if len(r) == 3 else 0
+    if hidden < 1:
+        raise ModelError(label(node, f"R for a grid of {axes} axes is (2^{axes}, {axes + 3} · H, {axes} · H), not {r}"))
+    rows = (2**axes, (axes + 3) * hidden)
+    for name, shape, wanted in zip("WRB", shapes, ((*rows, cells[-1]), (*rows, axes * hidden), rows), strict=True):
+        if shape is not None and shape != wanted:
+            raise ModelError(label(node, f"{name} for a grid of {axes} axes is {wanted}, not {shape}"))
+    return (*cells[:axes], 2**axes, cells[axes], hidden)
+
+
+_RULES: dict[str, Callable[[ir.Node], Shape | None]] = {
+    "Warp": _warp,
+    "IntegrateVelocity": _integrate,
+    "MDLSTM": _mdlstm,
+}

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
+from voxelrt.plan.oracle_grids import grids
 from voxelrt.plan.oracle_warps import warps
 
 Array = NDArray[Any]
@@ -18,7 +19,7 @@ Array = NDArray[Any]
 
 def reference_evaluator(proto: onnx.ModelProto) -> Callable[[dict[str, Array]], list[Array]]:
     """A function from inputs by name to the outputs in order."""
-    evaluator = ReferenceEvaluator(proto, new_ops=[_conv(), _conv_transpose(), *warps()])
+    evaluator = ReferenceEvaluator(proto, new_ops=[_conv(), _conv_transpose(), *warps(), *grids()])
 
     def run(inputs: dict[str, Array]) -> list[Array]:
         results: Sequence[Any] = evaluator.run(None, inputs)

@@ -38,11 +38,13 @@ ROUNDING = 2.0**-23
 
 
 class ReferenceRunner:
-    """The graph in another executor: ONNX Runtime where it is installed, else the ONNX reference evaluator."""
+    """The graph in another executor: ONNX Runtime where it is installed and the graph has a form in plain ONNX, else
+    the ONNX reference evaluator."""
 
     def __init__(self, model: ir.Model) -> None:
         self.outputs = [str(v.name) for v in model.graph.outputs]
-        if importlib.util.find_spec("onnxruntime") is not None:
+        plain = spell_domain.spells(model)
+        if plain and importlib.util.find_spec("onnxruntime") is not None:
             model = spell_domain.run(model.clone())
             proto = ir.serde.serialize_model(model)
             from voxelrt.backends.onnxruntime import reference_session

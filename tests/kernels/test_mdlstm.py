@@ -10,7 +10,7 @@ import pytest
 from voxelrt.errors import ShapeError
 from voxelrt.kernels import lstm, mdlstm
 from voxelrt.kernels.common import native
-from voxelrt.kernels.mdlstm.cpu import by_blocks
+from voxelrt.kernels.mdlstm.layer import GridLayer
 
 
 def _sigmoid(v: float) -> float:
@@ -50,7 +50,7 @@ def test_results_do_not_depend_on_the_threads() -> None:
     rng = np.random.default_rng(3)
     sums = rng.normal(size=(7, 9, 2, 4 * 5 * 32)).astype(np.float32)
     r = rng.normal(0, 0.2, (4, 5 * 20, 40)).astype(np.float32)
-    assert by_blocks(r.transpose(2, 0, 1), 5).shape == (40, 4 * 5 * 32)
+    assert GridLayer(2, 20).columns == sums.shape[-1]
     packed = native.pack_weight("mdlstm", r, axes=2, hidden=20)
     answers = []
     for threads in (1, 2, 5):

@@ -47,6 +47,12 @@ def run(model: ir.Model) -> ir.Model:
     return model
 
 
+def spells(model: ir.Model) -> bool:
+    """Whether all of our operators have a form in plain ONNX: MDLSTM has none, since its nodes would be as many as the
+    grid has cells."""
+    return all(node.domain != OUR_DOMAIN or node.op_type in _SPELLINGS for node in model.graph)
+
+
 class _Spelling:
     """The nodes that take one node's place."""
 
