@@ -18,6 +18,6 @@ def grids() -> list[type[OpRun]]:
         op_domain = "voxelrt"
 
         def _run(self, x: Array, w: Array, r: Array, b: Array | None = None, **_: Any) -> tuple[Array]:
-            return (mdlstm(x, w, r, b),)
+            return (mdlstm(x, w, r, b).astype(x.dtype),)
 
     return [MDLSTM]

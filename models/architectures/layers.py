@@ -59,6 +59,12 @@ class Layers:
         self._count += 1
         return self._tape.op(kind, list(inputs), attributes or None, name=f"{kind.lower()}_{self._count}")
 
+    def ops(self, kind: str, outputs: int, *inputs: ir.Value | None, **attributes: Any) -> Sequence[ir.Value]:
+        """A node of several outputs."""
+        self._count += 1
+        name = f"{kind.lower()}_{self._count}"
+        return self._tape.op_multi_out(kind, list(inputs), attributes or None, num_outputs=outputs, name=name)
+
     def our_op(self, kind: str, *inputs: ir.Value | None, **attributes: Any) -> ir.Value:
         """A node of one output of the project's own domain (``engine/graph/domain.py``)."""
         self._count += 1
@@ -95,6 +101,10 @@ class Layers:
         """A vector that scatters around a value."""
         name = name or f"{self.layer('vector')}.values"
         return self.parameter(name, (count,), lambda: value + spread * self._rng.standard_normal(count))
+
+    def scattered(self, centre: Array, shape: Sequence[int], spread: float, name: str) -> ir.Value:
+        """Numbers that scatter around others, which are repeated to the shape."""
+        return self.parameter(name, shape, lambda: centre + spread * self._rng.standard_normal(shape))
 
     def conv(
         self,

@@ -10,16 +10,19 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from voxelrt.errors import UsageError
-from voxelrt.models.architectures import classifiers, dense, unet3d, volumes
+from voxelrt.models.architectures import classifiers, dense, recurrent, unet3d, volumes
 
 ARCHITECTURES: dict[str, Callable[..., ir.Model]] = {
     "attention_pooling": dense.build_attention_pooling,
     "autoencoder": dense.build_autoencoder,
+    "conv_lstm": recurrent.build_conv_lstm,
     "convnext": classifiers.build_convnext,
     "deformable_registration": volumes.build_deformable_registration,
     "densenet": classifiers.build_densenet,
     "dncnn3d": volumes.build_dncnn3d,
     "efficientnet": classifiers.build_efficientnet,
+    "hierarchical_lstm": recurrent.build_hierarchical_lstm,
+    "mdlstm": recurrent.build_mdlstm,
     "mlp": dense.build_mlp,
     "patch_denoiser": dense.build_patch_denoiser,
     "registration": volumes.build_registration,

@@ -11,7 +11,8 @@ import pytest
 
 import voxelrt as vx
 from voxelrt.errors import UsageError
-from voxelrt.models.architectures import classifiers, dense, volumes
+from voxelrt.models.architectures import classifiers, dense, recurrent, volumes
+from voxelrt.plan.oracle_run import reference_evaluator
 
 TOLERANCE = 5e-5
 SMALL_STAGES = ((1, 8, 1, 1, 3), (6, 12, 2, 2, 5), (6, 20, 2, 2, 3))
@@ -29,7 +30,19 @@ NETWORKS: dict[str, Callable[[], ir.Model]] = {
     "convnext": lambda: classifiers.build_convnext((1, 2), (12, 24), (48, 64), batch=2),
     "dncnn3d": lambda: volumes.build_dncnn3d(5, 12, (9, 12, 17)),
     "registration": lambda: volumes.build_registration((4, 8), (8, 8), (8, 4), (16, 12, 20)),
+    "conv_lstm": lambda: recurrent.build_conv_lstm((9, 14), 5, (6, 4), batch=2),
+    "conv_lstm, volumes": lambda: recurrent.build_conv_lstm((5, 9, 7), 3, (6,)),
+    "conv_lstm, one step": lambda: recurrent.build_conv_lstm((9, 14), 1, (6,)),
+    "hierarchical_lstm": lambda: recurrent.build_hierarchical_lstm((5, 12, 17), (19, 9), batch=2),
+    "hierarchical_lstm, one slice": lambda: recurrent.build_hierarchical_lstm((1, 12, 17), (16, 5)),
     "window_attention": lambda: volumes.build_window_attention((8, 8, 12), 4, 24, 3),
+}
+
+# Those with operators of our own, which no other executor has.
+OUR_NETWORKS: dict[str, Callable[[], ir.Model]] = {
+    "mdlstm": lambda: recurrent.build_mdlstm((10, 14), (9, 17), batch=2, window=2),
+    "mdlstm, volumes": lambda: recurrent.build_mdlstm((4, 9, 6), (7,), channels=2, window=1),
+    "mdlstm, one window": lambda: recurrent.build_mdlstm((3, 3), (5,), window=3),
 }
 
 
@@ -54,9 +67,22 @@ def test_runs_natively_with_the_answer_of_onnx_runtime(name: str) -> None:
         assert 1e-3 < expected.std() < 1e3, "an answer worth comparing"
 
 
-@pytest.mark.parametrize("name", list(NETWORKS))
+@pytest.mark.parametrize("name", list(OUR_NETWORKS))
+def test_runs_natively_with_the_answer_of_the_oracles(name: str) -> None:
+    model = OUR_NETWORKS[name]()
+    inputs = _inputs(model, 7)
+    answers = vx.compile(model, fallback="error", verify=False, tune="off").run(inputs)
+    reference = reference_evaluator(ir.to_proto(model))(inputs)
+    for (label, answer), expected in zip(answers.items(), reference, strict=True):
+        error = np.linalg.norm(answer.astype(np.float64) - expected) / np.linalg.norm(expected)
+        assert error <= TOLERANCE, (label, error)
+        assert 1e-3 < expected.std() < 1e3, "an answer worth comparing"
+
+
+@pytest.mark.parametrize("name", [*NETWORKS, *OUR_NETWORKS])
 def test_the_same_seed_gives_the_same_bytes(name: str) -> None:
-    assert ir.to_proto(NETWORKS[name]()).SerializeToString() == ir.to_proto(NETWORKS[name]()).SerializeToString()
+    build = {**NETWORKS, **OUR_NETWORKS}[name]
+    assert ir.to_proto(build()).SerializeToString() == ir.to_proto(build()).SerializeToString()
 
 
 def test_the_sizes_of_the_papers() -> None:
@@ -82,6 +108,13 @@ def test_the_sizes_of_the_papers() -> None:
         lambda: volumes.build_dncnn3d(2),
         lambda: volumes.build_registration(grid=(20, 16, 16)),
         lambda: volumes.build_window_attention(grid=(10, 8, 8)),
+        lambda: recurrent.build_mdlstm((8,)),
+        lambda: recurrent.build_mdlstm((8, 7), window=2),
+        lambda: recurrent.build_mdlstm(hidden=()),
+        lambda: recurrent.build_hierarchical_lstm((8, 8)),
+        lambda: recurrent.build_hierarchical_lstm((8, 8, 8), (4, 0)),
+        lambda: recurrent.build_conv_lstm(kernel=2),
+        lambda: recurrent.build_conv_lstm(steps=0),
     ],
 )
 def test_refused(wrong: Callable[[], ir.Model]) -> None:
