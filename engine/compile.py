@@ -16,6 +16,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from voxelrt.backends.tensorrt_libraries import check_architecture
 from voxelrt.errors import UnsupportedError, UsageError
 from voxelrt.graph.passes import expand_functions
 from voxelrt.graph.spec import opset_of
@@ -125,6 +126,8 @@ def compile(
         raise UsageError("arch names GPUs to build for: it goes with device='cuda'")
     if device == "cuda" and not arch:
         raise UsageError("device 'cuda' needs the GPUs to build for, such as arch=['sm_86'] (--arch sm_86)")
+    for name in arch:
+        check_architecture(name, precision)
     if precision not in PRECISIONS and device != "cuda":
         raise UsageError(f"precision {precision!r} is not available; choose from {', '.join(PRECISIONS)}")
     if fallback not in FALLBACKS:
@@ -134,18 +137,7 @@ def compile(
     limit = None if weights_memory is None else parse_size(weights_memory, "weights_memory")
     sets = [shapes or {}] if shapes is None or isinstance(shapes, Mapping) else list(shapes)
     loaded = model if isinstance(model, Model) else load(model, example_inputs=example_inputs, shapes=sets[0])
-    if device == "cuda":
-        # Their packages are extras, and take a while to import.
-        from voxelrt.backends.tensorrt_libraries import check_architecture
-        from voxelrt.gpu_compile import with_gpu
-
-        for name in arch:
-            check_architecture(name, precision)
-        own: dict[str, Any] = {"shapes": shapes, "constants": constants, "verify": verify, "fallback": fallback}
-        own |= {"samples": samples, "reference": reference, "threads": threads, "tune": tune}
-        plan = compile(loaded, weights_memory=weights_memory, progress=progress, **own)
-        return with_gpu(plan, loaded.graph, sets, constants or {}, precision=precision, arch=arch, progress=progress)
-    original = loaded.graph
+    source = loaded
     if precision == "int8":
         if len(sets) != 1 or any(isinstance(d, tuple) for dims in sets[0].values() for d in dims):
             raise UsageError("int8 is calibrated for one set of shapes: give one, without ranges")
@@ -160,6 +152,14 @@ def compile(
         )
     elif calibration:
         raise UsageError("calibration goes with precision='int8'")
+    if device == "cuda":
+        # What builds for GPUs takes a while to import.
+        from voxelrt.gpu_compile import with_gpu
+
+        own: dict[str, Any] = {"shapes": shapes, "constants": constants, "verify": verify, "fallback": fallback}
+        own |= {"samples": samples, "reference": reference, "threads": threads, "tune": tune}
+        plan = compile(source, weights_memory=weights_memory, progress=progress, **own)
+        return with_gpu(plan, loaded.graph, sets, constants or {}, precision=precision, arch=arch, progress=progress)
     info = PlanInfo(
         name=loaded.name,
         precision=precision,
@@ -185,7 +185,7 @@ def compile(
         plan = plan.with_parts([compile(part, **same) for part in loaded.parts])
     if not verify:
         return _with_parity(plan, [ParityLine(name, "pending") for name in ("import", "plan", "labels")], threads)
-    lines = _measure(plan, loaded, sets[0], constants or {}, precision, samples, reference, original)
+    lines = _measure(plan, loaded, sets[0], constants or {}, precision, samples, reference, source.graph)
     return _with_parity(plan, lines, threads)
 
 

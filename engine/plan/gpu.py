@@ -26,7 +26,7 @@ from voxelrt.graph.specialise import specialise
 from voxelrt.plan.file import Section, SectionKind
 from voxelrt.plan.islands import MAX_BYTES
 
-PRECISIONS = ("fp32", "tf32", "fp16", "bf16")
+PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "int8")
 TYPED_TARGET = "cuda"
 MOST_STEPS = 1024
 Tell = Callable[[str], None]
@@ -48,7 +48,7 @@ class GpuPart:
 
     Parameters
     ----------
-    precision : ``fp32``, ``tf32``, ``fp16`` or ``bf16``.
+    precision : ``fp32``, ``tf32``, ``fp16``, ``bf16``, or ``int8`` where the graph holds Q/DQ.
     library : that built the engines, with its version.
     architectures : architecture -> ``engine`` (built ahead of time) or ``on device``.
     steps : in order.

@@ -209,6 +209,21 @@ def test_a_plan_for_gpus_runs_here_too(tmp_path: Path, capsys: pytest.CaptureFix
         main([*arguments, "--arch", "sm_86"])
 
 
+def test_a_network_is_calibrated_for_gpus_too() -> None:
+    x = np.random.default_rng(1).standard_normal((1, 1, 16, 16, 16)).astype(np.float32)
+    plan = vx.compile(
+        _unet(), device="cuda", arch=["sm_86", "sm_90"], precision="int8", calibration=[{"input": x}], verify=False
+    )
+    assert plan.info.precision == "fp32"  # of the CPU's part
+    part = GpuPart.from_json(plan.info.settings["gpu"])
+    assert (part.precision, part.architectures) == ("int8", {"sm_86": "engine", "sm_90": "on device"})
+    (typed,) = parts_of(bytes(plan.section(SectionKind.TYPED, "cuda")))
+    operators = [node.op_type for node in onnx.load_from_string(typed).graph.node]
+    assert operators.count("DequantizeLinear") > operators.count("Conv") > 3
+    with pytest.raises(UsageError, match="calibration"):
+        vx.compile(_unet(), device="cuda", arch=["sm_86"], precision="fp16", calibration=[{"input": x}])
+
+
 def test_a_damaged_gpu_part_is_an_error() -> None:
     model, profiles = _model("unet3d")
     part, sections = gpu_part(model, profiles, "fp16", ["sm_86"])
