@@ -89,7 +89,7 @@ def memory_of(plan: Plan, variant: int = 0) -> dict[str, int]:
 
 def _algorithm(kernel: str, params: bytes) -> str:
     """How a step computes, where a kernel knows several ways."""
-    if kernel in ("conv3d.direct", "conv3d.grouped", "conv_transpose3d.direct"):
+    if kernel in ("conv3d.direct", "conv3d.grouped", "conv3d.depthwise", "conv_transpose3d.direct"):
         return "direct"
     if kernel != "conv3d.winograd":
         return ""

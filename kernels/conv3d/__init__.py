@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from voxelrt.kernels.common.kernel import Array, Case, Kernel
-from voxelrt.kernels.common.windows import Padding, Triple, triple
+from voxelrt.kernels.common.windows import Padding, Triple, pairs, triple
 from voxelrt.kernels.conv3d.oracle import conv3d as oracle
 
 
@@ -29,8 +29,8 @@ def _case(
 ) -> Case:
     taps, step = triple(kernel), triple(options.get("stride", 1))
     channels = (source[1] + second) // options.get("groups", 1)
-    around = triple(options.get("padding", 0))
-    size = [(source[2 + a] + 2 * around[a] - taps[a]) // step[a] + 1 for a in range(3)]
+    around, apart = pairs(options.get("padding", 0)), triple(options.get("dilation", 1))
+    size = [(source[2 + a] + sum(around[a]) - apart[a] * (taps[a] - 1) - 1) // step[a] + 1 for a in range(3)]
     positions = float(source[0] * np.prod(size))
 
     def make(rng: np.random.Generator) -> tuple[Sequence[Any], Mapping[str, Any]]:
@@ -140,6 +140,39 @@ def _narrow_cases() -> tuple[Case, ...]:
     return tuple(cases)
 
 
+def _depthwise_cases() -> tuple[Case, ...]:
+    """A group for each channel: the kernels that have tiles of their own, with both strides, and others."""
+
+    def case(name: str, source: tuple[int, ...], kernel: Triple, **options: Any) -> Case:
+        return _case(f"depthwise-{name}", source, source[1], kernel, groups=source[1], **options)
+
+    cases = [
+        case("one", (1, 2, 1, 1, 1), 3, padding=1, algorithm="depthwise"),
+        case("residual", (2, 21, 3, 5, 11), (3, 1, 5), padding=(1, 0, 2), residual=True, activation="silu"),
+        case("uneven-padding", (1, 17, 2, 6, 9), 3, padding=((0, 2), (1, 0), (0, 1)), activation="sigmoid"),
+        case("dilated", (1, 20, 5, 9, 13), 3, padding=2, dilation=2),
+        case("stride-3", (1, 18, 7, 8, 23), (2, 4, 4), stride=3, padding=1, activation="relu"),
+        case("outside", (1, 16, 2, 3, 2), 3, padding=4),
+        case("far-taps", (2, 3, 1, 4, 5), (1, 9, 9), padding=(0, 4, 4), strided=True),
+    ]
+    for taps, stride in itertools.product((3, 5, 7), (1, 2)):
+        around, name = taps // 2, f"{taps}-stride-{stride}"
+        same: dict[str, Any] = {"stride": stride, "activation": "hard_swish"}
+        cases += [
+            case(f"planes-{name}", (3, 33, 1, 13, 29), (1, taps, taps), padding=(0, around, around), **same),
+            case(f"{name}", (2, 16, 5, 6, 19), taps, padding=around, **same),
+        ]
+    wide: dict[str, Any] = {"activation": "silu", "bench": True}
+    return (
+        *cases,
+        case("planes-3", (8, 144, 1, 56, 56), (1, 3, 3), padding=(0, 1, 1), **wide),
+        case("planes-5-stride-2", (8, 144, 1, 56, 56), (1, 5, 5), padding=(0, 2, 2), stride=(1, 2, 2), **wide),
+        case("planes-5-small", (8, 1152, 1, 7, 7), (1, 5, 5), padding=(0, 2, 2), **wide),
+        case("planes-7", (8, 96, 1, 56, 56), (1, 7, 7), padding=(0, 3, 3), bench=True),
+        case("volume-3", (1, 32, 24, 48, 48), 3, padding=1, bench=True),
+    )
+
+
 KERNEL = Kernel(
     name="conv3d",
     oracle=oracle,
@@ -153,11 +186,12 @@ KERNEL = Kernel(
         _case("stride-2", (1, 16, 9, 10, 33), 32, 3, stride=2, padding=1),
         _case("planes-stride-2", (1, 3, 1, 65, 66), 64, (1, 7, 7), stride=(1, 2, 2), activation="relu"),
         _case("groups-of-16", (1, 64, 3, 8, 9), 32, 3, groups=2, padding=1),
-        _case("depthwise", (1, 24, 6, 10, 70), 24, 3, groups=24, padding=1, activation="hard_swish"),
+        _case("groups-of-2", (1, 24, 6, 10, 70), 24, 3, groups=12, padding=1, activation="hard_swish"),
         _case("float64", (1, 3, 4, 5, 6), 4, (2, 1, 3), dtype="float64", tolerance=1e-14),
         _case("float16", (1, 3, 4, 5, 6), 4, (2, 1, 3), dtype="float16", tolerance=1e-3),
         *_winograd_cases(),
         *_narrow_cases(),
+        *_depthwise_cases(),
         _case("flow-head", (1, 16, 16, 24, 32), 3, 3, padding=1, bench=True),
         _case("first-layer", (1, 1, 32, 32, 64), 32, 3, padding=1, bench=True),
         _case("volume-32", (1, 32, 16, 24, 64), 32, 3, padding=1, activation="leaky_relu", alpha=0.01, bench=True),
@@ -202,8 +236,9 @@ def conv3d(
         beta), ``silu``, ``gelu``, ``gelu_tanh``, ``hard_sigmoid`` (alpha x + beta), ``hard_swish``, ``mish``.
     second : (N, C', Z, Y, X), channels that follow those of ``x``, as if both were concatenated.
     residual : (N, O, Z', Y', X'), added before the activation.
-    algorithm : ``auto`` (the cheapest by a cost model), ``direct``, or ``winograd`` for kernels of three (and one) taps
-        with stride 1 or 2; ``winograd_private`` and ``winograd_shared`` say who works on a block of tiles.
+    algorithm : ``auto`` (the cheapest by a cost model), ``direct``, ``depthwise`` (a group for each channel),
+        ``grouped`` (any groups, slow), or ``winograd`` for kernels of three (and one) taps with stride 1 or 2;
+        ``winograd_private`` and ``winograd_shared`` say who works on a block of tiles.
     tile : Winograd: outputs of a tile along z, y, x: 2 or 4 of a kernel's three taps, 1 of its one tap.
     precision : ``fp32``; ``bf16`` and ``int8`` round the sources and the weights and compute directly, with sums in
         float32 and int32 (``algorithm``: ``direct``, or ``widened`` as on processors without such instructions).

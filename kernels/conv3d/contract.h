@@ -56,7 +56,7 @@ static ConvShape conv_shape(const Step &step) {
 }
 
 // The first of two sources counts whole blocks: its lanes past the last channel are zeros, and so are their weights.
-static ConvShape blocked_shape(const Step &step) {
+static inline ConvShape blocked_shape(const Step &step) {
     ConvShape s = conv_shape(step);
     if (s.channels1)
         s.in_channels = ceil_div(s.channels0, kBlock) * kBlock + s.channels1;
@@ -161,7 +161,7 @@ struct AsFloat32 {
 };
 
 // What the kernels of blocked volumes share.
-static Message check_statistics(const Step &step) {
+static inline Message check_statistics(const Step &step) {
     if (step.outputs < 2 || !step.out[kStatistics].present())
         return nullptr;
     const Tensor &statistics = step.out[kStatistics], &dst = step.out[kDestination];

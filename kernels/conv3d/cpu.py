@@ -1,4 +1,5 @@
-"""conv3d on the native library: blocked volumes by the cheapest algorithm, ``conv3d.grouped`` for all else."""
+"""conv3d on the native library: blocked volumes by the cheapest algorithm, a kernel for depth-wise ones, and
+``conv3d.grouped`` for all else."""
 
 from __future__ import annotations
 
@@ -30,6 +31,11 @@ def direct_takes(channels: int, second: int, outputs: int, groups: int, kernel: 
     if np.dtype(dtype) != np.float32 or channels_all == 0 or max(kernel) > 128:
         return False
     return groups == 1 or (channels_all // groups % BLOCK == 0 and outputs // groups % BLOCK == 0)
+
+
+def is_depthwise(channels: int, second: int, outputs: int, groups: int, dtype: Any) -> bool:
+    """Whether ``conv3d.depthwise`` computes a convolution of so many channels (of each source) and outputs."""
+    return np.dtype(dtype) == np.float32 and second == 0 and channels == outputs == groups > 1
 
 
 def parameters(
@@ -94,6 +100,10 @@ def run(
     shape = (x.shape[0], weights.shape[0], *output_size(x.shape, values))
     if precision != "fp32":
         return dot.run(precision, x, second, weights, bias, residual, shape, values, algorithm, source_scale, pool)
+    if algorithm == "depthwise" or (
+        algorithm == "auto" and is_depthwise(x.shape[1], channels - x.shape[1], shape[1], groups, x.dtype)
+    ):
+        return _depthwise(x, weights, bias, residual, shape, values, pool)
     fits = direct_takes(x.shape[1], channels - x.shape[1], shape[1], groups, taps, x.dtype) and weights.size > 0
     if algorithm == "grouped" or (algorithm == "auto" and not fits):
         out = native.aligned_empty(shape, x.dtype)
@@ -122,6 +132,38 @@ def _choose(p: Problem, algorithm: str, tile: Triple | None) -> Algorithm:
     raise UsageError(f"{algorithm} with tile {tile} does not compute a kernel of {p.kernel} with stride {p.stride}")
 
 
+def _volume(array: Array) -> Operand:
+    return Operand(native.to_blocked(array), BLOCKED16, array.shape[1])
+
+
+def _empty(shape: tuple[int, ...]) -> Operand:
+    blocks = (shape[0], -(-shape[1] // BLOCK), *shape[2:], BLOCK)
+    return Operand(native.aligned_empty(blocks, np.float32), BLOCKED16, shape[1])
+
+
+def _depthwise(
+    x: Array,
+    weights: Array,
+    bias: Array | None,
+    residual: Array | None,
+    shape: tuple[int, ...],
+    values: dict[str, Any],
+    pool: native.Pool | None,
+) -> Array:
+    if not is_depthwise(x.shape[1], 0, shape[1], values["groups"], x.dtype):
+        raise UsageError(f"depthwise takes float32 with a group for each channel, not {x.shape} in {values['groups']}")
+    target = _empty(shape)
+    inputs = [
+        _volume(x),
+        None,
+        native.pack_weight("conv3d.depthwise", weights, **values),
+        None if bias is None else np.ascontiguousarray(bias),
+        None if residual is None else _volume(residual),
+    ]
+    native.run_kernel("conv3d.depthwise", inputs, [target], pool, **values)
+    return native.from_blocked(target.array, shape[1])
+
+
 def _blocked(
     x: Array,
     second: Array | None,
@@ -136,9 +178,6 @@ def _blocked(
 ) -> Array:
     """Few channels go in and come out as they are, many in blocks."""
 
-    def blocked(array: Array) -> Operand:
-        return Operand(native.to_blocked(array), BLOCKED16, array.shape[1])
-
     forced = algorithm.startswith("winograd")
     planes = x.shape[1] <= MOST_PLANES and second is None and values["groups"] == 1 and not forced
     few = shape[1] <= MOST_PLANES and not forced
@@ -152,14 +191,13 @@ def _blocked(
     if few:
         target = Operand(native.aligned_empty(shape, np.float32))
     else:
-        blocks = (shape[0], -(-shape[1] // BLOCK), *shape[2:], BLOCK)
-        target = Operand(native.aligned_empty(blocks, np.float32), BLOCKED16, shape[1])
+        target = _empty(shape)
     inputs = [
-        Operand(x) if planes else blocked(x),
-        None if second is None else blocked(second),
+        Operand(x) if planes else _volume(x),
+        None if second is None else _volume(second),
         packed,
         None if bias is None else np.ascontiguousarray(bias),
-        None if residual is None else (Operand(residual) if few else blocked(residual)),
+        None if residual is None else (Operand(residual) if few else _volume(residual)),
     ]
     native.run_kernel(way.kernel, inputs, [target], pool, **values)
     return target.array if few else native.from_blocked(target.array, shape[1])

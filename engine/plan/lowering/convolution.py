@@ -40,6 +40,8 @@ def conv(b: Builder, node: ir.Node) -> None:
     bias = _bias(b, node)
     if is_product(dims_of(x), weights.shape, groups, shape):
         frames(b, node, weights, bias, shape)
+    elif dtype_of(x) == FLOAT32 and groups == dims_of(x)[1] == raw.shape[0] > 1:
+        _depthwise(b, node, raw, bias, shape)
     elif dtype_of(x) == FLOAT32 and _divides(raw, groups):
         _direct(b, node, raw, bias, shape, groups)
     else:
@@ -156,6 +158,31 @@ def _direct(
     )
     if not activation.kind and volume.layout == BLOCKED16:
         b.offer_sums(volume)
+
+
+def _depthwise(
+    b: Builder, node: ir.Node, raw: np.ndarray[Any, Any], bias: np.ndarray[Any, Any] | None, shape: Window
+) -> None:
+    """A group for each channel, so that nothing is summed over channels: in and out blocked."""
+    x = node.inputs[0]
+    assert x is not None
+    source = _loaded(b, x)
+    activation, out = fused_activation(b, node.outputs[0])
+    target = b.result(out, BLOCKED16, exact=True)  # the kernel writes float32
+    params = {
+        **_window_params(shape),
+        "algorithm": 0,
+        "groups": raw.shape[0],
+        "channels0": raw.shape[0],
+        "activation": activation.kind,
+        "alpha": activation.alpha,
+        "beta": activation.beta,
+        "output_channel_offset": 0,
+        "precision": 0,
+    }
+    packed = b.weight(raw, "conv3d.depthwise", **params)
+    operands = [source, None, packed, b.weight(bias) if bias is not None else None, None]
+    b.step("conv3d.depthwise", operands, [target], flops=2 * shape.taps * target.count, **params)
 
 
 def _algorithm(
