@@ -8,7 +8,7 @@ What happens in each is said by the recipe, which travels inside the plan.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,11 +21,23 @@ from numpy.typing import NDArray
 from voxelrt.backends.native import CancelFlag
 from voxelrt.case import Case
 from voxelrt.composite import Gridded, Merged
-from voxelrt.errors import OutputError, UsageError
-from voxelrt.io import write_image
+from voxelrt.errors import UsageError
+from voxelrt.io.dicom.segmentation import Algorithm, SegKind
 from voxelrt.kernels.common.native import numpy_dtype
 from voxelrt.memory_size import parse_size
 from voxelrt.models.recipe_schema import Recipe
+from voxelrt.outputs import (
+    DICOM,
+    NIFTI,
+    PICTURE,
+    TABLE,
+    algorithm_of,
+    refuse_format,
+    refuse_place,
+    refuse_unreferable,
+    write_result,
+    write_table,
+)
 from voxelrt.plan.plan import Plan
 from voxelrt.postprocess.labels import to_labels, volumes_ml
 from voxelrt.postprocess.overlay import overlay_picture
@@ -50,6 +62,8 @@ def predict(
     out: Place | None = None,
     *,
     picture: Place | None = None,
+    table: Place | None = None,
+    seg: SegKind | None = None,
     force: bool = False,
     mirroring: bool = True,
     step: float | None = None,
@@ -71,9 +85,14 @@ def predict(
     study
         A NIfTI file, a folder or zip with DICOM, a Volume, or a mapping of the recipe's channel names to these.
     out
-        The NIfTI file to write (.nii or .nii.gz), on the study's own grid; whole or not at all.
+        The file to write, on the study's own grid, whole or not at all: NIfTI (.nii or .nii.gz), or of a DICOM study a
+        DICOM segmentation on its slices (.dcm; extra ``dicom-out``).
     picture
         A PNG to write: three views with the outlines of the labels.
+    table
+        A .csv or .json to write: value, name, voxels and volume in mL of each label.
+    seg
+        Of DICOM: "binary" (what viewers read today; the default) or "labelmap" (smaller).
     force
         Run on a study that the model was not made for, with a warning instead of an error.
     mirroring, step
@@ -105,13 +124,16 @@ def predict(
     tell = progress or (lambda stage, step, steps: None)
     budget = None if memory is None else parse_size(memory, "memory")
     pick = Pick(series, volume, repair)
-    given = Request(study, _path(out), _path(picture), force, mirroring, step, budget, pick, source_rounding)
+    given = Request(
+        study, _path(out), _path(picture), force, mirroring, step, budget, pick, source_rounding, _path(table), seg
+    )
     refuse_unwritable(given)
     plan = model if isinstance(model, Plan) else plan_for_study(model, study, force=force, pick=pick, tell=tell)
     check_windows(plan, mirroring, step, budget, source_rounding)
     ready = prepare(plan, given, tell)
+    refuse_unreferable(given.out, ready.recipe, ready.opened.source)
     answer = run(plan, ready, tell, cancel, say)
-    return finish(ready, answer, tell)
+    return finish(ready, answer, tell, algorithm_of(plan))
 
 
 @dataclass(frozen=True)
@@ -127,6 +149,8 @@ class Request:
     memory: int | None = None
     pick: Pick = ANY
     source_rounding: bool = False
+    table: Path | None = None
+    seg: SegKind | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,7 +228,9 @@ def run(
     return joined if output.kind == "classes" else from_layout(joined, output.layout)
 
 
-def finish(ready: Ready, answer: Array | Decided | Merged, tell: Progress) -> Result:
+def finish(
+    ready: Ready, answer: Array | Decided | Merged, tell: Progress, algorithm: Algorithm | None = None
+) -> Result:
     """Bring the answer to the study's grid and write it."""
     recipe, request, study = ready.recipe, ready.request, ready.opened.volume
     timings = ready.timings
@@ -214,11 +240,14 @@ def finish(ready: Ready, answer: Array | Decided | Merged, tell: Progress) -> Re
             scores = _scores(answer, recipe)
         volume = None if scores else _volume(answer, ready)
         measured = volumes_ml(volume) if volume is not None and recipe.output.kind != "image" else {}
-    if (request.out or request.picture) and volume is None:
+    if (request.out or request.picture or request.table) and volume is None:
         raise UsageError(f"{recipe.name} gives scores, not a volume: there is nothing to write or draw")
     with _stage("write", timings, tell):
         if request.out is not None and volume is not None:
-            write_image(volume, request.out, source=ready.opened.source)
+            source = ready.opened.source
+            write_result(volume, request.out, source=source, recipe=recipe, algorithm=algorithm, seg=request.seg)
+        if request.table is not None and volume is not None and algorithm is not None:
+            write_table(volume, request.table, algorithm)
     with _stage("draw", timings, tell):
         if request.picture is not None and volume is not None:
             caption = ", ".join(f"{name} {millilitres:.1f} mL" for name, millilitres in measured.items())
@@ -250,23 +279,11 @@ def check_windows(
 
 def refuse_unwritable(request: Request) -> None:
     """Say at once what would otherwise fail after minutes of work."""
-    for path, suffixes in ((request.out, (".nii", ".nii.gz")), (request.picture, (".png",))):
-        if path is None:
-            continue
-        if not path.name.endswith(suffixes):
-            raise UsageError(f"{path.name!r}: the name must end in {' or '.join(suffixes)}")
-        if any(_same_file(path, place) for place in _places(request.study)):
-            raise UsageError(f"{path.name!r} is the study itself; it is never overwritten")
-        if not path.parent.is_dir():
-            raise OutputError(f"cannot write {path.name!r}: there is no folder {str(path.parent)!r}; make it first")
-
-
-def _places(study: Study) -> list[Place | Volume]:
-    return list(study.values()) if isinstance(study, Mapping) else [study]
-
-
-def _same_file(path: Path, place: Place | Volume) -> bool:
-    return not isinstance(place, Volume) and path.exists() and Path(place).exists() and path.samefile(place)
+    suffixes = ((request.out, NIFTI + DICOM), (request.picture, PICTURE), (request.table, TABLE))
+    for path, allowed in suffixes:
+        if path is not None:
+            refuse_place(path, allowed, request.study)
+    refuse_format(request.out, request.seg, request.study)
 
 
 def _volume(answer: Array | Decided | Merged, ready: Ready) -> Volume:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,6 +34,8 @@ from voxelrt.commands.options import (
     parse_shapes,
 )
 from voxelrt.errors import UsageError
+from voxelrt.io.dicom.segmentation import SegKind
+from voxelrt.outputs import is_dicom
 from voxelrt.pipeline import predict
 from voxelrt.plan.plan import Plan
 from voxelrt.preprocess.case_folder import cases_in
@@ -41,6 +44,20 @@ from voxelrt.result import Result
 from voxelrt.runtime.model_plan import plan_for_study
 from voxelrt.runtime.session import Session
 from voxelrt.runtime.shelf import Names
+
+
+class Format(StrEnum):
+    """Of a mask."""
+
+    NIFTI = "nifti"
+    SEG = "seg"
+
+
+class Seg(StrEnum):
+    """Of a DICOM segmentation."""
+
+    BINARY = "binary"
+    LABELMAP = "labelmap"
 
 
 @dataclass(frozen=True)
@@ -58,6 +75,8 @@ class Target:
     memory: str | None
     pick: Pick
     source_rounding: bool
+    table: Path | None
+    seg: SegKind | None
 
 
 def run(
@@ -71,10 +90,20 @@ def run(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("-o", "--output", metavar="OUT", help="The mask, .nii or .nii.gz; for several studies a folder."),
+        typer.Option("-o", "--output", metavar="OUT", help="The mask, .nii.gz, .nii or .dcm; of several a folder."),
     ] = None,
     picture: Annotated[
         Path | None, typer.Option("--picture", metavar="FILE", help="A PNG: three views with the mask's outline.")
+    ] = None,
+    table: Annotated[
+        Path | None, typer.Option("--table", metavar="FILE", help="Volumes per label, .csv or .json.")
+    ] = None,
+    output_format: Annotated[
+        Format | None, typer.Option("--format", help="Of the mask; by default what its name says.")
+    ] = None,
+    seg: Annotated[
+        Seg | None,
+        typer.Option("--seg", help="Of a .dcm mask: binary, what viewers read today, or labelmap."),
     ] = None,
     inputs: Annotated[
         list[str] | None,
@@ -132,6 +161,8 @@ def run(
 
       voxelrt run brain-extraction dicom-folder/ -o mask.nii.gz --json -
 
+      voxelrt run brain-extraction dicom-folder/ -o mask.dcm --table volumes.csv
+
       voxelrt run lesions.onnx --input t1=t1.nii.gz --input flair=flair.nii.gz -o lesions.nii.gz
 
       voxelrt run Dataset003_Liver/ ct.nii.gz -o liver.nii.gz --configuration 3d_fullres
@@ -145,7 +176,11 @@ def run(
     screen = Screen(quiet=quiet, json_to=json)
     pick = Pick(series, volume, repair)
     named = _names(names)
-    target = Target(out, picture, named, resume, overwrite, force, mirroring, step, memory, pick, source_rounding)
+    _check_format(output_format, out)
+    kind: SegKind | None = None if seg is None else "labelmap" if seg is Seg.LABELMAP else "binary"
+    target = Target(
+        out, picture, named, resume, overwrite, force, mirroring, step, memory, pick, source_rounding, table, kind
+    )
     chosen = _studies(studies, inputs)
     with screen.progress() as (tell, say):
         if is_plan(model):
@@ -172,6 +207,16 @@ def run(
         _run_one(plan, chosen[0], target, screen)
 
 
+def _check_format(wanted: Format | None, out: Path | None) -> None:
+    if wanted is None:
+        return
+    if out is None:
+        raise UsageError(f"--format {wanted.value} needs -o FILE")
+    if (wanted is Format.SEG) != is_dicom(out):
+        ends = ".dcm" if wanted is Format.SEG else ".nii or .nii.gz"
+        raise UsageError(f"--format {wanted.value}: the name {out.name!r} must end in {ends}")
+
+
 def _run_one(plan: Plan, study: Study, target: Target, screen: Screen) -> None:
     if target.resume or target.overwrite or target.names != "number":
         raise UsageError("--resume, --overwrite and --names are for several studies and a folder")
@@ -181,6 +226,8 @@ def _run_one(plan: Plan, study: Study, target: Target, screen: Screen) -> None:
             study,
             target.out,
             picture=target.picture,
+            table=target.table,
+            seg=target.seg,
             force=target.force,
             mirroring=target.mirroring,
             step=target.step,
@@ -201,6 +248,8 @@ def _run_one(plan: Plan, study: Study, target: Target, screen: Screen) -> None:
 def _run_many(plan: Plan, studies: list[Study], target: Target, screen: Screen) -> None:
     if target.out is None:
         raise UsageError("several studies need -o FOLDER")
+    if target.table is not None or target.seg is not None:
+        raise UsageError("--table and --seg are for one study; of several the volumes are in --json")
     rows: list[dict[str, Any]] = []
     failed: Result | None = None
     with (
