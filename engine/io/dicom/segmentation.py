@@ -1,9 +1,4 @@
-"""Labels as DICOM Segmentation (PS3.3 A.51, C.8.20) on the slices of the series they were made from, by highdicom.
-
-Each plane of the labels lies on a plane of the source, whether that is a file, a frame of an enhanced object or a tile
-of a mosaic. highdicom is shown them all as single images with numbers for UIDs, so that every kind goes one way; the
-references are then written as what the planes really are.
-"""
+"""Labels as DICOM Segmentation (PS3.3 A.51, C.8.20) on the slices of the series they were made from, by highdicom."""
 
 from __future__ import annotations
 
@@ -14,38 +9,25 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom import DataElement, Dataset
-from pydicom.datadict import dictionary_VR
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, JPEGLSLossless, generate_uid
-from pydicom.valuerep import DA, TM
+from pydicom.uid import ExplicitVRLittleEndian, JPEGLSLossless, generate_uid
 
 from voxelrt.errors import GeometryError, InputError, MissingExtraError, OutputError, UsageError
 from voxelrt.io.atomic import atomic_path
 from voxelrt.io.dicom.coded_terms import segment_description
 from voxelrt.io.dicom.frames import Frame
-from voxelrt.io.dicom.header import DAMAGE
 from voxelrt.io.dicom.quiet import quiet_pydicom
+from voxelrt.io.dicom.single_images import REFUSED, as_single_images, refer
 from voxelrt.io.image import DicomSource
 from voxelrt.volume import Volume
 
 SegKind = Literal["binary", "labelmap"]
 
-# What highdicom copies without asking whether it is there; all are type 2 (may be empty) but the study's UID.
-MAY_BE_EMPTY = (
-    "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate",
-    "StudyTime",
-)  # fmt: skip
-MULTIFRAME = (
-    "NumberOfFrames", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "DimensionIndexSequence",
-)  # fmt: skip
 # Two grids are one if no voxel lies further off than this (mm).
 SAME_GRID_MM = 1e-2
 SERIES_NUMBERS_AFTER = 1000
 SMALLEST_COMPRESSED = 4096  # voxels of a plane
 NOISY = 0.25  # share of voxels that differ from the one before
 MAKER = "VoxelRT"
-# highdicom's own classes of errors; their messages quote elements of the source, so they are never chained to ours.
-REFUSED = (ValueError, TypeError, AttributeError, KeyError, IndexError, NotImplementedError, OverflowError)
 
 
 @dataclass(frozen=True)
@@ -145,7 +127,7 @@ def write_segmentation(
     try:
         with quiet_pydicom():
             made = _make(planes, frames, described, algorithm, kind, source, _syntax(planes, kind))
-            _refer(made, frames)
+            refer(made, frames)
             with atomic_path(path) as temporary:
                 made.save_as(temporary)
     except REFUSED as error:
@@ -223,7 +205,7 @@ def _make(
     )
     series_number = frames[0].header.number_of("SeriesNumber") or 0
     return Segmentation(
-        source_images=_as_single_images(frames, source),
+        source_images=as_single_images(frames, source),
         pixel_array=table[planes],
         segmentation_type="BINARY" if kind == "binary" else "LABELMAP",
         segment_descriptions=[
@@ -268,77 +250,3 @@ def _equipment(algorithm: Algorithm) -> Any:
         software_versions=algorithm.version,
         contribution_description=f"Segmentation by {algorithm.name}, plan sha256 {algorithm.plan_sha256}",
     )
-
-
-def _as_single_images(frames: Sequence[Frame], source: DicomSource) -> list[Dataset]:
-    """Each plane as a single image that is numbered by its UID; the first with all that its file says."""
-    first = frames[0].header.source_elements()
-    try:
-        first.decode()
-    except DAMAGE as error:
-        raise InputError(f"{frames[0].header.number}: its texts cannot be decoded ({type(error).__name__})") from None
-    for name in MULTIFRAME:
-        if name in first:
-            delattr(first, name)
-    for name in MAY_BE_EMPTY:
-        if name not in first or not _is_valid(first[name]):
-            first[name] = DataElement(name, dictionary_VR(name), "")
-    depth = float(np.linalg.norm(source.affine[:3, 2]))
-    images = []
-    for number, frame in enumerate(frames, start=1):
-        image = first if number == 1 else Dataset()
-        image.SOPClassUID, image.SOPInstanceUID = CTImageStorage, f"2.25.{number}"
-        image.StudyInstanceUID, image.SeriesInstanceUID = source.study_uid, source.series_uid
-        image.FrameOfReferenceUID = source.frame_of_reference_uid
-        image.Rows, image.Columns = frame.size
-        image.ImagePositionPatient = list(frame.position or ())
-        image.ImageOrientationPatient = list(frames[0].orientation or ())
-        image.PixelSpacing = list(frames[0].spacing or ())
-        image.SliceThickness = frame.header.number_of("SliceThickness") or depth
-        image.SpacingBetweenSlices = None
-        images.append(image)
-    return images
-
-
-def _is_valid(element: DataElement) -> bool:
-    """Whether a date or time is one; what is none is left empty rather than copied."""
-    kind = {"Date": DA, "Time": TM}.get(element.keyword[-4:])
-    try:
-        return kind is None or kind(element.value) is not None
-    except REFUSED:
-        return False
-
-
-def _refer(made: Any, frames: Sequence[Frame]) -> None:
-    """Write what the planes are into the references, in place of their numbers."""
-    numbered = [
-        reference
-        for item in made.PerFrameFunctionalGroupsSequence
-        for reference in item.DerivationImageSequence[0].SourceImageSequence
-    ]
-    # Frames of one plane share their reference.
-    for reference in {id(reference): reference for reference in numbered}.values():
-        _write_reference(reference, frames[_number(reference)])
-    unique = {frame.sop_instance_uid: frame for frame in frames}
-    references = []
-    for frame in unique.values():
-        reference = Dataset()
-        reference.ReferencedSOPClassUID = frame.header.text("SOPClassUID")
-        reference.ReferencedSOPInstanceUID = frame.sop_instance_uid
-        references.append(reference)
-    if "SourceImageSequence" in made:
-        made.SourceImageSequence = references
-    made.ReferencedSeriesSequence[0].ReferencedInstanceSequence = references
-
-
-def _number(reference: Dataset) -> int:
-    return int(str(reference.ReferencedSOPInstanceUID).rpartition(".")[2]) - 1
-
-
-def _write_reference(reference: Dataset, frame: Frame) -> None:
-    reference.ReferencedSOPClassUID = frame.header.text("SOPClassUID")
-    reference.ReferencedSOPInstanceUID = frame.sop_instance_uid
-    if frame.tile is not None:
-        reference.SpatialLocationsPreserved = "NO"  # a tile is not the picture's frame
-    elif frame.header.text("NumberOfFrames"):
-        reference.ReferencedFrameNumber = frame.index + 1
