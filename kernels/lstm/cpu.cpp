@@ -1,8 +1,8 @@
 // lstm: the recurrent part of LSTM, GRU and RNN layers; the input's part of the gates is a product made before.
 //
 // A chain (one direction, up to kStateRows rows) is independent of all others, so chains are tasks that run from the
-// first step to the last. Where there are fewer chains than threads, the blocks of hidden units of each step are shared
-// among threads; a block's numbers are the same whoever makes them.
+// first step to the last. A single chain, and few chains of much work a step, are cut into parts of the hidden units
+// that meet after each step. The cut follows from the layer alone, never from the number of threads.
 #include "lstm/layer.h"
 
 #include <atomic>
@@ -10,8 +10,10 @@
 namespace voxelrt::VOXELRT_ISA {
 namespace {
 
-constexpr int64_t kPair = 2;      // blocks of units that are worked on together
-constexpr int64_t kMostParts = 8; // that a step is shared among
+constexpr int64_t kPair = 2;           // blocks of units that are worked on together
+constexpr int64_t kMostTasks = 8;      // that a step of all chains is cut into
+constexpr int64_t kLeastBlocks = 4;    // of a part, so that it is worth a meeting of the threads
+constexpr int64_t kMuchWork = 1 << 20; // multiplications of a chain's step, beside which a meeting costs little
 
 template <class F> struct Run {
     const Layer &layer;
@@ -115,21 +117,23 @@ template <class F> struct Run {
         c.finish();
     }
 
-    // All chains step by step, each step's blocks shared. A worker takes the same parts in every step where it can:
-    // their weights are in its cache.
+    // All chains step by step, each step cut into parts. A worker begins with the same parts in every step, and odd
+    // steps go backwards: their weights are in its cache.
     void shared(const Env &env, int64_t chains, int64_t parts, float *sums) const {
         for (int64_t i = 0; i < chains; ++i)
             Chain(layer, i, env.scratch).begin();
-        std::atomic<uint32_t> taken[kMostParts * kMostParts] = {};
+        std::atomic<uint32_t> taken[kMostTasks] = {};
         const int64_t count = chains * parts;
         uint32_t round = 0;
         for (int64_t s = 0; s < layer.T; ++s)
             for (int phase = 0; phase < layer.phases(); ++phase) {
                 ++round;
+                const int64_t forward = s & 1 ? count - 1 : 1; // modulo count
                 env.parallel(count, [&](int64_t, uint32_t worker) {
-                    int64_t task = worker % count;
+                    int64_t task =
+                        (s & 1 ? (worker + 1) * count / env.threads + forward : worker * count / env.threads) % count;
                     while (taken[task].exchange(round, std::memory_order_relaxed) == round)
-                        task = (task + 1) % count;
+                        task = (task + forward) % count;
                     part(Chain(layer, task / parts, env.scratch), s, phase, task % parts, parts,
                          sums + worker * Layer::sums_numbers());
                 });
@@ -138,15 +142,21 @@ template <class F> struct Run {
             Chain(layer, i, env.scratch).finish();
     }
 
+    int64_t parts_of(int64_t chains) const {
+        const Layer &l = layer;
+        const int64_t rows = l.N < kStateRows ? l.N : kStateRows;
+        if (chains < 1 || (chains > 1 && rows * l.columns * l.H < kMuchWork))
+            return 1;
+        const int64_t most = kMostTasks / chains, parts = l.blocks / kLeastBlocks;
+        return parts < most ? parts : most;
+    }
+
     void run(const Env &env) const {
-        const int64_t chains = layer.D * layer.groups, threads = env.threads;
+        const int64_t chains = layer.D * layer.groups, parts = parts_of(chains);
         float *sums = reinterpret_cast<float *>(env.scratch + static_cast<uint64_t>(chains) * layer.chain_bytes());
         if (chains == 0)
             return;
-        int64_t parts = chains < threads ? (threads + chains - 1) / chains : 1;
-        parts = parts < layer.blocks / 4 ? parts : layer.blocks / 4;
-        parts = parts < kMostParts ? parts : kMostParts;
-        if (parts > 1 && chains <= kMostParts)
+        if (parts > 1)
             return shared(env, chains, parts, sums);
         env.parallel(chains, [&](int64_t chain, uint32_t worker) {
             whole(Chain(layer, chain, env.scratch), sums + worker * Layer::sums_numbers());

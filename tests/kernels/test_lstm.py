@@ -51,16 +51,25 @@ def test_a_reversed_layer_ends_at_the_beginning() -> None:
     assert not y[4:, 0, 1].any()
 
 
-@pytest.mark.parametrize(("cell", "batch", "direction"), [("lstm", 1, "forward"), ("gru", 9, "bidirectional")])
-def test_results_do_not_depend_on_the_threads(cell: str, batch: int, direction: str) -> None:
+@pytest.mark.parametrize(
+    ("cell", "batch", "direction", "hidden"),
+    [
+        ("lstm", 1, "forward", 150),
+        ("lstm", 1, "bidirectional", 150),
+        ("gru", 1, "reverse", 200),
+        ("gru", 9, "bidirectional", 150),
+        ("lstm", 9, "bidirectional", 260),  # each step is cut although there are several chains
+    ],
+)
+def test_results_do_not_depend_on_the_threads(cell: str, batch: int, direction: str, hidden: int) -> None:
     rng = np.random.default_rng(5)
-    layer = RecurrentLayer(cell, 150, direction)
+    layer = RecurrentLayer(cell, hidden, direction)
     gates = rng.normal(size=(11, batch, layer.columns)).astype(np.float32)
-    r = rng.normal(0, 0.1, (layer.directions, layer.gates * 150, 150)).astype(np.float32)
+    r = rng.normal(0, 0.1, (layer.directions, layer.gates * hidden, hidden)).astype(np.float32)
     weights = native.pack_weight("lstm", r, **layer.params())
     answers = []
     for threads in (1, 2, 3, 5):
-        y = native.aligned_empty((11, layer.directions, batch, 150), np.float32)
+        y = native.aligned_empty((11, layer.directions, batch, hidden), np.float32)
         pool = native.Pool(threads)
         native.run_kernel("lstm", [gates, weights], [y], pool=pool, **layer.params())
         answers.append(y)
