@@ -34,8 +34,9 @@ static inline void load_pairs(const float *from, const int32_t *at, vf16 &left, 
     }
 #else
     const auto two = [&](int i) {
-        const __m128d low = _mm_load_sd(reinterpret_cast<const double *>(from + at[i]));
-        return _mm_castpd_ps(_mm_loadh_pd(low, reinterpret_cast<const double *>(from + at[i + 1])));
+        // Loads that say that they may be unaligned: a pair begins at any float.
+        const __m128 low = _mm_castsi128_ps(_mm_loadu_si64(from + at[i]));
+        return _mm_loadh_pi(low, reinterpret_cast<const __m64 *>(from + at[i + 1]));
     };
     // Voxels i, i + 1 beside i + 4, i + 5: shuffles within halves then put lanes in order.
     const auto four = [&](int i) { return _mm256_insertf128_ps(_mm256_castps128_ps256(two(i)), two(i + 4), 1); };
