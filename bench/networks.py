@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,14 +80,19 @@ def unet(seed: int, size: int) -> tuple[ir.Model, Array]:
     return unet3d.build_unet3d(patch=patch, seed=seed), unet3d.draw_volume((1, 1, *patch), seed + 1)
 
 
-def resnet(depth: int) -> Callable[[int, int], tuple[ir.Model, Array]]:
-    """ResNet-18 or -50 on a batch of eight images of three channels; the seed draws weights and input."""
+def images(build: Callable[..., ir.Model]) -> Callable[[int, int], tuple[ir.Model, Array]]:
+    """A classifier on a batch of eight images of three channels; the seed draws weights and input."""
 
     def make(seed: int, size: int) -> tuple[ir.Model, Array]:
-        model = classifiers.build_resnet(depth, (size, size), batch=8, classes=1000, seed=seed)
+        model = build(size=(size, size), batch=8, classes=1000, seed=seed)
         return model, unet3d.draw_volume((8, 3, size, size), seed + 1)
 
     return make
+
+
+def resnet(depth: int) -> Callable[[int, int], tuple[ir.Model, Array]]:
+    """ResNet-18 or -50 on eight images."""
+    return images(partial(classifiers.build_resnet, depth))
 
 
 NETWORKS = {
@@ -96,6 +102,10 @@ NETWORKS = {
         Network("models/unet3d", "nnU-Net-class 3-D U-Net 32…320, {size}³, 5 classes", unet),
         Network("models/resnet18", "ResNet-18, 8 images of {size}²", resnet(18), fixed=512),
         Network("models/resnet50", "ResNet-50, 8 images of {size}²", resnet(50), fixed=512),
+        Network(
+            "models/efficientnet", "EfficientNet-B0, 8 images of {size}²", images(classifiers.build_efficientnet), 224
+        ),
+        Network("models/convnext", "ConvNeXt-T, 8 images of {size}²", images(classifiers.build_convnext), 224),
     )
 }
 
