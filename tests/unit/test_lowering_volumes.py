@@ -64,6 +64,20 @@ def test_elementwise(axes: int, channels: int) -> None:
 
 
 @pytest.mark.parametrize("channels", [16, 19])
+def test_a_value_times_its_own_sigmoid_joins_the_convolution(channels: int) -> None:
+    for body in ("s = Sigmoid(c) y = Mul(c, s)", "s = Sigmoid(c) y = Mul(s, c)"):
+        kernels = _check(body, channels, 2, KEPT)
+        assert not any(kernel.startswith("elementwise") for kernel in kernels)
+    for body in (  # the sum, the gate, or both are read by others
+        "s = Sigmoid(c) p = Mul(c, s) y = Add(p, s)",
+        "s = Sigmoid(c) p = Mul(c, s) y = Add(p, c)",
+        "s = Sigmoid(c) y = Mul(s, s)",
+        "s = Sigmoid(c) t = Tanh(c) y = Mul(s, t)",
+    ):
+        assert any(kernel.startswith("elementwise") for kernel in _check(body, channels, 2, KEPT))
+
+
+@pytest.mark.parametrize("channels", [16, 19])
 def test_a_function_behind_a_binary_one_joins_it(channels: int) -> None:
     for function in ("Relu", "LeakyRelu<alpha=0.2>", "Sigmoid", "Elu"):
         kernels = _check(f"a = Abs(c) s = Add(a, c) y = {function}(s)", channels, 3, KEPT)

@@ -341,12 +341,14 @@ class Builder:
     def next_node(self, value: ir.Value, *op_types: str) -> ir.Node | None:
         """The one node that uses the value, if it is of these types and may be absorbed by the node at work."""
         uses = list(value.uses())
-        if not self.fuse or len(uses) != 1 or value in self._outputs:
+        if len(uses) != 1 or value in self._outputs:
             return None
         node = uses[0].node
-        if node.op_type not in op_types or node in self.absorbed:
-            return None
-        return node if self._native is None or node in self._native else None
+        return node if node.op_type in op_types and self.may_absorb(node) else None
+
+    def may_absorb(self, node: ir.Node) -> bool:
+        """Whether the node at work may do this one's work too: it is computed here, and nobody else took it."""
+        return self.fuse and node not in self.absorbed and (self._native is None or node in self._native)
 
     def absorb(self, node: ir.Node) -> None:
         """Say that the node at work does this one's work too."""

@@ -36,12 +36,32 @@ def activation_of(node: ir.Node) -> Activation | None:
 
 def fused_activation(b: Builder, value: ir.Value) -> tuple[Activation, ir.Value]:
     """The activation behind a value, absorbed, and the value it makes; the value itself where there is none."""
+    gated = _gated(b, value)
+    if gated is not None:
+        for part in gated:
+            b.absorb(part)
+        return Activation(ACTIVATIONS["silu"]), gated[1].outputs[0]
     node = b.next_node(value, *_FUSED)
     activation = activation_of(node) if node is not None else None
     if node is None or activation is None:
         return Activation(), value
     b.absorb(node)
     return activation, node.outputs[0]
+
+
+def _gated(b: Builder, value: ir.Value) -> tuple[ir.Node, ir.Node] | None:
+    """The Sigmoid and the Mul of ``value · sigmoid(value)``, SiLU as exporters spell it, if nothing else reads them."""
+    uses = list(value.uses())
+    if len(uses) != 2 or b.is_output(value):
+        return None
+    gates = [use.node for use in uses if use.node.op_type == "Sigmoid"]
+    if len(gates) != 1 or not b.may_absorb(gates[0]):
+        return None
+    gate = gates[0].outputs[0]
+    product = b.next_node(gate, "Mul")
+    if product is None or not any(use.node is product for use in uses):
+        return None
+    return gates[0], product
 
 
 def concat_is_deferrable(b: Builder, node: ir.Node) -> bool:
