@@ -62,10 +62,12 @@ KERNEL = Kernel(
         _case((1, 9, 21)),
         _case((9, 1, 21)),
         _case((9, 21, 1)),
+        *(_case((5, 6, 11), 3, dtype=d) for d in ("float16", "bfloat16")),
         _case((20, 19, 50), dtype="float16"),
         _case((20, 19, 50), dtype="bfloat16"),
         _case((64, 64, 64), bench=True),
     ),
+    backends=("cpu", "cuda"),
 )
 
 
