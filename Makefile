@@ -7,7 +7,7 @@ SANITIZED := build/sanitized
 # Fresh memory is NaN, arenas and scratch included, so that what a kernel reads without having written it shows.
 POISONED := detect_leaks=0:max_malloc_fill_size=1000000000:malloc_fill_byte=255
 
-.PHONY: demo test bench-cases test-emulation test-gpu-aot gpu-acceptance test-native-matrix soak native types lint format bench bench-quick \
+.PHONY: demo test bench-cases test-emulation gpu-report test-gpu-aot gpu-acceptance test-native-matrix soak native types lint format bench bench-quick \
 	bench-compare conformance clean test-packaging
 
 # ---- set-up: done once, again only when what it depends on has changed ----
@@ -73,6 +73,10 @@ test-emulation: export TRITON_CACHE_DIR := $(CURDIR)/build/triton
 test-emulation: $(VENV)/.emulation
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest $(EMULATION_OPTIONS) tests/emulation/test_triton_interpreter.py
 	$(BIN)/python -m pytest $(EMULATION_OPTIONS) --ignore tests/emulation/test_triton_interpreter.py tests/emulation
+
+# Registers, spills and shared memory of the CUDA kernels, from ptxas.
+gpu-report: $(VENV)/.developer
+	$(BIN)/python -m tests.emulation.report > docs/gpu-report.md
 
 # Engines for GPUs that are not here. TensorRT-RTX (230 MB to download) is installed for this alone.
 $(VENV)/.gpu-aot: $(VENV)/.developer

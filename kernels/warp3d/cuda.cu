@@ -154,15 +154,16 @@ template <typename T> __device__ void nearest(const Grids &g, const Voxel &v, T 
     if (!voxel.inside)                                                                                                 \
         return;
 
+// Two blocks: left to itself ptxas aims at more and spills.
 #define VOXELRT_WARP_LINEAR(suffix, T)                                                                                 \
-    extern "C" __global__ void __launch_bounds__(256)                                                                  \
+    extern "C" __global__ void __launch_bounds__(256, 2)                                                               \
         voxelrt_warp3d_linear_##suffix(T *out, const T *volume, VOXELRT_WARP_ARGUMENTS) {                              \
         VOXELRT_WARP_VOXEL                                                                                             \
         linear(g, voxel, out, volume);                                                                                 \
     }
 
 #define VOXELRT_WARP_NEAREST(suffix, T)                                                                                \
-    extern "C" __global__ void __launch_bounds__(256)                                                                  \
+    extern "C" __global__ void __launch_bounds__(256, 2)                                                               \
         voxelrt_warp3d_nearest_##suffix(T *out, const T *volume, VOXELRT_WARP_ARGUMENTS, T nothing) {                  \
         VOXELRT_WARP_VOXEL                                                                                             \
         nearest(g, voxel, out, volume, nothing);                                                                       \
