@@ -13,9 +13,10 @@ import pydicom
 import pytest
 from numpy.typing import NDArray
 from pydicom import Dataset
-from pydicom.uid import EnhancedMRImageStorage, ExplicitVRLittleEndian, JPEGLSLossless
+from pydicom.uid import EnhancedMRImageStorage, ExplicitVRLittleEndian, JPEGLSLossless, generate_uid
 
-from tests.phantoms import PATIENT_ID, PATIENT_NAME, dicom_series, octants, rotation, save_series
+from tests.phantoms import PATIENT_ID, PATIENT_NAME, dicom_series, dicom_slice, octants, rotation, save_series
+from tests.unit.test_dicom_pixels import csa
 from voxelrt.errors import GeometryError, InputError, MissingExtraError, OutputError, UsageError
 from voxelrt.io import DicomSource, read_image
 from voxelrt.io.dicom.segmentation import Algorithm, SegKind, Segment, write_segmentation
@@ -153,6 +154,22 @@ def test_frames_of_an_enhanced_object_are_referred_to_by_number(tmp_path: Path) 
         assert order[int(reference.ReferencedFrameNumber) - 1] == z
     (listed,) = file.ReferencedSeriesSequence[0].ReferencedInstanceSequence
     assert listed.ReferencedSOPInstanceUID == image.SOPInstanceUID
+
+
+def test_tiles_of_a_mosaic_lie_where_they_were(tmp_path: Path) -> None:
+    sheet = np.zeros((3 * 8, 3 * 10), np.int16)
+    header = csa(NumberOfImagesInMosaic=["6"], SliceNormalVector=["0.0", "0.0", "1.0"])
+    image = dicom_slice(sheet, np.zeros(3), ImageType=["ORIGINAL", "PRIMARY", "M", "MOSAIC"], SpacingBetweenSlices=2)
+    for name in ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"):
+        setattr(image, name, generate_uid())
+    image.add_new((0x0029, 0x0010), "LO", "SIEMENS CSA HEADER")
+    image.add_new((0x0029, 0x1010), "OB", header)
+    labels, volume, _ = written(save_series([image], tmp_path / "a", order=[0]), tmp_path / "out.dcm")
+    np.testing.assert_array_equal(by_pydicom(tmp_path / "out.dcm", labels.shape, volume.affine), labels)
+    for item in pydicom.dcmread(tmp_path / "out.dcm").PerFrameFunctionalGroupsSequence:
+        (reference,) = item.DerivationImageSequence[0].SourceImageSequence
+        assert reference.ReferencedSOPInstanceUID == image.SOPInstanceUID
+        assert reference.SpatialLocationsPreserved == "NO"
 
 
 def test_names_codes_maker_patient_and_study(tmp_path: Path) -> None:
