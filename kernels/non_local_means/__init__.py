@@ -42,7 +42,7 @@ KERNEL = Kernel(
         _case((37, 66, 18), search=1),
         _case((33, 65, 17), search=(2, 1, 3), patch=(0, 2, 1), noise="rician", strength=0.7),
         _case((3, 4, 5), search=9, subtract_noise=True),
-        _case((2, 3, 4, 7, 33), search=1),
+        _case((2, 2, 3, 5, 21), search=1),
         _case((19, 23), search=3, patch=2, noise="rician"),
         _case((5, 40, 6), search=(1, 20, 1), axes=(2, 0, 1)),
         _case((0, 4, 5)),
