@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.demo_checks import Parity, TensorFlowAnswers, against_tensorflow, dice, ellipsoid_in_box, mirrored
-from voxelrt.commands.bench import onnxruntime_runner
+from bench.demo_rival import onnxruntime_runner
 from voxelrt.errors import VoxelRTError
 from voxelrt.io import read_image
 from voxelrt.io.atomic import atomic_path
