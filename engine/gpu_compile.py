@@ -38,15 +38,15 @@ def with_gpu(
 
     Raises
     ------
-    UsageError : several sets of shapes, an unknown architecture or precision. UnsupportedError : nodes that TensorRT
-        does not take. MissingExtraError, EngineError : see ``plan/gpu.py``.
+    UsageError : several sets of shapes, an unknown architecture or precision. UnsupportedError : nodes that run
+        nowhere on GPUs. MissingExtraError, EngineError : see ``plan/gpu.py``.
     """
     if len(sets) > 1:
         raise UsageError("for GPUs a plan has one set of shapes; give the batch a range instead")
     if plan.parts:
         raise UsageError(f"{plan.info.name} has several networks (a cascade); for GPUs compile one at a time")
-    model, profiles = at_shapes(graph, sets[0], constants)
-    part, sections = gpu_part(model, profiles, precision, arch, progress or (lambda line: None))
+    model, profiles, twice = at_shapes(graph, sets[0], constants)
+    part, sections = gpu_part(model, profiles, precision, arch, progress or (lambda line: None), twice=twice)
     lines = [*plan.parity, ParityLine("gpu plan", "pending", "the first load on a GPU")]
     info = replace(plan.info, settings={**plan.info.settings, "gpu": part.to_json()}, parity=lines)
     return plan.with_sections(sections, info)

@@ -1,128 +1,108 @@
-"""The GPU part of a plan, run: TensorRT engines on one stream, between buffers of the device's memory.
+"""The GPU part of a plan, opened for one GPU: engines of this very GPU from the plan, or built here once and kept.
 
-CuPy allocates and copies; everything else takes pointers and stream handles. An engine for this very GPU comes from the
-plan, else it is built from the plan's typed ONNX once and kept (``runtime/engine_cache.py``).
+``runtime/gpu_network.py`` runs it on any driver; ``CudaPlan`` is the whole of it for arrays of the host.
 """
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from voxelrt.backends.tensorrt import EngineRequest, build_engine, load_engine, version
+from voxelrt.backends.tensorrt import EngineRequest, build_engine, version
 from voxelrt.backends.tensorrt_libraries import RTX, TENSORRT, Library
 from voxelrt.errors import DeviceError, PlanError, ShapeError, UsageError
-from voxelrt.kernels.common.gpu.device import open_device
 from voxelrt.plan.file import SectionKind
-from voxelrt.plan.gpu import TYPED_TARGET, GpuPart, engine_profiles, parts_of
+from voxelrt.plan.gpu import TYPED_TARGET
+from voxelrt.plan.gpu_codes import CONSTANTS_TARGET, Code, choose, read_codes
+from voxelrt.plan.gpu_steps import DTYPES, EngineStep, GpuPart, engine_profiles, parts_of
 from voxelrt.plan.plan import Plan
 from voxelrt.runtime.engine_cache import EngineKey, cached_engine
+from voxelrt.runtime.gpu_driver import Driver
+from voxelrt.runtime.gpu_network import Compiled, GpuNetwork
 
 Array = NDArray[Any]
+Engines = Callable[[Plan, GpuPart, str], list[tuple[str, bytes]]]
 
 
-class CudaPlan:
-    """A plan's GPU part, loaded on the current GPU.
-
-    Parameters
-    ----------
-    plan : compiled with ``device="cuda"``.
+def gpu_part_of(plan: Plan) -> GpuPart:
+    """What a plan says of its GPU part.
 
     Raises
     ------
-    PlanError : the plan has no GPU part.
-    MissingExtraError : CuPy or TensorRT is not installed.
-    DeviceError : there is no GPU, or an unknown one for which nothing here builds engines.
-    EngineError : an engine could not be built or loaded.
+    PlanError : it has none.
+    """
+    raw = plan.info.settings.get("gpu")
+    if raw is None:
+        raise PlanError(f"{plan.info.name} was not compiled for GPUs: voxelrt compile --device cuda --arch sm_..")
+    return GpuPart.from_json(raw)
+
+
+def compiled_for(plan: Plan, driver: Driver, engines: Engines) -> Compiled:
+    """What a plan holds for a GPU.
+
+    Parameters
+    ----------
+    engines : (plan, part, architecture) -> (library, engine) of each TensorRT step.
+
+    Raises
+    ------
+    PlanError : the plan has no GPU part, or none that the GPU runs, or is damaged.
+    """
+    part = gpu_part_of(plan)
+    codes, use_ptx, constants = list[Code](), False, list[bytes]()
+    if part.codes:
+        name, exact = choose([name for name in plan.kernel_targets if name != CONSTANTS_TARGET], driver.architecture)
+        codes = read_codes(bytes(plan.section(SectionKind.KERNELS, name)))
+        use_ptx = not exact
+        constants = parts_of(bytes(plan.section(SectionKind.KERNELS, CONSTANTS_TARGET)))
+        if len(codes) != len(part.codes):
+            raise PlanError("the plan is damaged: number of its kernels")
+    typed = parts_of(bytes(plan.section(SectionKind.TYPED, TYPED_TARGET)))
+    found = engines(plan, part, driver.architecture)
+    numbers = [step.part for step in part.steps if isinstance(step, EngineStep)]
+    if numbers != list(range(len(typed))) or len(found) != len(typed):
+        raise PlanError("the plan is damaged: number of its engines")
+    return Compiled(part, found, typed, codes, use_ptx, constants)
+
+
+def find_engines(gpu: str, driver_version: str) -> Engines:
+    """Each TensorRT step's engine: the plan's own, or built here and kept (``runtime/engine_cache.py``).
+
+    Parameters
+    ----------
+    gpu, driver_version : part of what an engine that is built here is kept under.
+
+    Returns
+    -------
+    A function for ``compiled_for``. It raises DeviceError where nothing here builds engines for the GPU, and
+    EngineError where one could not be built.
     """
 
-    def __init__(self, plan: Plan) -> None:
-        raw = plan.info.settings.get("gpu")
-        if raw is None:
-            raise PlanError(f"{plan.info.name} was not compiled for GPUs: voxelrt compile --device cuda --arch sm_..")
-        self.part = GpuPart.from_json(raw)
-        purpose = "running a plan on a GPU"
-        self._device = open_device(purpose)
-        import cupy
-
-        self._cupy = cupy
-        self.architecture = f"sm_{self._device.target}"
-        self._stream = cupy.cuda.Stream(non_blocking=True)
-        self._engines = [load_engine(library, data) for library, data in self._find_engines(plan)]
-        self._inputs = {io.name: np.dtype(np.float32) for io in plan.inputs}
-
-    def _find_engines(self, plan: Plan) -> list[tuple[Library, bytes]]:
-        """Each TensorRT step's engine: the plan's own, or built here."""
-        if self.part.architectures.get(self.architecture) == "engine" and self.part.library == _name(RTX):
-            section = bytes(plan.section(SectionKind.ENGINES, self.architecture))
-            return [(RTX, data) for data in parts_of(section)]
-        library = _builder_for(self.architecture)
+    def found(plan: Plan, part: GpuPart, architecture: str) -> list[tuple[str, bytes]]:
+        if part.architectures.get(architecture) == "engine" and _is_here(RTX) and part.library == _name(RTX):
+            return [(RTX.module, data) for data in parts_of(bytes(plan.section(SectionKind.ENGINES, architecture)))]
+        library = _builder_for(architecture)
+        target = architecture if library.can_cross_target else None
+        steps = [step for step in part.steps if isinstance(step, EngineStep)]
         typed = parts_of(bytes(plan.section(SectionKind.TYPED, TYPED_TARGET)))
-        found = []
-        for model in typed:
-            request = EngineRequest(model, engine_profiles(self.part.profiles), tf32=self.part.precision == "tf32")
-            target = self.architecture if library.can_cross_target else None
-            build = partial(build_engine, request, target, library=library)
-            found.append((library, cached_engine(self._key(library), build)))
-        return found
+        made = []
+        for step, model in zip(steps, typed, strict=True):
+            request = EngineRequest(model, engine_profiles(step.profiles), tf32=part.precision == "tf32")
+            shapes = repr((step.part, sorted(step.profiles.items())))
+            key = EngineKey(part.graph, shapes, part.precision, gpu, architecture, driver_version, _name(library))
+            made.append((library.module, cached_engine(key, partial(build_engine, request, target, library=library))))
+        return made
 
-    def _key(self, library: Library) -> EngineKey:
-        runtime = self._cupy.cuda.runtime
-        properties = runtime.getDeviceProperties(runtime.getDevice())
-        return EngineKey(
-            self.part.graph,
-            repr(sorted(self.part.profiles.items())),
-            self.part.precision,
-            properties["name"].decode(),
-            self.architecture,
-            str(runtime.driverGetVersion()),
-            _name(library),
-        )
+    return found
 
-    def run(self, inputs: Mapping[str, Any]) -> dict[str, Array]:
-        """Run the network: name -> array on the host.
 
-        Parameters
-        ----------
-        inputs : name -> float32 array on the host, or on this GPU (anything with DLPack).
-
-        Raises
-        ------
-        UsageError : unknown or missing names. ShapeError : shapes outside the plan's range.
-        DeviceError : the GPU failed.
-        """
-        values = {name: self._upload(name, inputs) for name in self.part.profiles}
-        unknown = sorted(set(inputs) - set(values))
-        if unknown:
-            raise UsageError(f"the plan has no input {', '.join(unknown)}; it takes {', '.join(values)}")
-        with self._stream:
-            for step, engine in zip(self.part.steps, self._engines, strict=True):
-                made = engine.execute({name: values[name] for name in step.inputs}, self._stream.ptr, self._empty)
-                values.update(made)
-        self._stream.synchronize()
-        return {name: values[name].get() for name in self.part.steps[-1].outputs}
-
-    def _empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
-        return self._cupy.empty(shape, dtype)
-
-    def _upload(self, name: str, inputs: Mapping[str, Any]) -> Any:
-        if name not in inputs:
-            raise UsageError(f"the plan takes the inputs {', '.join(self.part.profiles)}: missing {name}")
-        least, _, most = self.part.profiles[name]
-        given = inputs[name]
-        array = self._cupy.from_dlpack(given) if hasattr(given, "__cuda_array_interface__") else np.asarray(given)
-        fits = len(array.shape) == len(least) and all(
-            a <= d <= b for a, d, b in zip(least, array.shape, most, strict=True)
-        )
-        if not fits or array.dtype != self._inputs.get(name, array.dtype):
-            raise ShapeError(f"the input {name} is {array.dtype} {array.shape}; the plan takes {least} to {most}")
-        with self._stream:
-            return self._cupy.ascontiguousarray(self._cupy.asarray(array))
+def _is_here(library: Library) -> bool:
+    return importlib.util.find_spec(library.module) is not None
 
 
 def _name(library: Library) -> str:
@@ -131,8 +111,100 @@ def _name(library: Library) -> str:
 
 def _builder_for(architecture: str) -> Library:
     """The library that builds for this GPU, on it."""
-    if architecture in RTX.targets and importlib.util.find_spec(RTX.module) is not None:
+    if architecture in RTX.targets and _is_here(RTX):
         return RTX
-    if importlib.util.find_spec(TENSORRT.module) is not None:
+    if _is_here(TENSORRT):
         return TENSORRT
     raise DeviceError(f"no library here builds engines for {architecture}: install tensorrt, then open the plan again")
+
+
+class CudaPlan:
+    """A plan's GPU part for arrays: inputs go up, the network runs, outputs come down. One run at a time.
+
+    Parameters
+    ----------
+    plan : compiled with ``device="cuda"``.
+    driver : of the GPU.
+    engines : where engines come from, see ``find_engines``.
+    batch : items in one run at most; default the plan's most.
+
+    Raises
+    ------
+    PlanError : the plan has no GPU part. EngineError, DeviceError : it could not be loaded.
+    DeviceMemoryError : the GPU has too little memory.
+    """
+
+    def __init__(self, plan: Plan, driver: Driver, engines: Engines, batch: int | None = None) -> None:
+        self.driver = driver
+        compiled = compiled_for(plan, driver, engines)
+        self.part = compiled.part
+        self._network = GpuNetwork(driver, compiled, batch or self.part.batches[1])
+        self._stream, self._done = driver.stream(), driver.event()
+        names = (*self.part.profiles, *self.part.outputs)
+        sizes = {name: self.part.values[name].bytes_at(self._network.batch) for name in names}
+        self._device = {name: driver.allocate(max(size, 1)) for name, size in sizes.items()}
+        self._pinned = {name: driver.allocate_host(max(size, 1)) for name, size in sizes.items()}
+
+    def close(self) -> None:
+        """Give the device's memory back."""
+        for address in self._device.values():
+            self.driver.free(address)
+        self._device = {}
+        self._network.close()
+
+    def run(self, inputs: Mapping[str, Any]) -> dict[str, Array]:
+        """Run the network: name -> array of the host.
+
+        Parameters
+        ----------
+        inputs : name -> array of the plan's dtype and a shape in its range.
+
+        Raises
+        ------
+        UsageError : unknown or missing names. ShapeError : shapes or dtypes that the plan does not take.
+        DeviceError, EngineError : the GPU failed.
+        """
+        arrays, batch = self._checked(inputs)
+        driver, stream, values = self.driver, self._stream, self.part.values
+        for name, array in arrays.items():
+            staged = self._pinned[name][: array.nbytes]
+            staged[:] = np.ascontiguousarray(array).view(np.uint8).reshape(-1)
+            driver.upload(stream, self._device[name], staged)
+        self._network.run(stream, self._device, batch)
+        for name in self.part.outputs:
+            driver.download(stream, self._pinned[name][: values[name].bytes_at(batch)], self._device[name])
+        driver.record(self._done, stream)
+        driver.synchronize(self._done)
+        made = {}
+        for name in self.part.outputs:
+            raw = self._pinned[name][: values[name].bytes_at(batch)]
+            made[name] = raw.view(DTYPES[values[name].dtype]).reshape(values[name].dims_at(batch)).copy()
+        return made
+
+    def _checked(self, inputs: Mapping[str, Any]) -> tuple[dict[str, Array], int]:
+        """The inputs as arrays, and the batch they make."""
+        part, wanted = self.part, ", ".join(self.part.profiles)
+        missing = [name for name in part.profiles if name not in inputs]
+        unknown = sorted(set(inputs) - set(part.profiles))
+        if missing or unknown:
+            wrong = [f"missing {', '.join(missing)}"] * bool(missing) + [f"unknown {', '.join(unknown)}"] * bool(
+                unknown
+            )
+            raise UsageError(f"the plan takes the inputs {wanted}: {'; '.join(wrong)}")
+        arrays = {name: np.asarray(inputs[name]) for name in part.profiles}
+        batches = set()
+        for name, (least, _, most) in part.profiles.items():
+            array, value = arrays[name], part.values[name]
+            inside = array.ndim == len(least) and all(
+                a <= d <= b for a, d, b in zip(least, array.shape, most, strict=True)
+            )
+            if not inside or array.dtype != DTYPES[value.dtype]:
+                span = f"{least}" if least == most else f"{least} to {most}"
+                raise ShapeError(
+                    f"the input {name} is {array.dtype} {array.shape}; the plan takes {value.dtype} {span}"
+                )
+            if value.batched:
+                batches.add(array.shape[0] // value.dims[0])
+        if len(batches) > 1:
+            raise ShapeError(f"the inputs have different batches: {sorted(batches)}")
+        return arrays, batches.pop() if batches else 1

@@ -14,9 +14,9 @@ from typing import Any
 
 from voxelrt.backends.tensorrt_libraries import RTX, Library
 from voxelrt.errors import EngineError, UnsupportedError, UsageError
+from voxelrt.plan.gpu_steps import Range
 
 Progress = Callable[[str, int, int], None]
-Range = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]  # min, opt, max
 
 
 @dataclass(frozen=True)
@@ -112,48 +112,58 @@ def unsupported_nodes(model: bytes, library: Library = RTX) -> list[str]:
     return [] if parser.parse(model) else _node_errors(parser)
 
 
-class Engine:
-    """A loaded engine with its execution context."""
+class DeviceContext:
+    """An engine's state for runs on one stream."""
 
-    def __init__(self, trt: Any, engine: Any, context: Any, logger: Any) -> None:
-        self._trt, self._engine, self._context, self._logger = trt, engine, context, logger
+    def __init__(self, context: Any, told: Callable[[], str]) -> None:
+        self._context, self._told = context, told
 
-    def execute(
-        self, inputs: Mapping[str, Any], stream: int, empty: Callable[[tuple[int, ...], Any], Any]
-    ) -> dict[str, Any]:
-        """Put a run on a stream.
+    def enqueue(self, stream: int, addresses: Mapping[str, int], dims: Mapping[str, tuple[int, ...]]) -> None:
+        """Put a run in a stream.
 
         Parameters
         ----------
-        inputs : name -> C-contiguous array of the device.
         stream : its handle.
-        empty : (shape, dtype) -> a new array of the device, for the outputs.
-
-        Returns
-        -------
-        name -> array of the device, to be read once the stream is through.
+        addresses : of each input and output.
+        dims : of each input.
 
         Raises
         ------
-        EngineError : the engine refused a shape, or could not be launched.
+        EngineError : the engine refused dims or an address, or could not be launched.
         """
-        trt, context, made = self._trt, self._context, dict[str, Any]()
-        for name, array in inputs.items():
-            if not context.set_input_shape(name, tuple(array.shape)):
-                raise EngineError(f"the engine refused {tuple(array.shape)} for {name}: {self._logger.told()}")
-            context.set_tensor_address(name, int(array.data.ptr))
-        for index in range(self._engine.num_io_tensors):
-            name = self._engine.get_tensor_name(index)
-            if self._engine.get_tensor_mode(name) == trt.TensorIOMode.OUTPUT:
-                dtype = trt.nptype(self._engine.get_tensor_dtype(name))
-                made[name] = empty(tuple(context.get_tensor_shape(name)), dtype)
-                context.set_tensor_address(name, int(made[name].data.ptr))
+        context = self._context
+        for name, shape in dims.items():
+            if not context.set_input_shape(name, shape):
+                raise EngineError(f"the engine refused {shape} for {name}: {self._told()}")
+        for name, address in addresses.items():
+            if not context.set_tensor_address(name, address):
+                raise EngineError(f"the engine refused an address for {name}: {self._told()}")
         if not context.execute_async_v3(stream):
-            raise EngineError(f"the engine could not be launched: {self._logger.told()}")
-        return made
+            raise EngineError(f"the engine could not be launched: {self._told()}")
 
 
-def load_engine(library: Library, data: bytes) -> Engine:
+class DeviceEngine:
+    """A loaded engine; ``scratch_bytes`` is the memory that each of its contexts works in."""
+
+    def __init__(self, trt: Any, engine: Any, logger: Any) -> None:
+        self._trt, self._engine, self._logger = trt, engine, logger
+        self.scratch_bytes = int(engine.device_memory_size_v2)
+
+    def context(self, scratch: int) -> DeviceContext:
+        """A context that works in memory at an address; contexts of one stream may share it.
+
+        Raises
+        ------
+        EngineError : the library made none.
+        """
+        made = self._engine.create_execution_context(self._trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+        if made is None:
+            raise EngineError(f"the engine has no context: {self._logger.told()}")
+        made.set_device_memory(scratch, self.scratch_bytes)
+        return DeviceContext(made, self._logger.told)
+
+
+def load_engine(library: Library, data: bytes) -> DeviceEngine:
     """An engine on the current GPU.
 
     Raises
@@ -164,10 +174,9 @@ def load_engine(library: Library, data: bytes) -> Engine:
     trt = library.load("running engines on NVIDIA GPUs")
     logger = _logger(trt)
     engine = trt.Runtime(logger).deserialize_cuda_engine(data)
-    context = None if engine is None else engine.create_execution_context()
-    if context is None or logger.errors:
+    if engine is None or logger.errors:
         raise EngineError(f"{library.module} could not load the engine: {logger.told()}")
-    return Engine(trt, engine, context, logger)
+    return DeviceEngine(trt, engine, logger)
 
 
 def _for(architecture: str | None) -> str:

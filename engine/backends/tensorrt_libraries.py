@@ -52,6 +52,7 @@ RTX = Library(
     refuses={("sm_75", precision): "it has no 3-D convolution in float32 there" for precision in ("fp32", "tf32")},
 )
 TENSORRT = Library(module="tensorrt", extra="gpu", can_cross_target=False, plugins=True, refit=True)
+LIBRARIES = {library.module: library for library in (RTX, TENSORRT)}
 
 # Architectures whose engines are built where they run: no library here builds for them ahead of time.
 BUILT_ON_DEVICE = ("sm_87", "sm_90", "sm_100", "sm_110")

@@ -12,7 +12,7 @@ from voxelrt.errors import PlanError
 from voxelrt.kernels.common import native
 from voxelrt.kernels.conv3d.algorithm import SHARED
 from voxelrt.plan.file import SectionKind
-from voxelrt.plan.gpu import GpuPart
+from voxelrt.plan.gpu_steps import EngineStep, GpuPart
 from voxelrt.plan.schedule import BLOCKED16, RECORDS, TABLES, Kind
 
 if TYPE_CHECKING:
@@ -105,7 +105,8 @@ def _gpu_lines(part: GpuPart) -> list[str]:
         shapes = [usual] if least == most else [least, usual, most]
         lines.append(f"  {name}: {' to '.join('×'.join(map(str, shape)) for shape in shapes)}")
     for step in part.steps:
-        lines.append(f"  {step.backend}: {', '.join(step.inputs)} -> {', '.join(step.outputs)}")
+        what = "" if isinstance(step, EngineStep) else f" {step.op} ({step.node}, {len(step.launches)} launches)"
+        lines.append(f"  {step.backend}{what}: {', '.join(step.inputs)} -> {', '.join(step.outputs)}")
     return lines
 
 

@@ -4,7 +4,7 @@ Portable sections: ``META`` (JSON), ``GRAPH`` (ONNX; its large tensors lie in ``
 Sections of a target (``x86-avx512``): ``COMPILED`` (the schedule), ``PACKED`` (weights as its kernels want them),
 ``ISLANDS`` (ONNX sub-graphs that the host executes). ``PART`` is a whole plan inside this one, its number for a target:
 the stage before this one of a cascade, or a further model of a composite. The C library runs the plan around it alone.
-``TYPED`` and ``ENGINES`` are the GPU part, see ``plan/gpu.py``.
+``TYPED``, ``ENGINES`` and ``KERNELS`` are the GPU part, see ``plan/gpu.py``.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ class SectionKind(IntEnum):
     PART = 7
     TYPED = 8
     ENGINES = 9
+    KERNELS = 10
 
 
 @dataclass(frozen=True)

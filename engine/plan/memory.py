@@ -6,6 +6,8 @@ Buffers are placed largest first, each in the lowest gap between those already p
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from voxelrt.plan.schedule import Kind, Variant
 
 ALIGNMENT = 64
@@ -26,7 +28,14 @@ def plan_arena(variant: Variant, *, share: bool = True) -> None:
     """Set ``variant.offsets`` and ``variant.arena_bytes``; with ``share=False`` no two buffers overlap."""
     lives = lifetimes(variant)
     sizes = [-(-size // ALIGNMENT) * ALIGNMENT for size in variant.buffers]
-    variant.offsets = [0] * len(sizes)
+    variant.offsets, variant.arena_bytes = place_buffers(sizes, lives, share=share)
+
+
+def place_buffers(
+    sizes: Sequence[int], lives: Sequence[tuple[int, int]], *, share: bool = True
+) -> tuple[list[int], int]:
+    """Where buffers lie, and the bytes of all; lives are (first, last) step: what ends before it begins has none."""
+    offsets = [0] * len(sizes)
     placed: list[int] = []
     end = 0
     for index in sorted(range(len(sizes)), key=lambda i: (-sizes[i], i)):
@@ -34,7 +43,7 @@ def plan_arena(variant: Variant, *, share: bool = True) -> None:
         if last < first:
             continue
         others = sorted(
-            (variant.offsets[k], variant.offsets[k] + sizes[k])
+            (offsets[k], offsets[k] + sizes[k])
             for k in placed
             if not share or (lives[k][0] <= last and first <= lives[k][1])
         )
@@ -43,10 +52,10 @@ def plan_arena(variant: Variant, *, share: bool = True) -> None:
             if start - offset >= sizes[index]:
                 break
             offset = max(offset, stop)
-        variant.offsets[index] = offset
+        offsets[index] = offset
         placed.append(index)
         end = max(end, offset + sizes[index])
-    variant.arena_bytes = end
+    return offsets, end
 
 
 def live_bytes(variant: Variant) -> int:

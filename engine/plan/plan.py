@@ -195,6 +195,11 @@ class Plan:
         """The targets that the plan has compiled sections or engines for."""
         return [s.target for s in self._sections if s.kind in (SectionKind.COMPILED, SectionKind.ENGINES)]
 
+    @property
+    def kernel_targets(self) -> list[str]:
+        """The GPUs that the plan has code of our kernels for."""
+        return [s.target for s in self._sections if s.kind == SectionKind.KERNELS]
+
     # ---- what it takes and gives ----
 
     @property

@@ -22,7 +22,8 @@ from voxelrt.graph.specialise import specialise
 from voxelrt.models.architectures.named import ARCHITECTURES as NETWORKS
 from voxelrt.models.architectures.unet3d import FEATURES_SMALL, build_unet3d
 from voxelrt.plan.file import SectionKind
-from voxelrt.plan.gpu import GpuPart, at_shapes, gpu_part, parts_of
+from voxelrt.plan.gpu import at_shapes, gpu_part
+from voxelrt.plan.gpu_steps import GpuPart, parts_of
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX (the extra gpu-aot) is not installed")
 
@@ -72,7 +73,7 @@ def _unet() -> ir.Model:
     return build_unet3d(FEATURES_SMALL, (16, 16, 16))
 
 
-def _model(name: str) -> tuple[ir.Model, dict[str, Any]]:
+def _model(name: str) -> tuple[ir.Model, dict[str, Any], Any]:
     """A network specialised with an open batch, and its profile."""
     model = _unet() if name == "unet3d" else NETWORKS[name]()
     shapes: dict[str, tuple[Any, ...]] = {}
@@ -86,8 +87,8 @@ def _model(name: str) -> tuple[ir.Model, dict[str, Any]]:
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 @pytest.mark.parametrize("name", ["resnet", "unet3d", "dncnn3d", "registration", "window_attention"])
 def test_networks_build_for_every_target(name: str, precision: str) -> None:
-    model, profiles = _model(name)
-    part, sections = gpu_part(model, profiles, precision, ["sm_80", "sm_86", "sm_89", "sm_120", "sm_90"])
+    model, profiles, twice = _model(name)
+    part, sections = gpu_part(model, profiles, precision, ["sm_80", "sm_86", "sm_89", "sm_120", "sm_90"], twice=twice)
     assert part.architectures == {
         "sm_80": "engine",
         "sm_86": "engine",
@@ -102,7 +103,7 @@ def test_networks_build_for_every_target(name: str, precision: str) -> None:
 
 
 def test_turing_builds_in_float16_and_is_refused_in_float32() -> None:
-    model, profiles = _model("unet3d")
+    model, profiles, _ = _model("unet3d")
     part, _ = gpu_part(model, profiles, "fp16", ["sm_75"])
     assert part.architectures == {"sm_75": "engine"}
     with pytest.raises(UsageError, match="sm_75"):
@@ -114,7 +115,7 @@ def test_turing_builds_in_float16_and_is_refused_in_float32() -> None:
 
 
 def test_what_cannot_be_built_says_why() -> None:
-    model, profiles = _model("unet3d")
+    model, profiles, _ = _model("unet3d")
     with pytest.raises(UsageError, match="sm_1"):
         gpu_part(model, profiles, "fp32", ["sm_1"])
     with pytest.raises(UsageError, match="--arch"):
@@ -168,7 +169,7 @@ def test_a_build_tells_its_progress_and_can_be_stopped() -> None:
 
 def test_bf16_and_tf32_build() -> None:
     for precision in ("bf16", "tf32"):
-        model, profiles = _model("unet3d")
+        model, profiles, _ = _model("unet3d")
         part, sections = gpu_part(model, profiles, precision, ["sm_120"])
         assert part.precision == precision
         assert len(sections) == 2
@@ -178,7 +179,7 @@ def test_the_typed_graph_is_the_network() -> None:
     """What engines are built of gives the source's answer in another executor."""
     ort = pytest.importorskip("onnxruntime", reason="ONNX Runtime, the executor of this test, is not installed")
     x = np.random.default_rng(1).standard_normal((2, 1, 16, 16, 16)).astype(np.float32)
-    model, profiles = at_shapes(_unet(), {}, {})
+    model, profiles, _ = at_shapes(_unet(), {}, {})
     fixed = specialise(_unet(), {}, {})
     name = str(fixed.graph.inputs[0].name)
     source = bytes(ir.serde.serialize_model(fixed).SerializeToString())
@@ -225,7 +226,7 @@ def test_a_network_is_calibrated_for_gpus_too() -> None:
 
 
 def test_a_damaged_gpu_part_is_an_error() -> None:
-    model, profiles = _model("unet3d")
+    model, profiles, _ = _model("unet3d")
     part, sections = gpu_part(model, profiles, "fp16", ["sm_86"])
     raw = part.to_json()
     for key in raw:

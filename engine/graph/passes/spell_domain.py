@@ -6,6 +6,7 @@ compilation but the reference that plans are compared with, and a way out.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -21,15 +22,17 @@ _MODES = {"linear": "linear", "nearest": "nearest"}
 _PADDINGS = {"zeros": "zeros", "border": "border", "reflect": "reflection"}
 
 
-def run(model: ir.Model) -> ir.Model:
-    """Every Warp and IntegrateVelocity of the main graph becomes nodes of plain ONNX; shapes must be known.
+def run(model: ir.Model, only: Collection[ir.Node] | None = None) -> ir.Model:
+    """Every Warp and IntegrateVelocity of the main graph, or `only` some, becomes nodes of plain ONNX; shapes must be
+    known.
 
     Raises
     ------
     UnsupportedError : there is no such form: a vote or a cubic spline, or an operator set before 20.
     """
     graph = model.graph
-    ours = [node for node in graph if node.domain == OUR_DOMAIN and node.op_type in _SPELLINGS]
+    ours = [node for node in graph if node.domain == OUR_DOMAIN and node.op_type in SPELLED]
+    ours = [node for node in ours if only is None or node in only]
     if not ours:
         return model
     if opset_of(model) < GRID_SAMPLE_OPSET:
@@ -50,7 +53,7 @@ def run(model: ir.Model) -> ir.Model:
 def spells(model: ir.Model) -> bool:
     """Whether all of our operators have a form in plain ONNX: MDLSTM has none, since its nodes would be as many as the
     grid has cells."""
-    return all(node.domain != OUR_DOMAIN or node.op_type in _SPELLINGS for node in model.graph)
+    return all(node.domain != OUR_DOMAIN or node.op_type in SPELLED for node in model.graph)
 
 
 class _Spelling:
@@ -143,3 +146,4 @@ def _integrate(s: _Spelling) -> ir.Value:
 
 
 _SPELLINGS = {"Warp": _warp, "IntegrateVelocity": _integrate}
+SPELLED = frozenset(_SPELLINGS)

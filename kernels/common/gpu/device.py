@@ -105,5 +105,6 @@ class Device:
         module.load(compiled.cubin)
         function = self._cupy.cuda.function.Function(module, name)
         if shared > 48 * 1024:
-            function.max_dynamic_shared_size_bytes = shared
+            driver = self._cupy.cuda.driver
+            driver.funcSetAttribute(function.ptr, driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, shared)
         return function, shared, pointers

@@ -51,12 +51,14 @@ class Buffer:
     initial : (elements,) what an input holds; None where only launches write.
     defined : (elements,) bool, which elements of ``initial`` belong to the input (the others are gaps of a strided
         view, which no kernel may read); None means all.
+    given : the array that an input was made of, for those who look where it lies instead of copying it.
     """
 
     dtype: Any
     elements: int
     initial: Array | None = None
     defined: Array | None = None
+    given: Array | None = None
 
     @property
     def nbytes(self) -> int:
@@ -182,7 +184,7 @@ class Program:
         if given.size:
             shell.view(initial)[...] = given
             shell.view(defined)[...] = True
-        buffer = Buffer(given.dtype, elements, initial, None if defined.all() else defined)
+        buffer = Buffer(given.dtype, elements, initial, None if defined.all() else defined, given)
         self.buffers.append(buffer)
         return Tensor(buffer, -first, given.shape, steps)
 
