@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from tests.phantoms import dicom_series, save_series
 from voxelrt.io import DicomSource, read_image
-from voxelrt.io.dicom.segmentation import Algorithm, SegKind, Segment, write_segmentation
+from voxelrt.io.dicom.derived import Algorithm, Segment
+from voxelrt.io.dicom.segmentation import SegKind, write_segmentation
 from voxelrt.volume import Volume
 
 ALGORITHM = Algorithm("bench", "0", "0" * 64, "fp32")

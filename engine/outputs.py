@@ -1,44 +1,117 @@
-"""What a run writes: a mask as NIfTI or, of a DICOM study, as DICOM, told by the suffix; and a table of volumes."""
+"""What a run writes, told by the output's name, the study and the task, and refused before the work where it cannot be.
+
+.nii .nii.gz           the volume on the study's grid
+.dcm                   of a DICOM study: its labels as segmentation, or as --format says
+a folder               of one DICOM study: segmentation.dcm and report.dcm
+"""
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
-import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import Literal
 
 from voxelrt.errors import OutputError, UsageError
 from voxelrt.io import DicomSource, NiftiSource, kind_of, write_image
-from voxelrt.io.atomic import atomic_path
-from voxelrt.io.dicom.segmentation import (
-    Algorithm,
-    SegKind,
-    Segment,
-    refuse_source,
-    require_highdicom,
-    write_segmentation,
-)
+from voxelrt.io.atomic_folder import atomic_folder, refuse_folder
+from voxelrt.io.dicom.derived import Algorithm, Segment, UidKind, refuse_source, require_highdicom
+from voxelrt.io.dicom.report import write_report
+from voxelrt.io.dicom.segmentation import SegKind, write_segmentation
+from voxelrt.io.dicom.structure_set import write_structure_set
 from voxelrt.models.recipe_schema import Recipe
 from voxelrt.plan.plan import Plan
+from voxelrt.postprocess.measurements import Measured
 from voxelrt.preprocess.study import Place, Study
 from voxelrt.volume import Volume
+
+Format = Literal["nifti", "seg", "sr", "rtstruct", "folder"]
 
 NIFTI = (".nii", ".nii.gz")
 DICOM = (".dcm",)
 PICTURE = (".png",)
 TABLE = (".json", ".csv")
-COLUMNS = ("value", "name", "voxels", "volume_ml")
+SUFFIXES: dict[Format, tuple[str, ...]] = {"nifti": NIFTI, "seg": DICOM, "sr": DICOM, "rtstruct": DICOM, "folder": ()}
+# Written by highdicom; an RT Structure Set needs pydicom alone.
+BY_HIGHDICOM = ("seg", "sr", "folder")
+SEGMENTATION, REPORT = "segmentation.dcm", "report.dcm"
 
 
-def is_dicom(out: Path | None) -> bool:
-    """Whether the name asks for DICOM."""
-    return out is not None and out.name.endswith(DICOM)
+@dataclass(frozen=True)
+class Form:
+    """How a result is written.
+
+    Parameters
+    ----------
+    format
+        None: as the name says.
+    seg
+        Of a DICOM segmentation: "binary" or "labelmap"; None is "binary".
+    uids
+        Of DICOM: "fresh", or "reproducible" from a hash of the content.
+    """
+
+    format: Format | None = None
+    seg: SegKind | None = None
+    uids: UidKind = "fresh"
+
+
+BY_NAME = Form()
+
+
+@dataclass(frozen=True, eq=False)
+class Finding:
+    """A result with all that its files say.
+
+    Parameters
+    ----------
+    volume
+        Labels, or an image, on the study's grid.
+    image
+        The study's image.
+    source
+        Where it came from.
+    recipe
+        Names, colours and codes of the labels.
+    algorithm
+        What made it.
+    measured
+        Of each label; empty for an image.
+    """
+
+    volume: Volume
+    image: Volume
+    source: NiftiSource | DicomSource | None
+    recipe: Recipe
+    algorithm: Algorithm
+    measured: list[Measured]
+
+
+def format_of(out: Path, form: Form = BY_NAME) -> Format:
+    """What is to be written at a place. Raises UsageError where format and name contradict each other."""
+    if form.format is not None:
+        suffixes = SUFFIXES[form.format]
+        if not out.name.endswith(suffixes):
+            raise UsageError(f"--format {form.format}: the name {out.name!r} must end in {' or '.join(suffixes)}")
+        return form.format
+    for format_ in ("nifti", "seg"):
+        if out.name.endswith(SUFFIXES[format_]):
+            return format_
+    if out.is_dir() or not out.suffix:
+        return "folder"
+    raise UsageError(f"{out.name!r}: the name must end in {' or '.join((*NIFTI, *DICOM))}, or be a folder's")
+
+
+def is_measured(out: Path, form: Form = BY_NAME) -> bool:
+    """Whether what is written holds measurements."""
+    return format_of(out, form) in ("sr", "folder")
+
+
+def is_folder_of_one(out: Path | None, form: Form, studies: list[Study]) -> bool:
+    """Whether a folder is meant for the objects of one DICOM study, rather than for one file of each of many."""
+    return out is not None and form.format is None and len(studies) == 1 and _is_dicom(studies[0])
 
 
 def refuse_place(path: Path, suffixes: tuple[str, ...], study: Study) -> None:
@@ -51,22 +124,34 @@ def refuse_place(path: Path, suffixes: tuple[str, ...], study: Study) -> None:
         raise OutputError(f"cannot write {path.name!r}: there is no folder {str(path.parent)!r}; make it first")
 
 
-def refuse_format(out: Path | None, seg: SegKind | None, study: Study) -> None:
-    """Refuse DICOM of a study that is none, and a kind of segmentation without a DICOM name."""
-    if not is_dicom(out):
-        if seg is not None:
-            raise UsageError("a DICOM segmentation needs an output whose name ends in .dcm")
+def refuse_output(out: Path | None, form: Form, study: Study) -> None:
+    """Refuse DICOM of a study that is none, and a kind of segmentation without one."""
+    if out is None:
         return
-    require_highdicom()
-    if any(isinstance(place, Volume) or kind_of(Path(place)) != "DICOM" for place in _places(study)):
+    format_ = format_of(out, form)
+    if format_ == "folder":
+        if not _is_dicom(study):
+            raise UsageError(f"{out.name!r}: the name must end in {' or '.join(NIFTI)}; only DICOM fills a folder")
+        refuse_folder(out)
+    else:
+        refuse_place(out, SUFFIXES[format_], study)
+    if form.seg is not None and format_ not in ("seg", "folder"):
+        raise UsageError("a kind of DICOM segmentation needs an output that is one: a name that ends in .dcm")
+    if format_ == "nifti":
+        return
+    if not _is_dicom(study):
         raise UsageError(
-            "a DICOM segmentation refers to the slices of a DICOM series, and this study is none; write .nii.gz"
+            "a DICOM result refers to the slices of a DICOM series, and this study is none; write .nii.gz instead"
         )
+    if format_ in BY_HIGHDICOM:
+        require_highdicom()
 
 
-def refuse_unreferable(out: Path | None, recipe: Recipe, source: NiftiSource | DicomSource | None) -> None:
-    """Once the study is read and before the model runs: refuse what cannot be written as a DICOM segmentation."""
-    if not is_dicom(out):
+def refuse_unreferable(
+    out: Path | None, form: Form, recipe: Recipe, source: NiftiSource | DicomSource | None
+) -> None:  # fmt: skip
+    """Once the study is read and before the model runs: refuse what cannot be written as DICOM."""
+    if out is None or format_of(out, form) == "nifti":
         return
     if recipe.output.kind in ("image", "classes"):
         raise UsageError(f"{recipe.name} gives no labels ({recipe.output.kind}), so there is no segmentation to write")
@@ -74,28 +159,50 @@ def refuse_unreferable(out: Path | None, recipe: Recipe, source: NiftiSource | D
         refuse_source(source)
 
 
-def write_result(
-    volume: Volume,
-    out: Path,
-    *,
-    source: NiftiSource | DicomSource | None,
-    recipe: Recipe,
-    algorithm: Algorithm | None,
-    seg: SegKind | None,
-) -> None:
-    """Write a mask or image in the format of its name.
+def write_result(found: Finding, out: Path, form: Form = BY_NAME) -> None:
+    """Write a result at a place: one file, or a folder, whole or not at all.
 
     Raises
     ------
     UsageError : DICOM without a DICOM source.
     OutputError, GeometryError, InputError : as the writers.
     """
-    if not is_dicom(out):
-        write_image(volume, out, source=source)
+    format_ = format_of(out, form)
+    if format_ == "nifti":
+        write_image(found.volume, out, source=found.source)
         return
-    if not isinstance(source, DicomSource) or algorithm is None:
-        raise UsageError("a DICOM segmentation is written of a DICOM study, one at a time")
-    write_segmentation(volume, out, source, segments_of(volume, recipe), algorithm, kind=seg or "binary")
+    if not isinstance(found.source, DicomSource):
+        raise UsageError("a DICOM result is written of a DICOM study, one at a time")
+    if format_ == "folder":
+        with atomic_folder(out) as folder:
+            made = _segmentation(found, folder / SEGMENTATION, found.source, form)
+            _report(found, folder / REPORT, found.source, form, made)
+    elif format_ == "seg":
+        _segmentation(found, out, found.source, form)
+    elif format_ == "sr":
+        _report(found, out, found.source, form, None)
+    else:
+        segments = segments_of(found.volume, found.recipe)
+        write_structure_set(found.volume, out, found.source, segments, found.algorithm, uids=form.uids)
+
+
+def _segmentation(found: Finding, out: Path, source: DicomSource, form: Form) -> object:
+    segments, kind = segments_of(found.volume, found.recipe), form.seg or "binary"
+    return write_segmentation(found.volume, out, source, segments, found.algorithm, kind=kind, uids=form.uids)
+
+
+def _report(found: Finding, out: Path, source: DicomSource, form: Form, segmentation: object) -> None:
+    segments = segments_of(found.volume, found.recipe)
+    write_report(
+        found.measured,
+        found.image,
+        out,
+        source,
+        segments,
+        found.algorithm,
+        segmentation=segmentation,
+        uids=form.uids,
+    )
 
 
 def segments_of(volume: Volume, recipe: Recipe) -> list[Segment]:
@@ -116,37 +223,12 @@ def algorithm_of(plan: Plan) -> Algorithm:
     return Algorithm(plan.info.name, version("voxelrt"), digest, plan.info.precision)
 
 
-def volume_rows(labels: Volume) -> list[dict[str, Any]]:
-    """One row for each label but 0: value, name, voxels, volume in mL; values without a name are "label 7"."""
-    counts = np.bincount(labels.array.reshape(-1))
-    values = {int(value) for value in np.flatnonzero(counts)} | set(labels.labels)
-    millilitres = labels.voxel_volume_mm3 / 1000
-    rows = []
-    for value in sorted(values - {0}):
-        voxels = int(counts[value]) if value < counts.size else 0
-        name = labels.labels.get(value, f"label {value}")
-        rows.append(dict(zip(COLUMNS, (value, name, voxels, voxels * millilitres), strict=True)))
-    return rows
-
-
-def write_table(labels: Volume, path: Path, algorithm: Algorithm) -> None:
-    """Write the volumes per label as .csv, or as .json with the maker. Raises OutputError if it cannot be written."""
-    rows = volume_rows(labels)
-    if path.name.endswith(".csv"):
-        written = io.StringIO(newline="")
-        table = csv.DictWriter(written, COLUMNS, lineterminator="\n")
-        table.writeheader()
-        table.writerows(rows)
-        text = written.getvalue()
-    else:
-        made_by = {"algorithm": algorithm.name, "voxelrt": algorithm.version, "plan_sha256": algorithm.plan_sha256}
-        text = json.dumps({"labels": rows, "voxel_mm3": labels.voxel_volume_mm3, **made_by}, indent=1) + "\n"
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, "utf-8")
-
-
 def _places(study: Study) -> list[Place | Volume]:
     return list(study.values()) if isinstance(study, Mapping) else [study]
+
+
+def _is_dicom(study: Study) -> bool:
+    return all(not isinstance(place, Volume) and kind_of(Path(place)) == "DICOM" for place in _places(study))
 
 
 def _same_file(path: Path, place: Place | Volume) -> bool:

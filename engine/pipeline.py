@@ -22,25 +22,28 @@ from voxelrt.backends.native import CancelFlag
 from voxelrt.case import Case
 from voxelrt.composite import Gridded, Merged
 from voxelrt.errors import UsageError
-from voxelrt.io.dicom.segmentation import Algorithm, SegKind
+from voxelrt.io.dicom.derived import Algorithm
 from voxelrt.kernels.common.native import numpy_dtype
 from voxelrt.memory_size import parse_size
 from voxelrt.models.recipe_schema import Recipe
 from voxelrt.outputs import (
-    DICOM,
-    NIFTI,
+    BY_NAME,
     PICTURE,
     TABLE,
+    Finding,
+    Form,
     algorithm_of,
-    refuse_format,
+    is_measured,
+    refuse_output,
     refuse_place,
     refuse_unreferable,
     write_result,
-    write_table,
 )
 from voxelrt.plan.plan import Plan
 from voxelrt.postprocess.labels import to_labels, volumes_ml
+from voxelrt.postprocess.measurements import measure
 from voxelrt.postprocess.overlay import overlay_picture
+from voxelrt.postprocess.table import write_table
 from voxelrt.preprocess.contract import PLAIN, no_recipe, recipe_of
 from voxelrt.preprocess.grid import GridMap, map_grid
 from voxelrt.preprocess.intensity import scale
@@ -63,7 +66,7 @@ def predict(
     *,
     picture: Place | None = None,
     table: Place | None = None,
-    seg: SegKind | None = None,
+    form: Form = BY_NAME,
     force: bool = False,
     mirroring: bool = True,
     step: float | None = None,
@@ -85,14 +88,15 @@ def predict(
     study
         A NIfTI file, a folder or zip with DICOM, a Volume, or a mapping of the recipe's channel names to these.
     out
-        The file to write, on the study's own grid, whole or not at all: NIfTI (.nii or .nii.gz), or of a DICOM study a
-        DICOM segmentation on its slices (.dcm; extra ``dicom-out``).
+        Where to write, on the study's own grid, whole or not at all: NIfTI (.nii or .nii.gz), or of a DICOM study a
+        DICOM segmentation on its slices (.dcm; extra ``dicom-out``), or a new folder with that and a report.
     picture
         A PNG to write: three views with the outlines of the labels.
     table
-        A .csv or .json to write: value, name, voxels and volume in mL of each label.
-    seg
-        Of DICOM: "binary" (what viewers read today; the default) or "labelmap" (smaller).
+        A .csv or .json to write: value, name, voxels, volume in mL, mean and deviation of the image, and the largest
+        diameter in mm of each label.
+    form
+        What is written at `out` where its name does not say it all; see ``voxelrt.outputs.Form``.
     force
         Run on a study that the model was not made for, with a warning instead of an error.
     mirroring, step
@@ -125,13 +129,13 @@ def predict(
     budget = None if memory is None else parse_size(memory, "memory")
     pick = Pick(series, volume, repair)
     given = Request(
-        study, _path(out), _path(picture), force, mirroring, step, budget, pick, source_rounding, _path(table), seg
+        study, _path(out), _path(picture), force, mirroring, step, budget, pick, source_rounding, _path(table), form
     )
     refuse_unwritable(given)
     plan = model if isinstance(model, Plan) else plan_for_study(model, study, force=force, pick=pick, tell=tell)
     check_windows(plan, mirroring, step, budget, source_rounding)
     ready = prepare(plan, given, tell)
-    refuse_unreferable(given.out, ready.recipe, ready.opened.source)
+    refuse_unreferable(given.out, form, ready.recipe, ready.opened.source)
     answer = run(plan, ready, tell, cancel, say)
     return finish(ready, answer, tell, algorithm_of(plan))
 
@@ -150,7 +154,7 @@ class Request:
     pick: Pick = ANY
     source_rounding: bool = False
     table: Path | None = None
-    seg: SegKind | None = None
+    form: Form = BY_NAME
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,9 +232,7 @@ def run(
     return joined if output.kind == "classes" else from_layout(joined, output.layout)
 
 
-def finish(
-    ready: Ready, answer: Array | Decided | Merged, tell: Progress, algorithm: Algorithm | None = None
-) -> Result:
+def finish(ready: Ready, answer: Array | Decided | Merged, tell: Progress, algorithm: Algorithm) -> Result:
     """Bring the answer to the study's grid and write it."""
     recipe, request, study = ready.recipe, ready.request, ready.opened.volume
     timings = ready.timings
@@ -243,11 +245,8 @@ def finish(
     if (request.out or request.picture or request.table) and volume is None:
         raise UsageError(f"{recipe.name} gives scores, not a volume: there is nothing to write or draw")
     with _stage("write", timings, tell):
-        if request.out is not None and volume is not None:
-            source = ready.opened.source
-            write_result(volume, request.out, source=source, recipe=recipe, algorithm=algorithm, seg=request.seg)
-        if request.table is not None and volume is not None and algorithm is not None:
-            write_table(volume, request.table, algorithm)
+        if volume is not None and (request.out or request.table):
+            _write(ready, volume, algorithm)
     with _stage("draw", timings, tell):
         if request.picture is not None and volume is not None:
             caption = ", ".join(f"{name} {millilitres:.1f} mL" for name, millilitres in measured.items())
@@ -262,6 +261,17 @@ def finish(
         peak_memory_bytes=peak_memory_bytes(),
         out=request.out,
     )
+
+
+def _write(ready: Ready, volume: Volume, algorithm: Algorithm) -> None:
+    recipe, request, image = ready.recipe, ready.request, ready.opened.volume
+    wanted = request.table is not None or (request.out is not None and is_measured(request.out, request.form))
+    measured = measure(volume, image) if wanted and recipe.output.kind != "image" else []
+    if request.out is not None:
+        found = Finding(volume, image, ready.opened.source, recipe, algorithm, measured)
+        write_result(found, request.out, request.form)
+    if request.table is not None:
+        write_table(measured, volume, request.table, algorithm)
 
 
 def check_windows(
@@ -279,11 +289,10 @@ def check_windows(
 
 def refuse_unwritable(request: Request) -> None:
     """Say at once what would otherwise fail after minutes of work."""
-    suffixes = ((request.out, NIFTI + DICOM), (request.picture, PICTURE), (request.table, TABLE))
-    for path, allowed in suffixes:
+    for path, allowed in ((request.picture, PICTURE), (request.table, TABLE)):
         if path is not None:
             refuse_place(path, allowed, request.study)
-    refuse_format(request.out, request.seg, request.study)
+    refuse_output(request.out, request.form, request.study)
 
 
 def _volume(answer: Array | Decided | Merged, ready: Ready) -> Volume:

@@ -48,6 +48,13 @@ class Fallback(StrEnum):
     ERROR = "error"
 
 
+class Uids(StrEnum):
+    """Of DICOM objects that are written."""
+
+    FRESH = "fresh"
+    REPRODUCIBLE = "reproducible"
+
+
 DeviceOption = Annotated[Device, typer.Option("--device", help="Where to run.")]
 ArchOption = Annotated[
     str | None,
@@ -108,6 +115,10 @@ VolumeOption = Annotated[
 RepairOption = Annotated[
     bool,
     typer.Option("--repair", help="Of DICOM: interpolate missing and uneven slices, leave out repeated ones."),
+]
+UidsOption = Annotated[
+    Uids,
+    typer.Option("--uids", help="Of DICOM out: fresh, or reproducible: the same content gives the same file again."),
 ]
 ConfigurationOption = Annotated[
     str | None,

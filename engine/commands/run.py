@@ -28,14 +28,15 @@ from voxelrt.commands.options import (
     SeriesOption,
     ShapeOption,
     ThreadsOption,
+    Uids,
+    UidsOption,
     VolumeOption,
     parse_folds,
     parse_inputs,
     parse_shapes,
 )
 from voxelrt.errors import UsageError
-from voxelrt.io.dicom.segmentation import SegKind
-from voxelrt.outputs import is_dicom
+from voxelrt.outputs import Form, format_of, is_folder_of_one
 from voxelrt.pipeline import predict
 from voxelrt.plan.plan import Plan
 from voxelrt.preprocess.case_folder import cases_in
@@ -51,6 +52,8 @@ class Format(StrEnum):
 
     NIFTI = "nifti"
     SEG = "seg"
+    SR = "sr"
+    RTSTRUCT = "rtstruct"
 
 
 class Seg(StrEnum):
@@ -76,7 +79,7 @@ class Target:
     pick: Pick
     source_rounding: bool
     table: Path | None
-    seg: SegKind | None
+    form: Form
 
 
 def run(
@@ -90,7 +93,12 @@ def run(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("-o", "--output", metavar="OUT", help="The mask, .nii.gz, .nii or .dcm; of several a folder."),
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="OUT",
+            help="The mask, .nii.gz, .nii or .dcm; a folder for mask and report of a DICOM study, or for several.",
+        ),
     ] = None,
     picture: Annotated[
         Path | None, typer.Option("--picture", metavar="FILE", help="A PNG: three views with the mask's outline.")
@@ -99,12 +107,17 @@ def run(
         Path | None, typer.Option("--table", metavar="FILE", help="Volumes per label, .csv or .json.")
     ] = None,
     output_format: Annotated[
-        Format | None, typer.Option("--format", help="Of the mask; by default what its name says.")
+        Format | None,
+        typer.Option(
+            "--format",
+            help="Of the result; by default what its name says: nifti, seg; .dcm may also be sr or rtstruct.",
+        ),
     ] = None,
     seg: Annotated[
         Seg | None,
         typer.Option("--seg", help="Of a .dcm mask: binary, what viewers read today, or labelmap."),
     ] = None,
+    uids: UidsOption = Uids.FRESH,
     inputs: Annotated[
         list[str] | None,
         typer.Option("--input", metavar="NAME=PATH", help="One of several images that the model needs. Repeatable."),
@@ -163,6 +176,8 @@ def run(
 
       voxelrt run brain-extraction dicom-folder/ -o mask.dcm --table volumes.csv
 
+      voxelrt run brain-extraction dicom-folder/ -o results/
+
       voxelrt run lesions.onnx --input t1=t1.nii.gz --input flair=flair.nii.gz -o lesions.nii.gz
 
       voxelrt run Dataset003_Liver/ ct.nii.gz -o liver.nii.gz --configuration 3d_fullres
@@ -176,10 +191,9 @@ def run(
     screen = Screen(quiet=quiet, json_to=json)
     pick = Pick(series, volume, repair)
     named = _names(names)
-    _check_format(output_format, out)
-    kind: SegKind | None = None if seg is None else "labelmap" if seg is Seg.LABELMAP else "binary"
+    form = _form(output_format, seg, uids, out)
     target = Target(
-        out, picture, named, resume, overwrite, force, mirroring, step, memory, pick, source_rounding, table, kind
+        out, picture, named, resume, overwrite, force, mirroring, step, memory, pick, source_rounding, table, form
     )
     chosen = _studies(studies, inputs)
     with screen.progress() as (tell, say):
@@ -201,20 +215,20 @@ def run(
                 say=say,
             )
     chosen = _cases(chosen, plan)
-    if len(chosen) > 1 or (out is not None and (out.is_dir() or str(out).endswith("/"))):
+    keeps = resume or overwrite or names != "number"
+    if len(chosen) > 1 or (out is not None and out.is_dir() and (keeps or not is_folder_of_one(out, form, chosen))):
         _run_many(plan, chosen, target, screen)
     else:
         _run_one(plan, chosen[0], target, screen)
 
 
-def _check_format(wanted: Format | None, out: Path | None) -> None:
-    if wanted is None:
-        return
-    if out is None:
-        raise UsageError(f"--format {wanted.value} needs -o FILE")
-    if (wanted is Format.SEG) != is_dicom(out):
-        ends = ".dcm" if wanted is Format.SEG else ".nii or .nii.gz"
-        raise UsageError(f"--format {wanted.value}: the name {out.name!r} must end in {ends}")
+def _form(wanted: Format | None, seg: Seg | None, uids: Uids, out: Path | None) -> Form:
+    form = Form(None if wanted is None else wanted.value, None if seg is None else seg.value, uids.value)
+    if out is None and (wanted is not None or seg is not None):
+        raise UsageError(f"{'--seg' if wanted is None else '--format'} needs -o FILE")
+    if out is not None and wanted is not None and not out.is_dir():
+        format_of(out, form)
+    return form
 
 
 def _run_one(plan: Plan, study: Study, target: Target, screen: Screen) -> None:
@@ -227,7 +241,7 @@ def _run_one(plan: Plan, study: Study, target: Target, screen: Screen) -> None:
             target.out,
             picture=target.picture,
             table=target.table,
-            seg=target.seg,
+            form=target.form,
             force=target.force,
             mirroring=target.mirroring,
             step=target.step,
@@ -248,8 +262,8 @@ def _run_one(plan: Plan, study: Study, target: Target, screen: Screen) -> None:
 def _run_many(plan: Plan, studies: list[Study], target: Target, screen: Screen) -> None:
     if target.out is None:
         raise UsageError("several studies need -o FOLDER")
-    if target.table is not None or target.seg is not None:
-        raise UsageError("--table and --seg are for one study; of several the volumes are in --json")
+    if target.table is not None or target.form.seg is not None or target.form.format not in (None, "nifti"):
+        raise UsageError("--table, --seg and DICOM are for one study; of several the volumes are in --json")
     rows: list[dict[str, Any]] = []
     failed: Result | None = None
     with (

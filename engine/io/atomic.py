@@ -38,7 +38,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         # O_EXCL: never write through a link that someone laid in a shared folder. 0o666: the umask decides.
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         yield temporary
-        _flush(temporary)
+        flush(temporary)
         os.replace(temporary, target)
     except OSError as error:
         raise OutputError(f"cannot write {target.name!r}: {error.strerror or type(error).__name__}") from error
@@ -47,7 +47,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
             os.unlink(temporary)
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
     """Bring the content to the disk before the rename, or a power cut could leave a whole name on an empty file."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

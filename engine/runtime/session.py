@@ -18,6 +18,7 @@ from typing import Any
 from voxelrt.backends.native import CancelFlag
 from voxelrt.errors import CancelledError, InputError, UsageError, VoxelRTError
 from voxelrt.memory_size import parse_size
+from voxelrt.outputs import algorithm_of
 from voxelrt.pipeline import Progress, Ready, Request, check_windows, finish, prepare, refuse_unwritable, run
 from voxelrt.plan.plan import Plan
 from voxelrt.preprocess.contract import recipe_of
@@ -79,6 +80,7 @@ class Session:
     ) -> None:
         self.plan = plan.with_threads(threads) if threads else plan
         recipe_of(self.plan)
+        self._algorithm = algorithm_of(self.plan)
         budget = None if memory is None else parse_size(memory, "memory")
         check_windows(self.plan, mirroring, step, budget, source_rounding)
         self._options: dict[str, Any] = {
@@ -155,7 +157,7 @@ class Session:
             # Noted before a new file appears, so that a session killed in between finds its own files again.
             if job.request.out is not None and not job.request.out.exists():
                 job.noted()
-            result = finish(*done, self._tell)
+            result = finish(*done, self._tell, self._algorithm)
             job.noted()
         except BaseException as error:  # noqa: BLE001 - a future carries every failure to whoever waits for it
             self._fail(job, error)

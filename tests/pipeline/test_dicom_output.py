@@ -96,12 +96,38 @@ def test_a_table_of_volumes(model: Path, tmp_path: Path) -> None:
         assert (int(row["voxels"]), float(row["volume_ml"])) == (count, pytest.approx(count * 6 / 1000))
 
 
+def test_a_folder_gets_mask_and_report_that_belong_together(model: Path, series: Path, tmp_path: Path) -> None:
+    out = tmp_path / "results"
+    assert call(model, series, "-o", out, "--uids", "reproducible") == 0
+    assert sorted(path.name for path in out.iterdir()) == ["report.dcm", "segmentation.dcm"]
+    np.testing.assert_array_equal(labels_of(out / "segmentation.dcm", series), octants())
+    mask = pydicom.dcmread(out / "segmentation.dcm")
+    import highdicom
+
+    groups = highdicom.sr.srread(out / "report.dcm").content.get_volumetric_roi_measurement_groups()
+    assert [g.tracking_identifier for g in groups] == [f"octant {k}" for k in range(1, 9)]
+    assert {g.referenced_segment.referenced_sop_instance_uid for g in groups} == {mask.SOPInstanceUID}
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert call(model, series, "-o", out) == 3
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    (tmp_path / "again").mkdir()
+    assert call(model, series, "-o", tmp_path / "again", "--uids", "reproducible") == 0
+    assert {path.name: path.read_bytes() for path in (tmp_path / "again").iterdir()} == before
+
+
+@pytest.mark.parametrize(("wanted", "modality"), [("sr", "SR"), ("rtstruct", "RTSTRUCT")])
+def test_other_objects_on_request(model: Path, series: Path, tmp_path: Path, wanted: str, modality: str) -> None:
+    assert call(model, series, "-o", tmp_path / "out.dcm", "--format", wanted) == 0
+    assert pydicom.dcmread(tmp_path / "out.dcm").Modality == modality
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
         (["-o", "mask.dcm", "--format", "nifti"], "must end in .nii"),
         (["-o", "mask.nii", "--format", "seg"], "must end in .dcm"),
         (["-o", "mask.nii", "--seg", "binary"], "ends in .dcm"),
+        (["-o", "mask.dcm", "--format", "rtstruct", "--seg", "binary"], "ends in .dcm"),
         (["--format", "seg"], "needs -o"),
         (["-o", "mask.txt"], ".dcm"),
         (["-o", "mask.nii", "--table", "volumes.xlsx"], ".csv"),

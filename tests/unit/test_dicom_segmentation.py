@@ -19,7 +19,8 @@ from tests.phantoms import PATIENT_ID, PATIENT_NAME, dicom_series, dicom_slice, 
 from tests.unit.test_dicom_pixels import csa
 from voxelrt.errors import GeometryError, InputError, MissingExtraError, OutputError, UsageError
 from voxelrt.io import DicomSource, read_image
-from voxelrt.io.dicom.segmentation import Algorithm, SegKind, Segment, write_segmentation
+from voxelrt.io.dicom.derived import Algorithm, Segment
+from voxelrt.io.dicom.segmentation import SegKind, write_segmentation
 from voxelrt.volume import Volume
 
 highdicom = pytest.importorskip("highdicom", reason="highdicom is not installed: pip install 'voxelrt[dicom-out]'")

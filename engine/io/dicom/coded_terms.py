@@ -36,15 +36,12 @@ def segment_description(
     """
     from highdicom.color import CIELabColor
     from highdicom.seg import SegmentDescription
-    from pydicom.sr.codedict import codes
 
-    tissue = codes.SCT.Tissue
-    kind = tissue if code is None else _code(*code)
     made = SegmentDescription(
         segment_number=number,
-        segment_label=_text(name),
-        segmented_property_category=tissue if code is None else _category(code),
-        segmented_property_type=kind,
+        segment_label=short_text(name),
+        segmented_property_category=category_of(code),
+        segmented_property_type=code_of(code),
         algorithm_type="AUTOMATIC",
         algorithm_identification=identification,
         display_color=CIELabColor.from_rgb(*colour) if colour else None,
@@ -53,21 +50,29 @@ def segment_description(
     return made
 
 
-def _code(scheme: str, value: str, meaning: str) -> Any:
+def code_of(code: tuple[str, str, str] | None) -> Any:
+    """The term that the recipe gave, else "Tissue"."""
     from highdicom.sr import CodedConcept
+    from pydicom.sr.codedict import codes
 
+    if code is None:
+        return codes.SCT.Tissue
+    scheme, value, meaning = code
     return CodedConcept(value, scheme, meaning)
 
 
-def _category(code: tuple[str, str, str]) -> Any:
+def category_of(code: tuple[str, str, str] | None) -> Any:
+    """A coded lesion (PS3.16 CID 7159) is a morphologically abnormal structure, other terms are anatomical ones."""
     from pydicom.sr.codedict import codes
 
+    if code is None:
+        return codes.SCT.Tissue
     terms = [getattr(codes.cid7159, name) for name in codes.cid7159.dir()]
     lesions = {(term.scheme_designator, term.value) for term in terms}
     return codes.SCT.MorphologicallyAbnormalStructure if code[:2] in lesions else codes.SCT.AnatomicalStructure
 
 
-def _text(name: str) -> str:
+def short_text(name: str) -> str:
     """As the VR LO takes it: without backslashes and control characters, 64 characters at most."""
     kept = "".join(" " if c == "\\" or not c.isprintable() else c for c in name).strip()
     return kept[:LONG_STRING] or "label"

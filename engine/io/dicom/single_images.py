@@ -43,7 +43,7 @@ def as_single_images(frames: Sequence[Frame], source: DicomSource) -> list[Datas
         if name in first:
             delattr(first, name)
     for name in MAY_BE_EMPTY:
-        if name not in first or not _is_valid(first[name]):
+        if name not in first or not is_valid(first[name]):
             first[name] = DataElement(name, dictionary_VR(name), "")
     depth = float(np.linalg.norm(source.affine[:3, 2]))
     images = []
@@ -62,7 +62,7 @@ def as_single_images(frames: Sequence[Frame], source: DicomSource) -> list[Datas
     return images
 
 
-def _is_valid(element: DataElement) -> bool:
+def is_valid(element: DataElement) -> bool:
     """Whether a date or time is one; what is none is left empty rather than copied."""
     kind = {"Date": DA, "Time": TM}.get(element.keyword[-4:])
     try:
