@@ -137,6 +137,8 @@ def compile(
     limit = None if weights_memory is None else parse_size(weights_memory, "weights_memory")
     sets = [shapes or {}] if shapes is None or isinstance(shapes, Mapping) else list(shapes)
     loaded = model if isinstance(model, Model) else load(model, example_inputs=example_inputs, shapes=sets[0])
+    if loaded.settings is not None and shapes:
+        loaded = replace(loaded, graph=_open_batch(loaded.graph))
     source = loaded
     if precision == "int8":
         if len(sets) != 1 or any(isinstance(d, tuple) for dims in sets[0].values() for d in dims):
@@ -187,6 +189,15 @@ def compile(
         return _with_parity(plan, [ParityLine(name, "pending") for name in ("import", "plan", "labels")], threads)
     lines = _measure(plan, loaded, sets[0], constants or {}, precision, samples, reference, source.graph)
     return _with_parity(plan, lines, threads)
+
+
+def _open_batch(graph: ir.Model) -> ir.Model:
+    """A network of windows for any number of them at once: nnU-Net's are the same for each of a batch."""
+    opened = graph.clone()
+    for value in (*opened.graph.inputs, *opened.graph.outputs):
+        if value.shape is not None:
+            value.shape = ir.Shape(["n", *list(value.shape)[1:]])
+    return opened
 
 
 def _compile(

@@ -7,6 +7,7 @@ What happens in each is said by the recipe, which travels inside the plan.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from voxelrt.backends.native import CancelFlag
 from voxelrt.case import Case
 from voxelrt.composite import Gridded, Merged
-from voxelrt.errors import UsageError
+from voxelrt.errors import TimeLimitError, UsageError
 from voxelrt.io.dicom.derived import Algorithm
 from voxelrt.kernels.common.native import numpy_dtype
 from voxelrt.memory_size import parse_size
@@ -75,6 +76,7 @@ def predict(
     volume: int | str | None = None,
     repair: bool = False,
     source_rounding: bool = False,
+    time_limit: float | None = None,
     progress: Progress | None = None,
     say: Callable[[str], None] | None = None,
     cancel: CancelFlag | None = None,
@@ -110,6 +112,8 @@ def predict(
         whether missing and uneven slices may be interpolated.
     source_rounding
         Of an nnU-Net model: repeat the half-precision sums of nnU-Net's own predictor, to compare with it.
+    time_limit
+        Seconds; a study that is not through the network by then is given up.
     progress
         Called with (stage, step, steps).
     say
@@ -123,13 +127,25 @@ def predict(
     InputError : a study that cannot be read, or is of another modality or body part.
     GeometryError : images on different grids.
     OutputError : a result that cannot be written.
+    TimeLimitError : the study was not finished in time.
     VoxelRTError : as ``voxelrt.compile``, where `model` is not a plan yet.
     """
     tell = progress or (lambda stage, step, steps: None)
     budget = None if memory is None else parse_size(memory, "memory")
     pick = Pick(series, volume, repair)
     given = Request(
-        study, _path(out), _path(picture), force, mirroring, step, budget, pick, source_rounding, _path(table), form
+        study,
+        _path(out),
+        _path(picture),
+        force,
+        mirroring,
+        step,
+        budget,
+        pick,
+        source_rounding,
+        _path(table),
+        form,
+        checked_limit(time_limit),
     )
     refuse_unwritable(given)
     plan = model if isinstance(model, Plan) else plan_for_study(model, study, force=force, pick=pick, tell=tell)
@@ -155,6 +171,7 @@ class Request:
     source_rounding: bool = False
     table: Path | None = None
     form: Form = BY_NAME
+    time_limit: float = math.inf
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,6 +184,14 @@ class Ready:
     way: GridMap | Case | Gridded
     tensor: Array
     timings: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def time_left(self) -> float:
+        """Of the limit, in seconds. Raises TimeLimitError where it has passed."""
+        left = self.request.time_limit - sum(self.timings.values())
+        if left <= 0:
+            raise late(self.request.time_limit)
+        return left
 
 
 def prepare(plan: Plan, request: Request, tell: Progress) -> Ready:
@@ -209,6 +234,7 @@ def run(
 ) -> Array | Decided | Merged:
     """The network's answer as a volume (C, Z, Y, X) on its own grid; for classes (N, classes); nnU-Net's labels."""
     name, output, request = ready.recipe.input.name, ready.recipe.output, ready.request
+    deadline = time.monotonic() + ready.time_left
     if isinstance(ready.way, (Case, Gridded)):
         with _stage("run", ready.timings, tell):
             return run_stages(
@@ -221,13 +247,19 @@ def run(
                 memory=request.memory,
                 say=say,
                 source_rounding=request.source_rounding,
+                deadline=deadline,
             )
     samples = np.split(ready.tensor, len(ready.tensor)) if "Z" not in ready.recipe.input.layout else [ready.tensor]
     answers = []
+
+    def step(index: int, done: int, steps: int) -> None:
+        if time.monotonic() > deadline:
+            raise late(request.time_limit)
+        tell("run", index * steps + done, len(samples) * steps)
+
     with _stage("run", ready.timings, tell):
         for index, sample in enumerate(samples):
-            step = partial(_step, tell, index, len(samples))
-            answers.append(plan.run({name: sample}, cancel=cancel, progress=step)[output.name])
+            answers.append(plan.run({name: sample}, cancel=cancel, progress=partial(step, index))[output.name])
     joined: Array = answers[0] if len(answers) == 1 else np.concatenate(answers, axis=output.layout.index("N"))
     return joined if output.kind == "classes" else from_layout(joined, output.layout)
 
@@ -287,6 +319,18 @@ def check_windows(
         )
 
 
+def checked_limit(seconds: float | None) -> float:
+    """A time limit; infinite without one. Raises UsageError."""
+    if seconds is not None and not seconds > 0:
+        raise UsageError(f"time_limit {seconds}: a study needs some seconds")
+    return math.inf if seconds is None else seconds
+
+
+def late(seconds: float) -> TimeLimitError:
+    """What a study that took too long is told."""
+    return TimeLimitError(f"the study was not finished within its time limit of {seconds:g} s")
+
+
 def refuse_unwritable(request: Request) -> None:
     """Say at once what would otherwise fail after minutes of work."""
     for path, allowed in ((request.picture, PICTURE), (request.table, TABLE)):
@@ -306,10 +350,6 @@ def _volume(answer: Array | Decided | Merged, ready: Ready) -> Volume:
     for planes, slab in ready.way.backward(answer):
         made[:, planes] = slab
     return ready.opened.volume.with_array(np.ascontiguousarray(ready.way.turn_back(made)))
-
-
-def _step(tell: Progress, sample: int, samples: int, step: int, steps: int) -> None:
-    tell("run", sample * steps + step, samples * steps)
 
 
 def _scores(answer: Array, recipe: Recipe) -> dict[str, float]:

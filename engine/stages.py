@@ -44,6 +44,15 @@ def stages_of(plan: Plan) -> list[Plan]:
     return stages
 
 
+def one_network(plan: Plan) -> bool:
+    """Whether a study is one network's windows: nnU-Net's, and neither a cascade nor a composite."""
+    return (
+        plan.info.model_settings is not None
+        and composite_of(plan) is None
+        and not settings_from_json(plan.info.model_settings).previous_stage
+    )
+
+
 def first_case(plan: Plan, volume: Volume) -> Case | Gridded:
     """A study as the first stage takes it, or a composite. Raises as ``prepare_case``."""
     composite = composite_of(plan)

@@ -9,8 +9,11 @@ logits are kept in float32, where nnU-Net keeps them in half precision.
 
 from __future__ import annotations
 
+import math
 import tempfile
+import time
 from collections.abc import Callable, Hashable, Mapping
+from contextlib import closing
 from functools import partial
 from typing import Any
 
@@ -22,11 +25,11 @@ from voxelrt.case import Case, coarse_axis
 from voxelrt.errors import UnsupportedError, UsageError
 from voxelrt.kernels.resample_argmax.taps import Taps, taps
 from voxelrt.memory_size import in_words
-from voxelrt.models.formats.nnunet_network import INPUT, OUTPUT
-from voxelrt.models.nnunet_settings import NnunetSettings, Resampling
+from voxelrt.models.nnunet_settings import INPUT, OUTPUT, NnunetSettings, Resampling, settings_from_json
 from voxelrt.plan.plan import Plan
 from voxelrt.postprocess.components import largest_touching
 from voxelrt.runtime.cpu_device import CpuDevice
+from voxelrt.runtime.cpu_threads import ThreadedCpuDevice
 from voxelrt.runtime.cpu_windows import CpuWindows
 from voxelrt.runtime.process import memory_bytes
 from voxelrt.runtime.rounded_windows import RoundedSums, RoundedWindows, folds_apart
@@ -44,6 +47,8 @@ Labels = NDArray[np.unsignedinteger]
 Tell = Callable[[str, int, int], None]
 Say = Callable[[str], None]
 
+OVERLAP_BYTES = 256 * 2**20  # of a second batch's logits, for the network not to wait until the first is summed
+
 
 def run_case(
     plan: Plan,
@@ -56,6 +61,7 @@ def run_case(
     memory: int | None = None,
     say: Say | None = None,
     source_rounding: bool = False,
+    deadline: float = math.inf,
 ) -> Labels:
     """The labels of a case on its cropped grid, axes in the network's order.
 
@@ -70,6 +76,7 @@ def run_case(
     memory : what the process may hold at most, in bytes; where the windows' sums do not fit they go to a scratch file.
     say : called with a sentence that says what memory is expected, before the first window.
     source_rounding : repeat nnU-Net's own half-precision sums, to compare with its predictor.
+    deadline : of ``time.monotonic``; past it the case is given up.
 
     Returns
     -------
@@ -78,15 +85,16 @@ def run_case(
     Raises
     ------
     UsageError : the budget is below what the study and the network need in any case.
-    OutputError : there is no room for the scratch file.
+    OutputError : there is no room for the scratch file. TimeLimitError : the deadline has passed.
     """
     job = make_job(
         plan, case, tell, mirroring=mirroring, step=step, memory=memory, say=say, source_rounding=source_rounding
     )
-    scheduler = make_scheduler(plan, cancel, rounded_folds=len(case.settings.folds) if source_rounding else 0)
-    for ended in scheduler.run(One(job)):
-        if ended.error is not None:
-            raise ended.error
+    job.time_limit = deadline - time.monotonic()
+    with closing(make_scheduler(plan, cancel, source_rounding=source_rounding, overlap=memory is None)) as scheduler:
+        for ended in scheduler.run(One(job)):
+            if ended.error is not None:
+                raise ended.error
     return job.labels
 
 
@@ -102,23 +110,34 @@ class One:
         return job
 
 
-def make_scheduler(plan: Plan, cancel: CancelFlag | None, *, rounded_folds: int = 0) -> Scheduler:
+def make_scheduler(
+    plan: Plan, cancel: CancelFlag | None, *, source_rounding: bool = False, overlap: bool = True
+) -> Scheduler:
     """A scheduler for the windows of a plan, on the CPU; as many windows at once as the plan was compiled for.
 
-    rounded_folds : how many folds to keep apart for nnU-Net's own rounding; 0 without it.
+    Parameters
+    ----------
+    plan : of one stage.
+    cancel : stops everything.
+    source_rounding : keep the folds apart, for nnU-Net's own rounding.
+    overlap : sum one batch while the network runs the next, where holding two batches' logits takes little memory.
     """
+    cancel = cancel or CancelFlag()
     (given,), (answer,) = plan.inputs, plan.outputs
     batch = max(1, given.dims[0]) * plan.variants[0][2][1] if given.batched else 1
 
     def network(inputs: Floats, outputs: Floats) -> None:
         plan.run({INPUT: inputs}, {OUTPUT: outputs}, cancel=cancel)
 
-    if rounded_folds:
-        kernels = RoundedWindows(folds_apart(plan, rounded_folds, cancel), rounded_folds)
-        answers = (rounded_folds * answer.dims[1], *answer.dims[2:])
+    if source_rounding:
+        folds = len(settings_from_json(plan.info.model_settings).folds)
+        kernels = RoundedWindows(folds_apart(plan, folds, cancel), folds)
+        answers = (folds * answer.dims[1], *answer.dims[2:])
         # One window at a time: the plan that keeps folds apart is for one.
         return Scheduler(CpuDevice(), kernels, given.dims[1:], answers, batch=1, cancel=cancel)
-    return Scheduler(CpuDevice(), CpuWindows(network), given.dims[1:], answer.dims[1:], batch=batch, cancel=cancel)
+    little = 4 * batch * math.prod(answer.dims[1:]) <= OVERLAP_BYTES
+    device = ThreadedCpuDevice() if overlap and little else CpuDevice()
+    return Scheduler(device, CpuWindows(network), given.dims[1:], answer.dims[1:], batch=batch, cancel=cancel)
 
 
 def make_job(

@@ -14,6 +14,8 @@ from typing import Any, Literal
 
 from voxelrt.errors import ModelError
 
+INPUT, OUTPUT = "image", "logits"  # of the network, as values of its graph
+
 Scheme = Literal["z-score", "ct", "none", "rescale-0-1", "rgb-to-0-1"]
 SCHEMES: tuple[Scheme, ...] = ("z-score", "ct", "none", "rescale-0-1", "rgb-to-0-1")
 
@@ -209,3 +211,8 @@ def _check(s: NnunetSettings) -> None:
         raise ValueError(f"the previous stage {s.previous_stage!r} with the labels {s.cascade_labels}")
     if not (0 <= s.resample_data.order <= 5 and 0 <= s.resample_logits.order <= 5):
         raise ValueError("spline orders go from 0 to 5")
+
+
+def fold_outputs(folds: int) -> list[str]:
+    """The names of the folds' own logits in the graph."""
+    return [f"{OUTPUT}.fold{index}" for index in range(folds)]

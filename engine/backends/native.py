@@ -274,11 +274,15 @@ class NativePlan:
         ShapeError : no variant takes these inputs, or an output has the wrong shape or dtype.
         CancelledError : the flag was set. KeyboardInterrupt : Ctrl-C, between two steps.
         """
-        flag = cancel or CancelFlag()
+        flag = CancelFlag()  # of this run alone: a failure of its callbacks stops no other that shares `cancel`
+        if cancel is not None and cancel.is_set:
+            flag.set()
         failures: list[BaseException] = []
 
         def on_progress(user: Any, step: int, steps: int) -> None:
             del user
+            if cancel is not None and cancel.is_set:
+                flag.set()
             if progress is not None:
                 try:
                     progress(step, steps)

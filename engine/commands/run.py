@@ -80,6 +80,7 @@ class Target:
     source_rounding: bool
     table: Path | None
     form: Form
+    time_limit: float | None
 
 
 def run(
@@ -155,6 +156,10 @@ def run(
             help="Of an nnU-Net model: repeat the half-precision sums of nnU-Net's own predictor, to compare with it.",
         ),
     ] = False,
+    time_limit: Annotated[
+        float | None,
+        typer.Option("--time-limit", metavar="SECONDS", help="Give a study up that takes longer; the rest go on."),
+    ] = None,
     force: ForceOption = False,
     device: DeviceOption = Device.AUTO,
     precision: PrecisionOption = Precision.FP32,
@@ -193,7 +198,20 @@ def run(
     named = _names(names)
     form = _form(output_format, seg, uids, out)
     target = Target(
-        out, picture, named, resume, overwrite, force, mirroring, step, memory, pick, source_rounding, table, form
+        out,
+        picture,
+        named,
+        resume,
+        overwrite,
+        force,
+        mirroring,
+        step,
+        memory,
+        pick,
+        source_rounding,
+        table,
+        form,
+        time_limit,
     )
     chosen = _studies(studies, inputs)
     with screen.progress() as (tell, say):
@@ -250,6 +268,7 @@ def _run_one(plan: Plan, study: Study, target: Target, screen: Screen) -> None:
             volume=target.pick.volume,
             repair=target.pick.repair,
             source_rounding=target.source_rounding,
+            time_limit=target.time_limit,
             progress=tell,
             say=say,
         )
@@ -275,6 +294,7 @@ def _run_many(plan: Plan, studies: list[Study], target: Target, screen: Screen) 
             memory=target.memory,
             pick=target.pick,
             source_rounding=target.source_rounding,
+            time_limit=target.time_limit,
         ) as session,
         screen.progress() as (_, say),
     ):

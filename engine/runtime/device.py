@@ -49,6 +49,9 @@ class Device(Protocol):
     def stream(self, name: str) -> Stream:
         """A new stream; the name is for traces."""
 
+    def end(self, stream: Stream) -> None:
+        """The stream is given nothing more; what it was given is done first."""
+
     def event(self) -> Event:
         """An event that nothing has recorded: nobody waits for it."""
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from voxelrt.backends.native import CancelFlag
 from voxelrt.kernels import resample_argmax
-from voxelrt.models.formats.nnunet_network import INPUT, OUTPUT, fold_outputs
+from voxelrt.models.nnunet_settings import INPUT, OUTPUT, fold_outputs
 from voxelrt.plan.plan import Plan
 from voxelrt.runtime.cpu_device import array_of
 from voxelrt.runtime.cpu_windows import CpuWindows

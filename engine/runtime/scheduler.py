@@ -11,6 +11,7 @@ Memory belongs to the host's side of the order: rows are used again, and a study
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -157,14 +158,19 @@ class Scheduler:
                         self._settle(other)
                 number += 1
             yield from self._take_ended()
+        except KeyboardInterrupt:
+            self._cancel.set()  # or what is under way would be waited for to its end
+            raise
         finally:
             self._abandon()
 
     def close(self) -> None:
-        """Give the rows' memory back."""
+        """Give the rows' memory back, and end the streams."""
         for batch in self._batches:
             self._device.release(batch.inputs)
             self._device.release(batch.outputs)
+        for stream in (self._up, self._gather, self._compute, self._stitch, self._down) if self._batches else ():
+            self._device.end(stream)
         self._batches = []
 
     # ---- what comes in ----
@@ -203,6 +209,7 @@ class Scheduler:
 
     def _start(self, job: Job) -> bool:
         """Bring a study to the device; False where there is no room before another is finished."""
+        job.began = time.monotonic()
         if not self._budget.take(job.bytes):
             if self._running:
                 return False
@@ -308,7 +315,7 @@ class Scheduler:
             if running.job.error is None:
                 running.job.tell(running.settled, len(running.job.windows))
             if running.job.error is None and running.job.late:
-                self._fail([running], TimeLimitError("the study's time limit has passed"))
+                self._fail([running], TimeLimitError("the study was not finished within its time limit"))
         self._end_studies()
 
     def _end_studies(self) -> None:

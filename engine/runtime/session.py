@@ -1,36 +1,54 @@
 """Session: many studies through one plan; reading, running and writing overlap.
 
-Three threads, one a stage: a study is read while the one before it runs and the one before that is written. At most
-``IN_FLIGHT`` studies are held at any time, whatever the number given, so memory is bounded.
+A study is read on one thread while those before it run and the one before them is written on another. Windows of
+nnU-Net's models go through one scheduler, where those of different studies share a batch. At most ``IN_FLIGHT`` studies
+are held at any time, whatever the number given, and one where a memory budget was set.
 """
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from threading import BoundedSemaphore
 from types import TracebackType
 from typing import Any
 
 from voxelrt.backends.native import CancelFlag
+from voxelrt.case import Case
 from voxelrt.errors import CancelledError, InputError, UsageError, VoxelRTError
 from voxelrt.memory_size import parse_size
 from voxelrt.outputs import algorithm_of
-from voxelrt.pipeline import Progress, Ready, Request, check_windows, finish, prepare, refuse_unwritable, run
+from voxelrt.pipeline import (
+    Progress,
+    Ready,
+    Request,
+    check_windows,
+    checked_limit,
+    finish,
+    prepare,
+    refuse_unwritable,
+    run,
+)
 from voxelrt.plan.plan import Plan
 from voxelrt.preprocess.contract import recipe_of
 from voxelrt.preprocess.study import ANY, Pick, Place, Study
 from voxelrt.result import Result
 from voxelrt.runtime.shelf import Names, Shelf
+from voxelrt.runtime.window_job import Job
+from voxelrt.runtime.window_runner import WindowRunner
+from voxelrt.stages import Decided, one_network
+from voxelrt.windowed import make_job, make_scheduler
 
 IN_FLIGHT = 4
 
 
-@dataclass(frozen=True)
-class _Job:
+@dataclass(frozen=True, eq=False)
+class _Study:
     """A study on its way; ``note`` records its file in the folder's manifest."""
 
     request: Request
@@ -54,7 +72,9 @@ class Session:
     force
         Run on studies that the model was not made for, with a warning.
     mirroring, step, memory, source_rounding
-        As for ``voxelrt.predict``.
+        As for ``voxelrt.predict``. Within a memory budget studies run one after the other.
+    time_limit
+        Seconds for each study, counted while it is read and from when its windows begin; past them it is given up.
     pick
         Which series and volume of DICOM studies, and whether they may be repaired.
     progress
@@ -76,6 +96,7 @@ class Session:
         memory: int | str | None = None,
         pick: Pick = ANY,
         source_rounding: bool = False,
+        time_limit: float | None = None,
         progress: Progress | None = None,
     ) -> None:
         self.plan = plan.with_threads(threads) if threads else plan
@@ -90,13 +111,19 @@ class Session:
             "memory": budget,
             "pick": pick,
             "source_rounding": source_rounding,
+            "time_limit": checked_limit(time_limit),
         }
         self._tell = progress or (lambda stage, step, steps: None)
         self._cancel = CancelFlag()
-        self._room = BoundedSemaphore(IN_FLIGHT)
+        self._room = BoundedSemaphore(IN_FLIGHT if budget is None else 1)
         self._reader, self._runner, self._writer = (
             ThreadPoolExecutor(1, f"voxelrt-{name}") for name in ("read", "run", "write")
         )
+        self._windows: WindowRunner | None = None
+        if one_network(self.plan):
+            self._windows = WindowRunner(
+                make_scheduler(self.plan, self._cancel, source_rounding=source_rounding, overlap=budget is None)
+            )
 
     def __enter__(self) -> Session:
         return self
@@ -110,7 +137,11 @@ class Session:
         """Wait for the studies on their way; with ``cancel`` stop them between two steps. Files are whole or absent."""
         if cancel:
             self._cancel.set()
-        for pool in (self._reader, self._runner, self._writer):
+        self._reader.shutdown(wait=True)
+        if self._windows is not None:
+            self._windows.close()
+            self._windows = None
+        for pool in (self._runner, self._writer):
             pool.shutdown(wait=True)
 
     # ---- one study ----
@@ -135,23 +166,59 @@ class Session:
             study, None if out is None else Path(out), None if picture is None else Path(picture), **self._options
         )
         refuse_unwritable(request)
-        job = _Job(request, note)
+        job = _Study(request, note)
         self._reader.submit(self._read, job)
         return job.future
 
-    def _read(self, job: _Job) -> None:
+    def _read(self, job: _Study) -> None:
         if not job.future.set_running_or_notify_cancel():
             return
         self._room.acquire()
-        self._next(job, lambda: prepare(self.plan, job.request, self._tell), self._runner, self._run)
+        if self._windows is None:
+            self._next(job, lambda: prepare(self.plan, job.request, self._tell), self._runner, self._run)
+            return
+        try:
+            self._refuse_cancelled()
+            ready = prepare(self.plan, job.request, self._tell)
+            windows = self._windows_of(ready)
+        except BaseException as error:  # noqa: BLE001 - a future carries every failure to whoever waits for it
+            self._fail(job, error)
+        else:
+            self._windows.submit(windows, partial(self._through, job, ready))
 
-    def _run(self, job: _Job, ready: Ready) -> None:
+    def _windows_of(self, ready: Ready) -> Job:
+        request = ready.request
+        assert isinstance(ready.way, Case)
+        made = make_job(
+            self.plan,
+            ready.way,
+            self._tell,
+            mirroring=request.mirroring,
+            step=request.step,
+            memory=request.memory,
+            say=None,
+            source_rounding=request.source_rounding,
+        )
+        made.time_limit = ready.time_left
+        return made
+
+    def _through(self, job: _Study, ready: Ready, windows: Job) -> None:
+        """A study has come from the scheduler."""
+        if windows.error is not None:
+            self._fail(job, windows.error)
+            return
+        assert isinstance(ready.way, Case)
+        ready.timings["run"] = time.monotonic() - windows.began
+        decided = Decided(ready.way, windows.labels)
+        self._next(job, lambda: (ready, decided), self._writer, self._write)
+
+    def _run(self, job: _Study, ready: Ready) -> None:
         def work() -> tuple[Ready, Any]:
             return ready, run(self.plan, ready, self._tell, self._cancel)
 
         self._next(job, work, self._writer, self._write)
 
-    def _write(self, job: _Job, done: tuple[Ready, Any]) -> None:
+    def _write(self, job: _Study, done: tuple[Ready, Any]) -> None:
         try:
             self._refuse_cancelled()
             # Noted before a new file appears, so that a session killed in between finds its own files again.
@@ -165,7 +232,7 @@ class Session:
             self._room.release()
             job.future.set_result(result)
 
-    def _next(self, job: _Job, work: Callable[[], Any], pool: ThreadPoolExecutor, then: Callable[..., None]) -> None:
+    def _next(self, job: _Study, work: Callable[[], Any], pool: ThreadPoolExecutor, then: Callable[..., None]) -> None:
         """Do this stage and hand on to the next; a failure ends the study here."""
         try:
             self._refuse_cancelled()
@@ -173,7 +240,7 @@ class Session:
         except BaseException as error:  # noqa: BLE001 - as above
             self._fail(job, error)
 
-    def _fail(self, job: _Job, error: BaseException) -> None:
+    def _fail(self, job: _Study, error: BaseException) -> None:
         self._room.release()
         job.future.set_exception(error)
 

@@ -110,7 +110,7 @@ class Job:
     bytes : what the study takes of the device's memory, for the budget.
     sums : makes the memory for its sums, where it is not the kernels' ordinary one.
     tell : called with (windows done, windows).
-    deadline : of ``time.monotonic``: past it the study is given up.
+    time_limit : seconds from when the scheduler takes it up; past them the study is given up.
     tag : whose it is; the scheduler does not look at it.
     """
 
@@ -124,13 +124,14 @@ class Job:
     bytes: int = 0
     sums: Callable[[], Any] | None = None
     tell: Callable[[int, int], None] = lambda done, total: None
-    deadline: float = math.inf
+    time_limit: float = math.inf
     tag: Any = None
+    began: float = field(default=0.0, init=False)  # of ``time.monotonic``
     error: BaseException | None = field(default=None, init=False)
 
     @property
     def late(self) -> bool:
-        return time.monotonic() > self.deadline
+        return time.monotonic() - self.began > self.time_limit
 
     def planes_before(self, z: int, done: int) -> Iterator[int]:
         """The planes of the windows' grid that are finished when a window begins at z, `done` of them being out."""

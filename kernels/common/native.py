@@ -3,12 +3,14 @@ the C API of ``voxelrt.h``; the structs here mirror that header."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import re
 import struct
+import threading
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -256,6 +258,23 @@ def default_pool() -> Pool:
     return Pool()
 
 
+class _Chosen(threading.local):
+    pool: Pool | None = None
+
+
+_chosen = _Chosen()
+
+
+@contextlib.contextmanager
+def on_pool(pool: Pool) -> Iterator[None]:
+    """Kernels that this thread calls, and that name no pool, run on this one."""
+    before, _chosen.pool = _chosen.pool, pool
+    try:
+        yield
+    finally:
+        _chosen.pool = before
+
+
 @dataclass(frozen=True)
 class Parameters:
     """A kernel of the library: its version and how its parameters are laid out (declared by the C++ source)."""
@@ -397,7 +416,7 @@ def run_kernel(
         len(inputs),
         _operands(outputs, keep),
         len(outputs),
-        (pool or default_pool()).handle,
+        (pool or _chosen.pool or default_pool()).handle,
         ctypes.byref(error),
     )
     check(status, error)

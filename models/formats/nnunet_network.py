@@ -16,11 +16,10 @@ from numpy.typing import NDArray
 from onnx_ir.tape import Tape
 
 from voxelrt.errors import ModelError
+from voxelrt.models.nnunet_settings import INPUT, OUTPUT, fold_outputs
 
 OPSET = 18
 IR_VERSION = 10
-INPUT, OUTPUT = "image", "logits"
-
 Array = NDArray[Any]
 Weights = Callable[[str], Array | None]  # the name of a weight -> float32, None where there is none
 
@@ -53,11 +52,6 @@ class Architecture:
     epsilon: float = 1e-5
     affine: bool = True
     slope: float = 0.01
-
-
-def fold_outputs(folds: int) -> list[str]:
-    """The names of the folds' own logits in the graph."""
-    return [f"{OUTPUT}.fold{index}" for index in range(folds)]
 
 
 def network(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 import voxelrt as vx
 from voxelrt.cli import main
-from voxelrt.errors import UsageError
+from voxelrt.errors import TimeLimitError, UsageError
 from voxelrt.postprocess.components import fill_holes, largest_touching
 from voxelrt.preprocess.interpolation import interpolation_matrix
 from voxelrt.tiling.slab import FileSlab, MemorySlab, Slab
@@ -99,6 +99,31 @@ def test_a_session_gives_the_same_and_a_damaged_case_stops_nothing(plans: dict[s
     assert [result.error is None for result in results] == [True, False, True]
     with np.load(CASES) as stored:
         assert (_labels(tmp_path / "out" / "study-0003.nii.gz") == stored["slices.float32"]).all()
+
+
+def test_windows_of_a_session_s_studies_share_batches_and_a_late_one_is_given_up(
+    plans: dict[str, vx.Plan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tarfile.open(FOLDERS) as archive:
+        archive.extractall(tmp_path, filter="data")
+    shape = ((1, 5, 5), *plans["slices"].inputs[0].dims[1:])
+    plan = vx.compile(tmp_path / MODELS["slices"], shapes={"image": shape}, tune="off", verify=False)
+    study = _study("slices", plan, tmp_path)["MRI"]
+    rows, run = list[int](), vx.Plan.run
+
+    def counting(self: vx.Plan, inputs: dict[str, Any], *given: Any, **options: Any) -> Any:
+        rows.append(len(next(iter(inputs.values()))))
+        return run(self, inputs, *given, **options)
+
+    monkeypatch.setattr(vx.Plan, "run", counting)
+    with vx.Session(plan, mirroring=False) as session:
+        results = [session.submit(study) for _ in range(3)]
+        together = [result.result().labels.array for result in results]
+    alone = vx.predict(plans["slices"], study, mirroring=False).labels.array
+    assert all((labels == alone).all() for labels in together)
+    assert max(rows) == 5
+    with vx.Session(plan, mirroring=False, time_limit=1e-3) as session:
+        assert isinstance(session.submit(study).exception(), TimeLimitError)
 
 
 def test_a_folder_of_cases_runs_and_says_what_failed(

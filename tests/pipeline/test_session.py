@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import voxelrt as vx
 from tests.phantoms import octants
 from tests.pipeline.counting import counting, identity, save
 from voxelrt.backends.native import CancelFlag
-from voxelrt.errors import CancelledError, InputError, OutputError, UsageError
+from voxelrt.errors import CancelledError, InputError, OutputError, TimeLimitError, UsageError
 from voxelrt.io import read_image, write_nifti
 from voxelrt.plan.plan import Plan
 from voxelrt.runtime.session import IN_FLIGHT, Session
@@ -145,6 +146,23 @@ def test_leaving_by_ctrl_c_stops_what_runs_and_leaves_no_half_file(
         raise KeyboardInterrupt
     assert all(isinstance(f.exception(0), CancelledError) for f in futures)
     assert not list(tmp_path.glob("*out*"))
+
+
+def test_a_time_limit_gives_up_its_study_and_no_other(
+    plan: Plan, studies: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UsageError, match="time_limit -1"):
+        Session(plan, time_limit=-1)
+    with pytest.raises(TimeLimitError, match="within its time limit of 1e-09 s"):
+        vx.predict(plan, studies[0], tmp_path / "out.nii", time_limit=1e-9)
+    now = time.monotonic()
+    clock = iter([now, now + 99] + [now] * 99)  # of the first study: when it begins, and after its first step
+    monkeypatch.setattr("voxelrt.pipeline.time.monotonic", lambda: next(clock))
+    with Session(plan, time_limit=9) as session:
+        results = list(session.map(studies[:2], tmp_path / "masks"))
+    assert isinstance(results[0].error, TimeLimitError)
+    assert results[1].error is None
+    assert sorted(p.name for p in (tmp_path / "masks").glob("*.nii.gz")) == ["study-0002.nii.gz"]
 
 
 def test_a_plan_that_cannot_be_used_is_refused_at_once(tmp_path: Path) -> None:

@@ -96,6 +96,9 @@ class SimulatedDevice:
         self._streams.append(made)
         return made
 
+    def end(self, stream: Stream) -> None:
+        assert isinstance(stream, SimulatedStream)
+
     def event(self) -> Event:
         return SimulatedEvent()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import replace
 
@@ -13,6 +14,7 @@ from tests.runtime.studies import CLASSES, WINDOW, Queue, expected, network, stu
 from voxelrt.backends.native import CancelFlag
 from voxelrt.errors import CancelledError, InputError, TimeLimitError, UsageError
 from voxelrt.runtime.cpu_device import CpuDevice, array_of
+from voxelrt.runtime.cpu_threads import ThreadedCpuDevice
 from voxelrt.runtime.cpu_windows import CpuWindows
 from voxelrt.runtime.device import Array, Device
 from voxelrt.runtime.scheduler import Budget, Scheduler
@@ -45,6 +47,62 @@ def test_labels_on_the_cpu(batch: int) -> None:
     for job in jobs:
         same = next(one for one in alone if np.array_equal(one.data, job.data))
         np.testing.assert_array_equal(job.labels, same.labels)  # bit-equal, whatever shared a batch with it
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_labels_on_threads_are_the_same_bits(batch: int) -> None:
+    before = threading.active_count()
+    scheduler = _scheduler(ThreadedCpuDevice(), batch, budget=Budget(250))
+    for _ in range(3):
+        for job, plain in zip(_studies(), _scheduler(CpuDevice(), 1).run(Queue(_studies())), strict=True):
+            (made,) = scheduler.run(Queue([job]))
+            np.testing.assert_array_equal(made.labels, plain.labels)
+        assert all(_right(job) for job in scheduler.run(Queue(_studies(), late=3)))
+    scheduler.close()
+    assert threading.active_count() == before
+
+
+def test_on_threads_a_failure_is_its_own_batch_s_and_told_to_each_of_its_studies() -> None:
+    class Failing(CpuWindows):
+        def network(self, inputs, outputs, stream) -> None:  # type: ignore[no-untyped-def]
+            if np.isnan(array_of(inputs)).any():
+                raise ValueError("a voxel is not a number")
+            super().network(inputs, outputs, stream)
+
+    for _ in range(10):
+        jobs = _studies()
+        for bad in (jobs[0], jobs[1], jobs[3]):
+            bad.data[...] = np.nan
+        list(_scheduler(ThreadedCpuDevice(), 1, Failing(network)).run(Queue(jobs)))
+        assert [type(job.error) for job in jobs] == [ValueError, ValueError, type(None), ValueError]
+        assert _right(jobs[2])
+
+
+def test_ctrl_c_on_threads_stops_what_is_under_way_and_ends_the_threads() -> None:
+    cancel, before = CancelFlag(), threading.active_count()
+
+    class Slow(CpuWindows):
+        def network(self, inputs, outputs, stream) -> None:  # type: ignore[no-untyped-def]
+            while not cancel.is_set:
+                time.sleep(0.001)
+            raise CancelledError("between two steps")
+
+    class Pressed:
+        def __init__(self) -> None:
+            self.asked = 0
+
+        def next(self, wait: bool) -> Job | None:
+            self.asked += 1
+            if self.asked > 1:
+                raise KeyboardInterrupt
+            return _studies()[0]
+
+    scheduler = _scheduler(ThreadedCpuDevice(), 20, Slow(network), cancel=cancel)
+    with pytest.raises(KeyboardInterrupt):
+        list(scheduler.run(Pressed()))
+    scheduler.close()
+    assert cancel.is_set
+    assert threading.active_count() == before
 
 
 @pytest.mark.parametrize("eager", [0.0, 0.4, 0.9])
@@ -198,7 +256,7 @@ def test_no_memory_for_one_study_leaves_the_others() -> None:
 
 def test_a_time_limit_ends_its_study_only() -> None:
     jobs = _studies()
-    jobs[1].deadline = time.monotonic() - 1
+    jobs[1].time_limit = 0
     ended = list(_scheduler(CpuDevice(), 2).run(Queue(jobs)))
     assert [isinstance(job.error, TimeLimitError) for job in jobs] == [False, True, False, False]
     assert len(ended) == len(jobs)
