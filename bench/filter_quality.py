@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxelrt.io import read_image
-from voxelrt.kernels import denoise, gaussian, non_local_means
+from voxelrt.kernels import denoise, gaussian, non_local_means, non_local_means_blocks
 from voxelrt.models.fetch import fetch_demo
 from voxelrt.models.recipe import load_recipe
 
@@ -76,6 +76,11 @@ def filters(noise: str, sigma: float) -> Iterator[tuple[str, Callable[[Array], A
     yield "Gaussian, best of 3 widths", lambda v: v  # chosen by the caller, who knows the truth
     equal: dict[str, Any] = {"search": SEARCH, "patch": PATCH, "strength": 2**0.25, "noise": noise}
     yield "VoxelRT non-local means, DIPY's parameters", lambda v: non_local_means(v, sigma, **equal)
+    yield (
+        "VoxelRT non-local means of blocks, DIPY's parameters",
+        lambda v: non_local_means_blocks(v, sigma, search=SEARCH, patch=PATCH, noise=noise, own=False),
+    )
+    yield "VoxelRT nlm-blocks", lambda v: denoise(v, "nlm-blocks", noise=noise, sigma=sigma)
     yield "VoxelRT nlm", lambda v: denoise(v, "nlm", noise=noise, sigma=sigma)
     yield "VoxelRT nlm, sigma estimated", lambda v: denoise(v, "nlm", noise=noise)
     for method in ("bilateral", "tv"):

@@ -54,6 +54,16 @@ def rows(volume: Array, threads: int) -> Iterator[Row]:
         same=False,
     )
     yield Row(
+        "non_local_means_blocks, window 11³, patches 3³",
+        lambda: kernels.non_local_means_blocks(v, SIGMA, noise="rician", own=False),
+        {
+            "DIPY block-wise": lambda: nlmeans(
+                doubles, SIGMA, patch_radius=5, block_radius=1, rician=True, num_threads=threads
+            )
+        },
+        border=8,
+    )
+    yield Row(
         "median 3³",
         lambda: kernels.median(v),
         {

@@ -25,6 +25,7 @@ from voxelrt.kernels.matmul import matmul
 from voxelrt.kernels.mdlstm import mdlstm
 from voxelrt.kernels.median import median
 from voxelrt.kernels.non_local_means import non_local_means
+from voxelrt.kernels.non_local_means_blocks import non_local_means_blocks
 from voxelrt.kernels.norm3d import layer_norm, norm3d
 from voxelrt.kernels.pad import pad
 from voxelrt.kernels.pool3d import pool3d
@@ -65,6 +66,7 @@ __all__ = [
     "mdlstm",
     "median",
     "non_local_means",
+    "non_local_means_blocks",
     "norm3d",
     "pad",
     "pool3d",

@@ -15,6 +15,7 @@ from voxelrt.kernels.curvature_flow import KERNEL as CURVATURE_FLOW
 from voxelrt.kernels.gaussian import KERNEL as GAUSSIAN
 from voxelrt.kernels.median import KERNEL as MEDIAN
 from voxelrt.kernels.non_local_means import KERNEL as NON_LOCAL_MEANS
+from voxelrt.kernels.non_local_means_blocks import KERNEL as NON_LOCAL_MEANS_BLOCKS
 from voxelrt.kernels.total_variation import KERNEL as TOTAL_VARIATION
 
 NOISES = ("gaussian", "rician")
@@ -86,6 +87,16 @@ METHODS: Mapping[str, Method] = {
         "non-local means",
         _non_local,
         NON_LOCAL_MEANS,
+        {"radius": 5, "patch": 1, "strength": 1.0},
+        radii=("radius", "patch"),
+        uses_sigma=True,
+        rician=True,
+        slow=True,
+    ),
+    "nlm-blocks": Method(
+        "non-local means of blocks",
+        _non_local,
+        NON_LOCAL_MEANS_BLOCKS,
         {"radius": 5, "patch": 1, "strength": 1.0},
         radii=("radius", "patch"),
         uses_sigma=True,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -39,14 +39,26 @@ def run(
     }
     given = as_volumes(volume)
     out = native.aligned_empty(given.shape, np.float32)
-    # Between the pieces progress is told and Ctrl-C heard. They change no bit: a voxel's sums have one order.
-    batch, depth = given.shape[:2]
-    if progress is None:
-        native.run_kernel("non_local_means", [given], [out], first=0, **options)
-        return out.reshape(volume.shape)
-    pieces = [(item, first) for item in range(batch) for first in range(0, depth, PIECE_PLANES)]
-    for done, (item, first) in enumerate(pieces):
-        progress(done, len(pieces))
-        wanted = out[item : item + 1, first : first + PIECE_PLANES]
-        native.run_kernel("non_local_means", [given[item : item + 1]], [wanted], first=first, **options)
+    in_pieces("non_local_means", given, out, options, progress)
     return out.reshape(volume.shape)
+
+
+def in_pieces(
+    kernel: str,
+    given: Array,
+    out: Array,
+    options: Mapping[str, Any],
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    """Run a kernel that makes planes from `first` on, whole, or in pieces where progress is asked for.
+
+    Between the pieces progress is told and Ctrl-C heard. They change no bit: a voxel's sums have one order.
+    """
+    if progress is None:
+        native.run_kernel(kernel, [given], [out], first=0, **options)
+        return
+    pieces = [(n, first) for n in range(given.shape[0]) for first in range(0, given.shape[1], PIECE_PLANES)]
+    for done, (n, first) in enumerate(pieces):
+        progress(done, len(pieces))
+        wanted = out[n : n + 1, first : first + PIECE_PLANES]
+        native.run_kernel(kernel, [given[n : n + 1]], [wanted], first=first, **options)

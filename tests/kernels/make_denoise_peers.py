@@ -32,6 +32,8 @@ def main() -> None:
         "noisy": noisy,
         # Its block radius is search and patch together.
         "dipy_classic_rician": nlmeans(doubles, SIGMA, patch_radius=1, block_radius=3, rician=True, method="classic"),
+        # Its patch radius is the search's here, its block radius the patch's.
+        "dipy_blocks_rician": nlmeans(doubles, SIGMA, patch_radius=2, block_radius=1, rician=True),
         "itk_median": array(SimpleITK.Median(image, [2, 1, 1])),
         "itk_bilateral": array(SimpleITK.Bilateral(image, 1.2, 30.0, 20000)),
         "itk_curvature_flow": array(SimpleITK.CurvatureFlow(spaced, 0.05, 4)),

@@ -17,6 +17,7 @@ from voxelrt.kernels import (
     gaussian,
     median,
     non_local_means,
+    non_local_means_blocks,
     total_variation,
 )
 from voxelrt.kernels.common import native
@@ -24,6 +25,7 @@ from voxelrt.kernels.common.kernel import Array, compare
 from voxelrt.kernels.denoise import METHODS, choose, estimate_noise
 from voxelrt.kernels.denoise.noise import magnitude_factor
 from voxelrt.kernels.non_local_means.cpu import run as non_local_means_cpu
+from voxelrt.kernels.non_local_means_blocks.cpu import run as non_local_means_blocks_cpu
 
 SIGMA = 12.0  # of the stored volume
 
@@ -49,6 +51,33 @@ def test_non_local_means_of_magnitudes() -> None:
     out = non_local_means(np.full((2, 2, 2), 5.0, np.float32), 3.0, search=1, noise="rician")
     np.testing.assert_allclose(out, np.sqrt(7.0), rtol=1e-6)
     assert not non_local_means(np.full((2, 2, 2), 4.0, np.float32), 3.0, search=1, noise="rician").any()
+
+
+def test_blocks_of_two_voxels() -> None:
+    # The blocks' mean squared difference is 4, so w = exp(-4 / 2^2); each counts itself as much as its only partner, so
+    # both blocks are the plain mean. With partners that must be alike there is none.
+    row = np.array([[[1.0, 3.0, 1.0]]], np.float32)
+    apart = non_local_means_blocks(row, 2.0, search=1, patch=0, like_means=0.9)
+    np.testing.assert_array_equal(apart, row)
+    # Blocks lie around voxels 0 and 2, mirrored at the faces: (3, 1, 3) and (3, 1, 3); each meets the one of voxel 1.
+    out = non_local_means_blocks(row, 2.0, search=1, patch=(0, 0, 1), like_means=0.0, like_variances=0.5)
+    np.testing.assert_allclose(out[0, 0], [2.0, 2.0, 2.0], rtol=1e-6)
+
+
+def test_blocks_of_magnitudes() -> None:
+    # Nothing varies, so no block has partners: the root of 5^2 - 2 * 3^2, and nothing of less than the noise's power.
+    out = non_local_means_blocks(np.full((2, 3, 4), 5.0, np.float32), 3.0, search=1, noise="rician")
+    np.testing.assert_allclose(out, np.sqrt(7.0), rtol=1e-6)
+    assert not non_local_means_blocks(np.full((2, 2, 2), 4.0, np.float32), 3.0, noise="rician").any()
+
+
+def test_blocks_do_not_depend_on_threads_or_pieces(peers: dict[str, Array]) -> None:
+    tall = np.tile(peers["noisy"], (5, 3, 1))
+    whole = non_local_means_blocks(tall, SIGMA, search=2)
+    said: list[tuple[int, int]] = []
+    pieces = non_local_means_blocks_cpu(tall, SIGMA, search=2, progress=lambda *step: said.append(step))
+    np.testing.assert_array_equal(whole, pieces)
+    assert len(said) == 3
 
 
 def test_median_and_gaussian_of_a_row() -> None:
@@ -100,6 +129,11 @@ def test_non_local_means_agrees_with_dipy(peers: dict[str, Array]) -> None:
     # It mirrors the search window at the faces, where ours ends.
     ours = non_local_means(peers["noisy"], SIGMA, search=2, patch=1, strength=2**0.25, noise="rician")
     assert compare(_inside(ours, 3), _inside(peers["dipy_classic_rician"], 3)).relative < 1e-6
+
+
+def test_blocks_agree_with_dipy(peers: dict[str, Array]) -> None:
+    ours = non_local_means_blocks(peers["noisy"], SIGMA, search=2, noise="rician", own=False)
+    assert compare(_inside(ours, 4), _inside(peers["dipy_blocks_rician"], 4)).relative < 1e-6
 
 
 def test_median_agrees_with_itk_and_scipy(peers: dict[str, Array]) -> None:
