@@ -12,11 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxelrt.errors import OutputError, UsageError
-from voxelrt.io import read_image, write_image
+from voxelrt.io import DicomSource, read_image
+from voxelrt.io.dicom.derived import UidKind
+from voxelrt.io.dicom.derived_series import BY_NETWORK, DENOISED, refuse_derived
 from voxelrt.io.image import Image
 from voxelrt.kernels.denoise import Choice, choose, to_dtype
 from voxelrt.kernels.denoise.cpu import run
 from voxelrt.kernels.denoise.methods import method_of
+from voxelrt.outputs import algorithm_of, format_of, refuse_image, write_derived_image
+from voxelrt.outputs import method as method_made_of
 from voxelrt.pipeline import predict
 from voxelrt.plan.plan import Plan
 from voxelrt.postprocess.comparison import comparison_picture
@@ -59,6 +63,7 @@ def denoise_study(
     options: Mapping[str, Any] | None = None,
     picture: Path | None = None,
     volume_index: int | Literal["all"] | None = None,
+    uids: UidKind = "fresh",
     progress: Progress | None = None,
 ) -> Denoised:
     """Read, filter, write, draw.
@@ -66,25 +71,28 @@ def denoise_study(
     Parameters
     ----------
     study : a NIfTI file, a folder with a DICOM series, or a DICOM file.
-    out : the NIfTI file to write, .nii or .nii.gz; whole or not at all.
+    out : where to write, whole or not at all: .nii or .nii.gz, or of DICOM a new folder for a derived series.
     method, noise, sigma, unit, options : as ``voxelrt.kernels.denoise``.
     plan : a network that denoises, instead of a method: its recipe says ``kind = "image"``.
     modality : where the file does not say (NIfTI never does) or says it wrongly.
     picture : a PNG of before, after and difference.
     volume_index : which volume of a 4-D NIfTI file; "all" filters each on its own.
+    uids : of a derived series: "fresh", or "reproducible" from a hash of the content.
     progress : called with (stage, step, steps).
 
     Raises
     ------
-    UsageError : as ``voxelrt.kernels.denoise``, a plan without an image as output, an output that is not NIfTI.
+    UsageError : as ``voxelrt.kernels.denoise``, a plan without an image as output, an output of another name.
     InputError : a study that cannot be read.
     OutputError : a result that cannot be written.
     """
     tell = progress or (lambda stage, step, steps: None)
-    _refuse_unwritable(out, picture)
+    _refuse_unwritable(study, out, picture)
     timings: dict[str, float] = {}
     stage = _Stages(timings, tell)
     image = stage("read", lambda: read_image(study, volume_index=volume_index))
+    if out is not None and format_of(out) == "folder" and isinstance(image.source, DicomSource):
+        refuse_derived(image.volume, image.source)
     choice = None
     if plan is not None:
         network = plan
@@ -97,7 +105,9 @@ def denoise_study(
         )
     volume = image.volume.with_array(to_dtype(filtered, image.volume.array.dtype))
     if out is not None:
-        stage("write", lambda: write_image(volume, out, source=image.source))
+        made_by = algorithm_of(plan) if plan is not None else method_made_of(method, choice)
+        what = DENOISED if plan is None else BY_NETWORK
+        stage("write", lambda: write_derived_image(volume, out, image.source, made_by, what, uids=uids))
     if picture is not None:
         title = method_of(method).title if choice is not None else "network"
         stage("draw", lambda: comparison_picture(image.volume, volume, picture, title=title, caption=_caption(choice)))
@@ -164,10 +174,9 @@ def _short(value: Any) -> str:
     return "×".join(f"{v:g}" for v in value) if isinstance(value, tuple) else f"{value}"
 
 
-def _refuse_unwritable(out: Path | None, picture: Path | None) -> None:
+def _refuse_unwritable(study: Path, out: Path | None, picture: Path | None) -> None:
     """Before the work: a wrong name should not cost its time."""
-    if out is not None and not out.name.endswith((".nii", ".nii.gz")):
-        raise UsageError(f"-o {out.name!r}: the result is written as NIfTI, .nii or .nii.gz")
-    for path in (out, picture):
-        if path is not None and not path.parent.is_dir():
-            raise OutputError(f"{path.name!r} cannot be written: its folder does not exist")
+    if out is not None:
+        refuse_image(out, study)
+    if picture is not None and not picture.parent.is_dir():
+        raise OutputError(f"{picture.name!r} cannot be written: its folder does not exist")

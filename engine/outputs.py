@@ -17,7 +17,8 @@ from typing import Literal
 from voxelrt.errors import OutputError, UsageError
 from voxelrt.io import DicomSource, NiftiSource, kind_of, write_image
 from voxelrt.io.atomic_folder import atomic_folder, refuse_folder
-from voxelrt.io.dicom.derived import Algorithm, Segment, UidKind, refuse_source, require_highdicom
+from voxelrt.io.dicom.derived import Algorithm, Segment, UidKind, digest, refuse_source, require_highdicom
+from voxelrt.io.dicom.derived_series import BY_NETWORK, Derivation, refuse_derived, write_derived_series
 from voxelrt.io.dicom.report import write_report
 from voxelrt.io.dicom.segmentation import SegKind, write_segmentation
 from voxelrt.io.dicom.structure_set import write_structure_set
@@ -151,7 +152,11 @@ def refuse_unreferable(
     out: Path | None, form: Form, recipe: Recipe, source: NiftiSource | DicomSource | None
 ) -> None:  # fmt: skip
     """Once the study is read and before the model runs: refuse what cannot be written as DICOM."""
-    if out is None or format_of(out, form) == "nifti":
+    format_ = "nifti" if out is None else format_of(out, form)
+    if format_ == "nifti":
+        return
+    if recipe.output.kind == "image" and format_ == "folder" and isinstance(source, DicomSource):
+        refuse_derived(None, source)
         return
     if recipe.output.kind in ("image", "classes"):
         raise UsageError(f"{recipe.name} gives no labels ({recipe.output.kind}), so there is no segmentation to write")
@@ -173,7 +178,9 @@ def write_result(found: Finding, out: Path, form: Form = BY_NAME) -> None:
         return
     if not isinstance(found.source, DicomSource):
         raise UsageError("a DICOM result is written of a DICOM study, one at a time")
-    if format_ == "folder":
+    if format_ == "folder" and found.recipe.output.kind == "image":
+        write_derived_series(found.volume, out, found.source, found.algorithm, BY_NETWORK, uids=form.uids)
+    elif format_ == "folder":
         with atomic_folder(out) as folder:
             made = _segmentation(found, folder / SEGMENTATION, found.source, form)
             _report(found, folder / REPORT, found.source, form, made)
@@ -205,6 +212,51 @@ def _report(found: Finding, out: Path, source: DicomSource, form: Form, segmenta
     )
 
 
+def refuse_image(out: Path, *grids: Path) -> None:
+    """Refuse a place where no image can be written: a wrong name; a folder, where not all of `grids` are DICOM."""
+    if format_of(out) != "folder":
+        if not out.name.endswith(NIFTI):
+            raise UsageError(f"{out.name!r}: an image is written as .nii, .nii.gz, or as a DICOM series into a folder")
+        for grid in grids:
+            refuse_place(out, NIFTI, grid)
+        return
+    if not all(_is_dicom(grid) for grid in grids):
+        raise UsageError(
+            f"{out.name!r}: a folder is filled with a derived DICOM series, and not all that is given is DICOM; write "
+            ".nii.gz instead"
+        )
+    refuse_folder(out)
+
+
+def write_derived_image(
+    volume: Volume,
+    out: Path,
+    source: NiftiSource | DicomSource,
+    algorithm: Algorithm,
+    derivation: Derivation,
+    *,
+    moving: NiftiSource | DicomSource | None = None,
+    uids: UidKind = "fresh",
+) -> None:
+    """Write an image on the grid of `source`: into a folder as a derived DICOM series, else as the name says.
+
+    Raises
+    ------
+    UsageError, GeometryError, InputError, OutputError : as `write_derived_series` and `write_image`.
+    """
+    if format_of(out) != "folder":
+        write_image(volume, out, source=source)
+    elif isinstance(source, DicomSource) and not isinstance(moving, NiftiSource):
+        write_derived_series(volume, out, source, algorithm, derivation, moving=moving, uids=uids)
+    else:
+        raise UsageError("a derived DICOM series is made of DICOM series only; write .nii.gz instead")
+
+
+def method(name: str, *settings: object) -> Algorithm:
+    """What is said of a method that is no network: a hash of its settings stands for that of a plan."""
+    return Algorithm(name, version("voxelrt"), digest(*settings), "fp32")
+
+
 def segments_of(volume: Volume, recipe: Recipe) -> list[Segment]:
     """The volume's labels with the recipe's colours and codes, where it has them."""
     said = {label.value: label for label in recipe.output.labels}
@@ -219,8 +271,8 @@ def segments_of(volume: Volume, recipe: Recipe) -> list[Segment]:
 
 def algorithm_of(plan: Plan) -> Algorithm:
     """What is said of a plan in what it makes: its description holds the hashes of its graph and weights."""
-    digest = hashlib.sha256(plan.info.to_json()).hexdigest()
-    return Algorithm(plan.info.name, version("voxelrt"), digest, plan.info.precision)
+    described = hashlib.sha256(plan.info.to_json()).hexdigest()
+    return Algorithm(plan.info.name, version("voxelrt"), described, plan.info.precision)
 
 
 def _places(study: Study) -> list[Place | Volume]:

@@ -10,7 +10,7 @@ import typer
 
 from voxelrt.commands.console import Screen
 from voxelrt.commands.models import is_plan, open_plan
-from voxelrt.commands.options import MODEL_HELP, ForceOption, JsonOption, QuietOption
+from voxelrt.commands.options import MODEL_HELP, ForceOption, JsonOption, QuietOption, Uids, UidsOption
 from voxelrt.denoising import Denoised, denoise_study
 from voxelrt.errors import UsageError
 from voxelrt.kernels.denoise.methods import METHODS, NOISES, UNITS
@@ -21,7 +21,8 @@ from voxelrt.runtime.model_plan import plan_for_study
 def denoise_command(
     study: Annotated[Path, typer.Argument(metavar="IN", help="A NIfTI file or a folder with one DICOM series.")],
     out: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="OUT", help="The image, .nii or .nii.gz.")
+        Path | None,
+        typer.Option("-o", "--output", metavar="OUT", help="The image, .nii or .nii.gz; of DICOM a new folder."),
     ] = None,
     method: Annotated[str, typer.Option("--method", help=f"One of {', '.join(METHODS)}.")] = "nlm",
     model: Annotated[
@@ -50,6 +51,7 @@ def denoise_command(
     volume: Annotated[
         str | None, typer.Option("--volume", metavar="N|all", help="Of a 4-D file: which volume, from 0, or all.")
     ] = None,
+    uids: UidsOption = Uids.FRESH,
     force: ForceOption = False,
     json: JsonOption = None,
     quiet: QuietOption = False,
@@ -63,6 +65,8 @@ def denoise_command(
       voxelrt denoise head.nii.gz -o quiet.nii.gz --modality MR --picture compared.png
 
       voxelrt denoise dicom-folder/ -o quiet.nii.gz --method median --radius 1
+
+      voxelrt denoise dicom-folder/ -o quiet-series/
 
       voxelrt denoise ct.nii.gz -o quiet.nii.gz --sigma 25 --radius 4,4,4 --unit mm
     """
@@ -92,6 +96,7 @@ def denoise_command(
             options=options,
             picture=picture,
             volume_index=_index(volume),
+            uids=uids.value,
             progress=tell,
         )
     for warning in done.warnings:

@@ -10,12 +10,14 @@ import numpy as np
 import typer
 
 from voxelrt.commands.console import Screen
-from voxelrt.commands.options import JsonOption, QuietOption
+from voxelrt.commands.options import JsonOption, QuietOption, Uids, UidsOption
 from voxelrt.errors import UsageError
-from voxelrt.io import read_image, write_image
+from voxelrt.io import DicomSource, read_image
+from voxelrt.io.dicom.derived_series import DEFORMED, RESAMPLED, refuse_derived
 from voxelrt.io.fields import read_field
 from voxelrt.io.tfm import read_tfm
 from voxelrt.kernels import jacobian
+from voxelrt.outputs import format_of, method, refuse_image, write_derived_image
 from voxelrt.postprocess.comparison import comparison_picture
 from voxelrt.warping import warp_volume
 
@@ -38,11 +40,13 @@ def warp_command(
     order: Annotated[int, typer.Option("--order", help="0 nearest, 1 trilinear, 3 cubic B-spline.")] = 1,
     padding: Annotated[str, typer.Option("--padding", help="What lies outside: zeros, border or reflect.")] = "zeros",
     out: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="OUT", help="The result, .nii or .nii.gz.")
+        Path | None,
+        typer.Option("-o", "--output", metavar="OUT", help="The result, .nii or .nii.gz; of DICOM a new folder."),
     ] = None,
     picture: Annotated[
         Path | None, typer.Option("--picture", metavar="FILE", help="A PNG: before, after and their difference.")
     ] = None,
+    uids: UidsOption = Uids.FRESH,
     json: JsonOption = None,
     quiet: QuietOption = False,
 ) -> None:
@@ -55,16 +59,23 @@ def warp_command(
 
       voxelrt warp moving.nii.gz --field field.nii.gz --reference fixed.nii.gz -o warped.nii.gz
 
+      voxelrt warp prior-dicom/ --affine a.tfm --reference current-dicom/ -o aligned-series/
+
       voxelrt warp labels.nii.gz --field field.nii.gz --affine a.tfm --reference fixed.nii.gz --labels -o out.nii.gz
     """
     if out is None and picture is None and json is None:
         raise UsageError("nothing would be kept: give -o OUT, --picture FILE or --json -")
     if field is None and affine is None:
         raise UsageError("nothing says how to warp: give --field FILE, --affine FILE or both")
+    if out is not None:
+        refuse_image(out, reference, moving)
     screen = Screen(quiet=quiet, json_to=json)
     with screen.progress() as (tell, _):
         tell("read", 0, 1)
         source, fixed = read_image(moving), read_image(reference)
+        as_series = out is not None and format_of(out) == "folder"
+        if as_series and isinstance(source.source, DicomSource) and isinstance(fixed.source, DicomSource):
+            refuse_derived(source.volume, fixed.source, source.source)
         vectors = read_field(field) if field is not None else None
         matrix = read_tfm(affine) if affine is not None else None
         begin = time.perf_counter()
@@ -75,7 +86,10 @@ def warp_command(
         seconds = time.perf_counter() - begin
         if out is not None:
             tell("write", 0, 1)
-            write_image(warped, out, source=fixed.source)
+            shift = (None, None) if vectors is None else (vectors.vectors_mm, vectors.affine)
+            what = RESAMPLED if vectors is None else DEFORMED
+            made_by = method("warp", order, labels, padding, matrix, *shift)
+            write_derived_image(warped, out, fixed.source, made_by, what, moving=source.source, uids=uids.value)
         if picture is not None:
             tell("draw", 0, 1)
             before = warp_volume(source.volume, fixed.volume, labels=labels, order=order, padding=padding)

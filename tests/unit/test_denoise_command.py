@@ -96,7 +96,7 @@ def test_millimetres(study: Path, tmp_path: Path) -> None:
     ("arguments", "code", "words"),
     [
         ([], 2, "nothing would be kept"),
-        (["-o", "out.mha"], 2, "NIfTI"),
+        (["-o", "out.txt"], 2, "must end in .nii"),
         (["-o", "nowhere/out.nii"], 3, "folder"),
         (["-o", "out.nii", "--method", "wiener"], 2, "no method"),
         (["-o", "out.nii", "--sigma", "much"], 2, "--sigma"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Literal
 
 import numpy as np
@@ -94,11 +95,16 @@ class Uids:
         if kind not in ("fresh", "reproducible"):
             raise UsageError(f'uids is {kind!r}; choose "fresh" or "reproducible"')
         self.reproducible = kind == "reproducible"
-        self._digest = _digest(content) if self.reproducible else ""
+        self.now = datetime.now()
+        self._digest = digest(*content) if self.reproducible else ""
+        self._given: dict[str, UID] = {}
 
     def __call__(self, role: str) -> UID:
-        """The UID of this part of the object."""
-        return UID(generate_uid(entropy_srcs=[self._digest, role]) if self.reproducible else generate_uid())
+        """The UID of this part of the object, the same whenever it is asked for."""
+        if role not in self._given:
+            sources = [self._digest, role] if self.reproducible else None
+            self._given[role] = UID(generate_uid(entropy_srcs=sources))
+        return self._given[role]
 
     def settle(self, made: Dataset, source: Dataset) -> None:
         """Where UIDs are reproducible: replace what was drawn or read from a clock while the object was made."""
@@ -119,7 +125,8 @@ class Uids:
                 element.value = whole.get(element.keyword, date + time)
 
 
-def _digest(content: Sequence[Any]) -> str:
+def digest(*content: Any) -> str:
+    """SHA-256 of arrays, with their dtypes and shapes, and of what else is said by its ``repr``."""
     made = hashlib.sha256()
     for part in content:
         if isinstance(part, np.ndarray):

@@ -6,7 +6,6 @@ highdicom does this for what it makes; here it is for what highdicom has no clas
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Any
 
 from pydicom import DataElement, Dataset
@@ -89,9 +88,8 @@ def contribute(made: Dataset, first: Dataset, algorithm: Algorithm, what: str) -
 
 
 def add_moment(made: Dataset, prefixes: Sequence[str], new: Uids, first: Dataset) -> None:
-    """Now, as date and time; the study's own where UIDs are reproducible."""
-    now = datetime.now()
-    date, time = now.strftime("%Y%m%d"), now.strftime("%H%M%S")
+    """When the UIDs were made, as date and time; the study's own where these are reproducible."""
+    date, time = new.now.strftime("%Y%m%d"), new.now.strftime("%H%M%S")
     for prefix in prefixes:
         setattr(made, f"{prefix}Date", date)
         setattr(made, f"{prefix}Time", time)
