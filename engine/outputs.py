@@ -3,6 +3,7 @@
 .nii .nii.gz           the volume on the study's grid
 .dcm                   of a DICOM study: its labels as segmentation, or as --format says
 a folder               of one DICOM study: segmentation.dcm and report.dcm
+.json                  of a task beside segmentation: its numbers
 """
 
 from __future__ import annotations
@@ -28,13 +29,20 @@ from voxelrt.postprocess.measurements import Measured
 from voxelrt.preprocess.study import Place, Study
 from voxelrt.volume import Volume
 
-Format = Literal["nifti", "seg", "sr", "rtstruct", "folder"]
+Format = Literal["nifti", "seg", "sr", "rtstruct", "folder", "json"]
 
 NIFTI = (".nii", ".nii.gz")
 DICOM = (".dcm",)
 PICTURE = (".png",)
 TABLE = (".json", ".csv")
-SUFFIXES: dict[Format, tuple[str, ...]] = {"nifti": NIFTI, "seg": DICOM, "sr": DICOM, "rtstruct": DICOM, "folder": ()}
+SUFFIXES: dict[Format, tuple[str, ...]] = {
+    "nifti": NIFTI,
+    "seg": DICOM,
+    "sr": DICOM,
+    "rtstruct": DICOM,
+    "folder": (),
+    "json": (".json",),
+}
 # Written by highdicom; an RT Structure Set needs pydicom alone.
 BY_HIGHDICOM = ("seg", "sr", "folder")
 SEGMENTATION, REPORT = "segmentation.dcm", "report.dcm"
@@ -97,7 +105,7 @@ def format_of(out: Path, form: Form = BY_NAME) -> Format:
         if not out.name.endswith(suffixes):
             raise UsageError(f"--format {form.format}: the name {out.name!r} must end in {' or '.join(suffixes)}")
         return form.format
-    for format_ in ("nifti", "seg"):
+    for format_ in ("nifti", "seg", "json"):
         if out.name.endswith(SUFFIXES[format_]):
             return format_
     if out.is_dir() or not out.suffix:
@@ -138,7 +146,7 @@ def refuse_output(out: Path | None, form: Form, study: Study) -> None:
         refuse_place(out, SUFFIXES[format_], study)
     if form.seg is not None and format_ not in ("seg", "folder"):
         raise UsageError("a kind of DICOM segmentation needs an output that is one: a name that ends in .dcm")
-    if format_ == "nifti":
+    if format_ in ("nifti", "json"):
         return
     if not _is_dicom(study):
         raise UsageError(
@@ -153,7 +161,7 @@ def refuse_unreferable(
 ) -> None:  # fmt: skip
     """Once the study is read and before the model runs: refuse what cannot be written as DICOM."""
     format_ = "nifti" if out is None else format_of(out, form)
-    if format_ == "nifti":
+    if format_ in ("nifti", "json"):
         return
     if recipe.output.kind == "image" and format_ == "folder" and isinstance(source, DicomSource):
         refuse_derived(None, source)

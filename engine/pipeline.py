@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from voxelrt.memory_size import parse_size
 from voxelrt.models.recipe_schema import Recipe
 from voxelrt.outputs import (
     BY_NAME,
+    NIFTI,
     PICTURE,
     TABLE,
     Finding,
@@ -48,12 +48,16 @@ from voxelrt.postprocess.table import write_table
 from voxelrt.preprocess.contract import PLAIN, no_recipe, recipe_of
 from voxelrt.preprocess.grid import GridMap, map_grid
 from voxelrt.preprocess.intensity import scale
-from voxelrt.preprocess.layout import from_layout, to_layout, zyx_of
+from voxelrt.preprocess.layout import to_layout, zyx_of
 from voxelrt.preprocess.study import ANY, Opened, Pick, Place, Study, open_study
 from voxelrt.result import Result
 from voxelrt.runtime.model_plan import plan_for_study
 from voxelrt.runtime.process import peak_memory_bytes
 from voxelrt.stages import Decided, first_case, run_stages
+from voxelrt.tasks.answered import DEMONSTRATION, Answered
+from voxelrt.tasks.dispatch import refuse_outputs, run_task, task_of, write_task
+from voxelrt.tasks.network import network_answer
+from voxelrt.tasks.registration import Pair, bring_pair, open_pair
 from voxelrt.volume import Volume
 
 Array = NDArray[Any]
@@ -78,6 +82,7 @@ def predict(
     source_rounding: bool = False,
     time_limit: float | None = None,
     progress: Progress | None = None,
+    maps: Mapping[str, Place | None] | None = None,
     say: Callable[[str], None] | None = None,
     cancel: CancelFlag | None = None,
 ) -> Result:
@@ -92,6 +97,7 @@ def predict(
     out
         Where to write, on the study's own grid, whole or not at all: NIfTI (.nii or .nii.gz), or of a DICOM study a
         DICOM segmentation on its slices (.dcm; extra ``dicom-out``), or a new folder with that and a report.
+        Of tasks beside segmentation also their numbers (.json).
     picture
         A PNG to write: three views with the outlines of the labels.
     table
@@ -114,6 +120,9 @@ def predict(
         Of an nnU-Net model: repeat the half-precision sums of nnU-Net's own predictor, to compare with it.
     time_limit
         Seconds; a study that is not through the network by then is given up.
+    maps
+        Further volumes that the task makes, name -> the NIfTI file to write, or None to have it in ``Result.maps``:
+        heat (classification), error (anomaly), boxes (detection), warped, field, jacobian (registration).
     progress
         Called with (stage, step, steps).
     say
@@ -146,10 +155,12 @@ def predict(
         _path(table),
         form,
         checked_limit(time_limit),
+        {name: _path(path) for name, path in (maps or {}).items()},
     )
     refuse_unwritable(given)
     plan = model if isinstance(model, Plan) else plan_for_study(model, study, force=force, pick=pick, tell=tell)
     check_windows(plan, mirroring, step, budget, source_rounding)
+    refuse_outputs(recipe_of(plan), given)
     ready = prepare(plan, given, tell)
     refuse_unreferable(given.out, form, ready.recipe, ready.opened.source)
     answer = run(plan, ready, tell, cancel, say)
@@ -172,6 +183,12 @@ class Request:
     table: Path | None = None
     form: Form = BY_NAME
     time_limit: float = math.inf
+    maps: Mapping[str, Path | None] = field(default_factory=dict)
+
+    def wants(self, name: str) -> bool:
+        """Whether the map of this name, the task's first, is to be made."""
+        written = self.out is not None and not self.out.name.endswith(".json")
+        return written or self.picture is not None or name in self.maps
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,6 +201,7 @@ class Ready:
     way: GridMap | Case | Gridded
     tensor: Array
     timings: dict[str, float] = field(default_factory=dict)
+    pair: Pair | None = None  # of a registration
 
     @property
     def time_left(self) -> float:
@@ -198,6 +216,8 @@ def prepare(plan: Plan, request: Request, tell: Progress) -> Ready:
     """Read and check the study, and make the network's input of it."""
     timings: dict[str, float] = {}
     recipe = recipe_of(plan)
+    if recipe.task == "registration":
+        return _prepare_pair(plan, recipe, request, tell)
     wanted = next(io for io in plan.inputs if io.name == recipe.input.name)
     with _stage("read", timings, tell):
         opened = open_study(request.study, recipe, force=request.force, pick=request.pick)
@@ -211,7 +231,9 @@ def prepare(plan: Plan, request: Request, tell: Progress) -> Ready:
         array: Array = opened.volume.array
         if first:
             array = scale(array, recipe.input.intensity)
-        way = map_grid(opened.volume, recipe.input.grid, zyx_of(wanted.dims, recipe.input.layout))
+        sliding = recipe.input.window == "sliding"
+        fixed = (None, None, None) if sliding else zyx_of(wanted.dims, recipe.input.layout)
+        way = map_grid(opened.volume, recipe.input.grid, fixed)
         array = way.forward(array)
         if not first:
             array = scale(array, recipe.input.intensity)
@@ -225,15 +247,24 @@ def prepare(plan: Plan, request: Request, tell: Progress) -> Ready:
     return Ready(request, recipe, opened, way, tensor, timings)
 
 
+def _prepare_pair(plan: Plan, recipe: Recipe, request: Request, tell: Progress) -> Ready:
+    timings: dict[str, float] = {}
+    with _stage("read", timings, tell):
+        fixed, moving = open_pair(request.study, recipe, force=request.force, pick=request.pick)
+    with _stage("preprocess", timings, tell):
+        pair = bring_pair(plan, recipe, fixed, moving)
+    return Ready(request, recipe, fixed, pair.way, np.empty(0), timings, pair)
+
+
 def run(
     plan: Plan,
     ready: Ready,
     tell: Progress,
     cancel: CancelFlag | None = None,
     say: Callable[[str], None] | None = None,
-) -> Array | Decided | Merged:
-    """The network's answer as a volume (C, Z, Y, X) on its own grid; for classes (N, classes); nnU-Net's labels."""
-    name, output, request = ready.recipe.input.name, ready.recipe.output, ready.request
+) -> Array | Decided | Merged | Answered:
+    """The network's answer as a volume (C, Z, Y, X) on its own grid; nnU-Net's labels; what another task answers."""
+    request = ready.request
     deadline = time.monotonic() + ready.time_left
     if isinstance(ready.way, (Case, Gridded)):
         with _stage("run", ready.timings, tell):
@@ -249,46 +280,41 @@ def run(
                 source_rounding=request.source_rounding,
                 deadline=deadline,
             )
-    samples = np.split(ready.tensor, len(ready.tensor)) if "Z" not in ready.recipe.input.layout else [ready.tensor]
-    answers = []
 
-    def step(index: int, done: int, steps: int) -> None:
+    def watched(stage: str, step: int, steps: int) -> None:
         if time.monotonic() > deadline:
             raise late(request.time_limit)
-        tell("run", index * steps + done, len(samples) * steps)
+        tell(stage, step, steps)
 
     with _stage("run", ready.timings, tell):
-        for index, sample in enumerate(samples):
-            answers.append(plan.run({name: sample}, cancel=cancel, progress=partial(step, index))[output.name])
-    joined: Array = answers[0] if len(answers) == 1 else np.concatenate(answers, axis=output.layout.index("N"))
-    return joined if output.kind == "classes" else from_layout(joined, output.layout)
+        if task_of(ready.recipe):
+            return run_task(plan, ready, watched, cancel)
+        return network_answer(plan, ready, watched, cancel)
 
 
-def finish(ready: Ready, answer: Array | Decided | Merged, tell: Progress, algorithm: Algorithm) -> Result:
+def finish(ready: Ready, answer: Array | Decided | Merged | Answered, tell: Progress, algorithm: Algorithm) -> Result:
     """Bring the answer to the study's grid and write it."""
     recipe, request, study = ready.recipe, ready.request, ready.opened.volume
     timings = ready.timings
+    if isinstance(answer, Answered):
+        with _stage("write", timings, tell):
+            return write_task(ready, answer, timings)
     with _stage("postprocess", timings, tell):
-        scores: dict[str, float] = {}
-        if recipe.output.kind == "classes" and not isinstance(answer, (Decided, Merged)):
-            scores = _scores(answer, recipe)
-        volume = None if scores else _volume(answer, ready)
-        measured = volumes_ml(volume) if volume is not None and recipe.output.kind != "image" else {}
-    if (request.out or request.picture or request.table) and volume is None:
-        raise UsageError(f"{recipe.name} gives scores, not a volume: there is nothing to write or draw")
+        volume = _volume(answer, ready)
+        measured = volumes_ml(volume) if recipe.output.kind != "image" else {}
     with _stage("write", timings, tell):
-        if volume is not None and (request.out or request.table):
+        if request.out or request.table:
             _write(ready, volume, algorithm)
     with _stage("draw", timings, tell):
-        if request.picture is not None and volume is not None:
+        if request.picture is not None:
             caption = ", ".join(f"{name} {millilitres:.1f} mL" for name, millilitres in measured.items())
+            caption += "   ·   weights: demonstration" if recipe.weights == "demonstration" else ""
             overlay_picture(study, volume, request.picture, title=recipe.title or recipe.name, caption=caption)
     return Result(
         volume=volume,
         volumes_ml=measured,
-        scores=scores,
         timings=timings,
-        warnings=ready.opened.warnings,
+        warnings=(*ready.opened.warnings, *((DEMONSTRATION,) if recipe.weights == "demonstration" else ())),
         geometry=ready.opened.geometry,
         peak_memory_bytes=peak_memory_bytes(),
         out=request.out,
@@ -333,7 +359,12 @@ def late(seconds: float) -> TimeLimitError:
 
 def refuse_unwritable(request: Request) -> None:
     """Say at once what would otherwise fail after minutes of work."""
-    for path, allowed in ((request.picture, PICTURE), (request.table, TABLE)):
+    suffixes: tuple[tuple[Path | None, tuple[str, ...]], ...] = (
+        (request.picture, PICTURE),
+        (request.table, TABLE),
+    )
+    suffixes += tuple((path, NIFTI) for path in request.maps.values())
+    for path, allowed in suffixes:
         if path is not None:
             refuse_place(path, allowed, request.study)
     refuse_output(request.out, request.form, request.study)
@@ -350,12 +381,6 @@ def _volume(answer: Array | Decided | Merged, ready: Ready) -> Volume:
     for planes, slab in ready.way.backward(answer):
         made[:, planes] = slab
     return ready.opened.volume.with_array(np.ascontiguousarray(ready.way.turn_back(made)))
-
-
-def _scores(answer: Array, recipe: Recipe) -> dict[str, float]:
-    mean = answer.reshape(answer.shape[0], -1).mean(axis=0)
-    names = {label.value: label.name for label in recipe.output.labels}
-    return {names.get(k, f"class {k}"): float(score) for k, score in enumerate(mean)}
 
 
 @contextmanager

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
+from dataclasses import field as made_by
 from pathlib import Path
+from typing import Any
 
 from voxelrt.errors import UsageError, VoxelRTError
 from voxelrt.io import read_image
 from voxelrt.io.dicom.geometry import GeometryReport
+from voxelrt.io.fields import Field
 from voxelrt.volume import Volume
 
 
@@ -37,18 +41,30 @@ class Result:
         A session resumed, and the file was there already.
     error
         Why the study failed, in a session; ``predict`` raises it instead.
+    details
+        Of a task beside segmentation: all its numbers, as JSON has them.
+    maps
+        Of such a task: name -> volume on the study's grid.
+    field
+        Of a registration: the displacement field in mm.
+    lines
+        What a command says of it.
     """
 
-    volume: Volume | None = field(default=None, repr=False)
-    volumes_ml: dict[str, float] = field(default_factory=dict)
-    scores: dict[str, float] = field(default_factory=dict)
-    timings: dict[str, float] = field(default_factory=dict)
+    volume: Volume | None = made_by(default=None, repr=False)
+    volumes_ml: dict[str, float] = made_by(default_factory=dict)
+    scores: dict[str, float] = made_by(default_factory=dict)
+    timings: dict[str, float] = made_by(default_factory=dict)
     warnings: tuple[str, ...] = ()
     geometry: GeometryReport | None = None
     peak_memory_bytes: int = 0
     out: Path | None = None
     skipped: bool = False
     error: VoxelRTError | None = None
+    details: Mapping[str, Any] = made_by(default_factory=dict)
+    maps: Mapping[str, Volume] = made_by(default_factory=dict, repr=False)
+    field: Field | None = made_by(default=None, repr=False)
+    lines: tuple[str, ...] = ()
 
     @property
     def labels(self) -> Volume:

@@ -24,6 +24,7 @@ from voxelrt.kernels.lstm import gru, lstm, rnn
 from voxelrt.kernels.matmul import matmul
 from voxelrt.kernels.mdlstm import mdlstm
 from voxelrt.kernels.median import median
+from voxelrt.kernels.nms3d import nms3d
 from voxelrt.kernels.non_local_means import non_local_means
 from voxelrt.kernels.non_local_means_blocks import non_local_means_blocks
 from voxelrt.kernels.norm3d import layer_norm, norm3d
@@ -65,6 +66,7 @@ __all__ = [
     "matmul",
     "mdlstm",
     "median",
+    "nms3d",
     "non_local_means",
     "non_local_means_blocks",
     "norm3d",

@@ -25,7 +25,8 @@ from pathlib import Path
 
 from voxelrt.errors import ModelError, UsageError
 from voxelrt.models.recipe import read_table
-from voxelrt.models.recipe_schema import Grid, Invalid, Label, check_inside
+from voxelrt.models.recipe_schema import Grid, Label, check_inside
+from voxelrt.models.recipe_tables import Invalid
 
 MAX_BYTES = 1 << 20
 MAX_MODELS = 64

@@ -162,7 +162,19 @@ def _from_recipe(path: Path, progress: Any) -> Model:
     if is_composite_file(path):
         return _from_composite(path)
     recipe = load_recipe(path)
+    if recipe.source.architecture:
+        return _from_architecture(recipe, path.read_text(encoding="utf-8"))
     return _from_file(fetch(recipe, progress=progress), recipe, recipe.name, path.read_text(encoding="utf-8"))
+
+
+def _from_architecture(recipe: Recipe, text: str) -> Model:
+    """A network with drawn weights, built here."""
+    from voxelrt.models.architectures.named import build_seeded
+
+    graph = build_seeded(recipe.source.architecture, recipe.source.arguments)
+    notes = ["weights: demonstration: they are drawn, nobody trained them"]
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return Model(graph, recipe.name, {"format": "architecture", "sha256": digest, "notes": notes}, recipe, text)
 
 
 def _from_file(path: Path, recipe: Recipe | None, name: str, recipe_text: str = "") -> Model:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from voxelrt.errors import ModelError, UsageError
-from voxelrt.models.recipe_schema import Invalid, Recipe
+from voxelrt.models.recipe_schema import Recipe
+from voxelrt.models.recipe_tables import Invalid
 
 SHIPPED = Path(__file__).parent / "recipes"
 _MAX_BYTES = 1 << 20
@@ -103,6 +104,8 @@ def source_path(recipe: Recipe) -> Path:
     UsageError
         The network comes from a package, or there is no such file.
     """
+    if recipe.source.architecture:
+        raise UsageError(f"recipe {recipe.name}: its network is built here; there is no file of it")
     if not recipe.source.path:
         raise UsageError(f"recipe {recipe.name}: its network comes from package {recipe.source.package}: fetch it")
     path = Path(recipe.folder) / recipe.source.path
@@ -167,7 +170,12 @@ def _value(kind: Any, value: Any, where: str, key: str) -> Any:
             return _value(choices[0], value, where, key)
         if type(value) in choices:
             return value
-        raise UsageError(f"{where}: {key} must be {' or '.join(_WORDS[c] for c in choices)}, not {value!r}")
+        lists = [choice for choice in choices if typing.get_origin(choice) is tuple]
+        if isinstance(value, list) and lists:
+            return _value(lists[0], value, where, key)
+        raise UsageError(
+            f"{where}: {key} must be {' or '.join(_WORDS.get(c, 'a list') for c in choices)}, not {value!r}"
+        )
     if kind is float and type(value) is int:
         value = float(value)
     if type(value) is not kind or (kind is float and not math.isfinite(value)):

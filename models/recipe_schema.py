@@ -11,17 +11,20 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Literal
 
-Task = Literal["segmentation", "classification", "detection", "registration", "denoising", "regression"]
+from voxelrt.models.recipe_tables import Boxes, Heat, Invalid, Sliding
+from voxelrt.models.recipe_tables import require as _require
+
+Task = Literal[
+    "segmentation",
+    "classification",
+    "detection",
+    "registration",
+    "anomaly",
+    "sequence",
+    "denoising",
+    "regression",
+]
 Layout = Literal["NCZYX", "NCXYZ", "NZYXC", "NXYZC", "NCYX", "NYXC"]
-
-
-class Invalid(ValueError):  # noqa: N818 - never leaves the reader
-    """A value that has the right type but cannot be; the reader adds where it stands."""
-
-
-def _require(condition: bool, text: str) -> None:
-    if not condition:
-        raise Invalid(text)
 
 
 def _check_packaged(package: str, version: str, file: str, sha256: str) -> None:
@@ -41,21 +44,29 @@ def check_inside(path: str) -> None:
 
 @dataclass(frozen=True)
 class Source:
-    """Where the network is: a file beside the recipe (``path``), or a file inside a pinned package."""
+    """Where the network is: a file beside the recipe (``path``), a file inside a pinned package, or one of the seeded
+    ``architecture``s of this package with its ``arguments``, whose weights nobody trained.
+    """
 
     path: str = ""
     package: str = ""
     version: str = ""
     file: str = ""
     sha256: str = ""
+    architecture: str = ""
+    arguments: dict[str, bool | int | float | str | tuple[int, ...]] = field(default_factory=dict)
     format: Literal["auto", "onnx", "tensorflow", "keras", "torch", "caffe"] = "auto"
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
     constants: dict[str, bool | int | float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _require(bool(self.path) != bool(self.package), "give either path, or package with version, file and sha256")
-        if self.path:
+        given = [word for word in (self.path, self.package, self.architecture) if word]
+        _require(len(given) == 1, "give one of path, package (with version, file and sha256) and architecture")
+        _require(bool(self.architecture) or not self.arguments, "arguments go with architecture")
+        if self.architecture:
+            _require(not (self.version or self.file or self.sha256), "version, file and sha256 go with package")
+        elif self.path:
             _require(not (self.version or self.file), "version and file go with package, not with path")
             check_inside(self.path)
             _require(re.fullmatch(r"([0-9a-f]{64})?", self.sha256) is not None, f"sha256 {self.sha256!r}")
@@ -65,10 +76,14 @@ class Source:
 
 @dataclass(frozen=True)
 class Channel:
-    """One image that the network sees; ``series`` are regular expressions for series descriptions."""
+    """One image that the network sees; ``series`` are regular expressions for series descriptions.
+
+    ``input`` is the network's input that takes it, where that is not the recipe's one: of a pair to register.
+    """
 
     name: str
     series: tuple[str, ...] = ()
+    input: str = ""
 
     def __post_init__(self) -> None:
         for pattern in self.series:
@@ -127,21 +142,26 @@ class Intensity:
 
 @dataclass(frozen=True)
 class Input:
-    """The network's image input. ``layout`` names the axes of its tensor, outermost first."""
+    """The network's image input. ``layout`` names the axes of its tensor, outermost first.
+
+    ``states`` are of a recurrent network that takes one frame a step: the output that holds its state after the step
+    -> the input that takes it in the next one.
+    """
 
     name: str
     channels: tuple[Channel, ...]
     layout: Layout = "NCZYX"
     window: Literal["whole", "sliding"] = "whole"
-    overlap: float = 0.5
+    sliding: Sliding = field(default_factory=Sliding)
     grid: Grid = field(default_factory=Grid)
     intensity: Intensity = field(default_factory=Intensity)
+    states: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _require(len(self.channels) > 0, "at least one channel is needed")
         names = [c.name for c in self.channels]
         _require(len(set(names)) == len(names), f"channels {names} are not distinct")
-        _require(0 <= self.overlap < 1, f"overlap {self.overlap} must be at least 0 and below 1")
+        _require(len(set(self.states.values())) == len(self.states), "two states go into one input")
 
 
 @dataclass(frozen=True)
@@ -177,10 +197,20 @@ class Label:
 
 @dataclass(frozen=True)
 class Output:
-    """What the network answers. ``threshold_on`` is the grid on which a probability is compared with ``threshold``."""
+    """What the network answers. ``threshold_on`` is the grid on which a probability is compared with ``threshold``.
+
+    Of kind "classes": ``activation`` makes probabilities of logits that were divided by ``temperature`` (Guo et al.,
+    ICML 2017). Of kind "field": displacements in voxels of the network's grid, components z, y, x, that pull the moving
+    image back. Of a sequence: ``over_frames`` says which frame's answer is the sequence's, or that they are averaged.
+    """
 
     name: str
     kind: Literal["probability", "logits", "labels", "classes", "boxes", "field", "image"]
+    activation: Literal["none", "sigmoid", "softmax"] = "none"
+    temperature: float = 1.0
+    boxes: Boxes | None = None
+    heat: Heat = field(default_factory=Heat)
+    over_frames: Literal["last", "mean"] = "last"
     layout: Layout = "NCZYX"
     labels: tuple[Label, ...] = ()
     threshold: float | None = None
@@ -190,6 +220,8 @@ class Output:
     def __post_init__(self) -> None:
         repeated = [v for v, n in Counter(label.value for label in self.labels).items() if n > 1]
         _require(not repeated, f"labels with the same value: {repeated}")
+        _require(0 < self.temperature <= 1000, f"temperature {self.temperature} must be above 0")
+        _require((self.kind == "boxes") == (self.boxes is not None), "kind = boxes and the table boxes go together")
         if self.threshold is not None:
             _require(math.isfinite(self.threshold), "threshold must be finite")
             _require(self.kind != "probability" or 0 < self.threshold < 1, "threshold of a probability is within 0..1")
@@ -217,6 +249,8 @@ class Demo:
 class Recipe:
     """A whole recipe. ``body_parts`` are the values of DICOM's BodyPartExamined that it accepts; none accepts all.
 
+    ``weights`` "demonstration" is said in every output: nobody trained them for what the labels say.
+
     ``folder`` is where the file stands; the reader sets it, it is no key.
     """
 
@@ -231,6 +265,7 @@ class Recipe:
     modality: str = ""
     body_parts: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    weights: Literal["trained", "demonstration"] = "trained"
     demo: Demo | None = None
     folder: str = field(default="", metadata={"key": False})
 
@@ -240,5 +275,7 @@ class Recipe:
         _require(
             re.fullmatch(r"[A-Z]{0,16}", self.modality) is not None, f"modality {self.modality!r}, such as MR or CT"
         )
+        seeded = self.source.architecture != "" and self.weights != "demonstration"
+        _require(not seeded, 'a seeded architecture has nobody\'s training: weights = "demonstration"')
         for part in self.body_parts:
             _require(re.fullmatch(r"[A-Z]{1,16}", part) is not None, f"body part {part!r}, such as HEAD or CHEST")

@@ -158,15 +158,15 @@ def parse_folds(given: str | None) -> tuple[str, ...] | None:
     return None if given is None else tuple(part.strip() for part in given.split(",") if part.strip())
 
 
-def parse_inputs(given: Sequence[str] | None) -> dict[str, Path]:
+def parse_inputs(given: Sequence[str] | None, option: str = "--input") -> dict[str, Path]:
     """``NAME=PATH`` as {name: path}. Raises UsageError."""
     inputs: dict[str, Path] = {}
     for text in given or ():
         name, equals, path = text.partition("=")
         if not (name and equals and path):
-            raise UsageError("--input: write NAME=PATH, such as t1=t1.nii.gz")
+            raise UsageError(f"{option}: write NAME=PATH, such as t1=t1.nii.gz")
         if name in inputs:
-            raise UsageError(f"--input is given twice for {name!r}")
+            raise UsageError(f"{option} is given twice for {name!r}")
         inputs[name] = Path(path)
     return inputs
 

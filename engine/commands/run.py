@@ -81,6 +81,7 @@ class Target:
     table: Path | None
     form: Form
     time_limit: float | None
+    maps: dict[str, Path]
 
 
 def run(
@@ -142,6 +143,14 @@ def run(
         float | None,
         typer.Option("--step", help="Of an nnU-Net model: the windows' step as a share of their size; default 0.5."),
     ] = None,
+    maps: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--map",
+            metavar="NAME=FILE",
+            help="A further volume of the task: heat, error, boxes, field, jacobian ... as .nii.gz. Repeatable.",
+        ),
+    ] = None,
     memory: Annotated[
         str | None,
         typer.Option("--memory", metavar="SIZE", help="Of an nnU-Net model: what may be held at most, as 4GiB."),
@@ -190,6 +199,10 @@ def run(
       voxelrt run Dataset003_Liver/ imagesTs/ -o labels/ --names input --resume
 
       voxelrt run brain-extraction studies/*.nii.gz -o masks/ --resume
+
+      voxelrt run nodules.toml ct.nii.gz -o findings.json --picture findings.png
+
+      voxelrt run pairs.toml --input fixed=a.nii.gz --input moving=b.nii.gz -o warped.nii.gz --map field=field.nii.gz
     """
     if device is Device.CUDA:
         raise UsageError("volumes are run on the CPU in this version; voxelrt compile --device cuda builds engines")
@@ -212,6 +225,7 @@ def run(
         table,
         form,
         time_limit,
+        parse_inputs(maps, "--map"),
     )
     chosen = _studies(studies, inputs)
     with screen.progress() as (tell, say):
@@ -269,6 +283,7 @@ def _run_one(plan: Plan, study: Study, target: Target, screen: Screen) -> None:
             repair=target.pick.repair,
             source_rounding=target.source_rounding,
             time_limit=target.time_limit,
+            maps=target.maps,
             progress=tell,
             say=say,
         )
@@ -283,6 +298,8 @@ def _run_many(plan: Plan, studies: list[Study], target: Target, screen: Screen) 
         raise UsageError("several studies need -o FOLDER")
     if target.table is not None or target.form.seg is not None or target.form.format not in (None, "nifti"):
         raise UsageError("--table, --seg and DICOM are for one study; of several the volumes are in --json")
+    if target.maps:
+        raise UsageError("--map is for one study; of several the numbers are in --json")
     rows: list[dict[str, Any]] = []
     failed: Result | None = None
     with (
@@ -332,6 +349,8 @@ def _show(result: Result, screen: Screen) -> None:
         screen.line(f"{name}: {millilitres:.1f} mL")
     for name, score in result.scores.items():
         screen.line(f"{name}: {score:.4f}")
+    for line in result.lines:
+        screen.line(line)
     stages = ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in result.timings.items() if seconds >= 0.005)
     screen.line(f"{stages}; peak memory {result.peak_memory_bytes / 2**20:.0f} MiB")
     if result.out is not None:
@@ -343,6 +362,7 @@ def _as_json(result: Result) -> dict[str, Any]:
         "out": str(result.out) if result.out is not None else None,
         "volumes_ml": result.volumes_ml,
         "scores": result.scores,
+        **({"details": dict(result.details)} if result.details else {}),
         "timings_s": result.timings,
         "warnings": list(result.warnings),
         "geometry": None if result.geometry is None else result.geometry.record(),
@@ -357,7 +377,9 @@ def _in_words(row: dict[str, Any]) -> str:
         return f"failed: {row['error']}"
     if row["skipped"]:
         return "kept"
-    return ", ".join(f"{name} {millilitres:.1f} mL" for name, millilitres in row["volumes_ml"].items()) or "done"
+    said = [f"{name} {millilitres:.1f} mL" for name, millilitres in row["volumes_ml"].items()]
+    said += [f"{name} {score:.3f}" for name, score in row["scores"].items()]
+    return ", ".join(said) or "done"
 
 
 def _studies(studies: list[Path] | None, inputs: list[str] | None) -> list[Study]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from voxelrt.errors import ModelError, UnsupportedError, UsageError
+from voxelrt.errors import ModelError, UsageError
 from voxelrt.models.composite import parse_composite
 from voxelrt.models.nnunet_settings import NnunetSettings, settings_from_json
 from voxelrt.models.recipe import parse_recipe
@@ -46,7 +46,6 @@ def recipe_of(plan: Plan) -> Recipe:
     ------
     UsageError : there is no recipe, and the network does not take and give one image.
     ModelError : the recipe names inputs or outputs that the network does not have.
-    UnsupportedError : the recipe asks for what this version does not do.
     """
     if plan.info.model_settings is not None:
         single = nnunet_recipe(settings_from_json(plan.info.model_settings, f"the settings of {plan.info.name}"))
@@ -58,18 +57,29 @@ def recipe_of(plan: Plan) -> Recipe:
     recipe = parse_recipe(plan.info.recipe, where=f"the recipe of {plan.info.name}") if plan.info.recipe else None
     if recipe is None:
         return _plain(plan)
-    check_supported(recipe)
-    if recipe.input.name not in {io.name for io in plan.inputs} or len(plan.inputs) != 1:
+    fed = {*network_inputs(recipe), *recipe.input.states.values()}
+    if fed != {io.name for io in plan.inputs}:
         raise ModelError(
-            f"recipe {recipe.name} feeds the input {recipe.input.name!r}; the network's inputs are "
+            f"recipe {recipe.name} feeds the input {', '.join(map(repr, sorted(fed)))}; the network's inputs are "
             f"{', '.join(io.name for io in plan.inputs)}"
         )
-    if recipe.output.name not in {io.name for io in plan.outputs}:
+    boxes = recipe.output.boxes
+    read = {recipe.output.name, *recipe.input.states, *([boxes.scores, boxes.classes] if boxes is not None else [])}
+    for name in sorted(read - {io.name for io in plan.outputs} - {""}):
         raise ModelError(
-            f"recipe {recipe.name} reads the output {recipe.output.name!r}; the network's outputs are "
+            f"recipe {recipe.name} reads the output {name!r}; the network's outputs are "
             f"{', '.join(io.name for io in plan.outputs)}"
         )
     return recipe
+
+
+def network_inputs(recipe: Recipe) -> dict[str, int]:
+    """The network's image inputs and how many of the recipe's channels each takes."""
+    counts: dict[str, int] = {}
+    for channel in recipe.input.channels:
+        name = channel.input or recipe.input.name
+        counts[name] = counts.get(name, 0) + 1
+    return counts
 
 
 def nnunet_recipe(settings: NnunetSettings) -> Recipe:
@@ -86,23 +96,18 @@ def nnunet_recipe(settings: NnunetSettings) -> Recipe:
     )
 
 
-def check_supported(recipe: Recipe) -> None:
-    """Refuse what a recipe may say and this version does not do. Raises UnsupportedError."""
-    missing = []
-    if recipe.input.window == "sliding":
-        missing.append('input.window = "sliding": only whole volumes are run')
-    if recipe.output.kind in ("boxes", "field"):
-        missing.append(f'output.kind = "{recipe.output.kind}"')
-    if missing:
-        raise UnsupportedError(f"recipe {recipe.name} needs what this version does not have:", missing)
-
-
 def recipe_shapes(recipe: Recipe) -> dict[str, tuple[int, ...]] | None:
     """The input's shape as far as the recipe fixes it; None where the network or the study decides."""
     x, y, z = (*recipe.input.grid.shape_xyz, None, None, None)[:3]
-    shape = layout_shape(recipe.input.layout, len(recipe.input.channels), (z, y, x))
-    static = tuple(size for size in shape if size is not None)
-    return {recipe.input.name: static} if len(static) == len(shape) else None
+    if recipe.input.window == "sliding":
+        z, y, x = (None, None, None, *recipe.input.sliding.roi_zyx)[-3:]
+    shapes = {}
+    for name, channels in network_inputs(recipe).items():
+        shape = layout_shape(recipe.input.layout, channels, (z, y, x))
+        shapes[name] = tuple(size for size in shape if size is not None)
+        if len(shapes[name]) != len(shape):
+            return None
+    return None if recipe.input.states else shapes
 
 
 def no_recipe(inputs: Sequence[str], outputs: Sequence[str], why: str) -> UsageError:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from voxelrt.models.recipe_schema import Recipe
 from voxelrt.plan.plan import Plan
-from voxelrt.preprocess.contract import check_supported, recipe_shapes
+from voxelrt.preprocess.contract import recipe_shapes
 from voxelrt.preprocess.grid import map_grid
 from voxelrt.preprocess.layout import layout_shape, zyx_of
 from voxelrt.preprocess.study import ANY, Pick, Study, open_study
@@ -65,7 +65,6 @@ def plan_for_study(
         loaded = load(model, progress=say)
         model = loaded if identity is None else model
         if loaded.recipe is not None:
-            check_supported(loaded.recipe)
             shapes = recipe_shapes(loaded.recipe) or _shape_of_study(loaded.graph, loaded.recipe, study, force, pick)
     plan = cached_plan(model, shapes=shapes, precision=precision, fallback=fallback, threads=threads, progress=say)
     tell("compile", 1, 1)
@@ -84,7 +83,7 @@ def _shape_of_study(
     graph: ir.Model, recipe: Recipe, study: Study, force: bool, pick: Pick
 ) -> dict[str, tuple[int, ...]] | None:
     dims = input_dims(graph, recipe.input.name)
-    if dims and None not in dims:
+    if (dims and None not in dims) or recipe.task == "registration":
         return None
     layout = recipe.input.layout
     volume = open_study(study, recipe, force=force, pick=pick).volume

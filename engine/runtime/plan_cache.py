@@ -60,7 +60,10 @@ def identify(source: Any) -> Identity | None:
     if is_composite_file(path):
         return identify(load(path))
     recipe = load_recipe(path)
-    network = recipe.source.sha256 if recipe.source.package else file_digest(source_path(recipe))
+    if recipe.source.architecture:
+        network = "".join(file_digest(one) for one in sorted((SHIPPED.parent / "architectures").glob("*.py")))
+    else:
+        network = recipe.source.sha256 if recipe.source.package else file_digest(source_path(recipe))
     return Identity(hashlib.sha256(f"{network} {file_digest(path)}".encode()).hexdigest(), recipe)
 
 

@@ -10,15 +10,19 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from voxelrt.errors import UsageError
-from voxelrt.models.architectures import classifiers, dense, recurrent, unet3d, volumes
+from voxelrt.models.architectures import classifiers, dense, recurrent, tasks, unet3d, volumes
 
 ARCHITECTURES: dict[str, Callable[..., ir.Model]] = {
     "attention_pooling": dense.build_attention_pooling,
     "autoencoder": dense.build_autoencoder,
+    "autoencoder3d": tasks.build_autoencoder3d,
+    "cine": tasks.build_cine,
+    "classifier3d": tasks.build_classifier3d,
     "conv_lstm": recurrent.build_conv_lstm,
     "convnext": classifiers.build_convnext,
     "deformable_registration": volumes.build_deformable_registration,
     "densenet": classifiers.build_densenet,
+    "detector3d": tasks.build_detector3d,
     "dncnn3d": volumes.build_dncnn3d,
     "efficientnet": classifiers.build_efficientnet,
     "hierarchical_lstm": recurrent.build_hierarchical_lstm,
@@ -30,6 +34,22 @@ ARCHITECTURES: dict[str, Callable[..., ir.Model]] = {
     "unet3d": unet3d.build_unet3d,
     "window_attention": volumes.build_window_attention,
 }
+
+
+def build_seeded(name: str, arguments: Mapping[str, Any]) -> ir.Model:
+    """Build an architecture with drawn weights; the same arguments, ``seed`` among them, give the same bytes.
+
+    Raises
+    ------
+    UsageError : no such architecture or argument, or a value of another kind.
+    """
+    function = _known(name)
+    given = {key: list(value) if isinstance(value, tuple) else value for key, value in arguments.items()}
+    seed = given.pop("seed", 0)
+    _check_arguments(name, function, given)
+    if type(seed) is not int or seed < 0:
+        raise UsageError(f"{name}: seed is {str(seed)[:60]}; it is a whole number")
+    return function(**given, seed=seed)
 
 
 def parameters_of(model: ir.Model) -> dict[str, NDArray[Any]]:
@@ -51,23 +71,31 @@ def build(name: str, arguments: Any, parameters: Mapping[str, NDArray[Any]]) -> 
     ------
     UsageError : no such architecture or argument, or weights that are missing, of another shape, or left over.
     """
-    if name not in ARCHITECTURES:
-        raise UsageError(f"architecture {name[:40]!r} is unknown; choose from {', '.join(ARCHITECTURES)}")
-    function = ARCHITECTURES[name]
-    known = inspect.signature(function).parameters
+    function = _known(name)
     if not isinstance(arguments, dict):
         raise UsageError(f"the arguments of {name} are an object of names and values")
+    _check_arguments(name, function, arguments)
+    model = function(**arguments, parameters=parameters)
+    left = sorted(set(parameters) - set(parameters_of(model)))
+    if left:
+        raise UsageError(f"{name} has no weights named {', '.join(left[:5])}{' …' if len(left) > 5 else ''}")
+    return model
+
+
+def _known(name: str) -> Callable[..., ir.Model]:
+    if name not in ARCHITECTURES:
+        raise UsageError(f"architecture {name[:40]!r} is unknown; choose from {', '.join(ARCHITECTURES)}")
+    return ARCHITECTURES[name]
+
+
+def _check_arguments(name: str, function: Callable[..., ir.Model], arguments: Mapping[str, Any]) -> None:
+    known = inspect.signature(function).parameters
     for key, value in arguments.items():
         if key not in known or key in ("seed", "parameters"):
             choices = ", ".join(k for k in known if k not in ("seed", "parameters"))
             raise UsageError(f"{name} has no argument {key[:40]!r}; it has {choices}")
         if not _alike(value, known[key].default):
             raise UsageError(f"{name}: {key} is {str(value)[:60]}; it is written like {known[key].default!r}")
-    model = function(**arguments, parameters=parameters)
-    left = sorted(set(parameters) - set(parameters_of(model)))
-    if left:
-        raise UsageError(f"{name} has no weights named {', '.join(left[:5])}{' …' if len(left) > 5 else ''}")
-    return model
 
 
 def _alike(value: Any, default: Any) -> bool:

@@ -70,7 +70,7 @@ def test_a_recipe_beside_its_network(tmp_path: Path) -> None:
         ('name = "liver"', 'name = "liver", code = { scheme = "SCT" }', r"labels\[0\].code lacks value, meaning"),
         ('path = "net.onnx"', 'path = "../net.onnx"', "stay inside"),
         ('path = "net.onnx"', 'path = "/net.onnx"', "stay inside"),
-        ('path = "net.onnx"', "", "give either path, or package"),
+        ('path = "net.onnx"', "", "give one of path, package"),
         ('path = "net.onnx"', 'package = "--index-url=x"\nversion = "1"\nfile = "a"\nsha256 = "b"', "package '--index"),
         ('path = "net.onnx"', 'package = "a"\nversion = "1"\nfile = "a"\nsha256 = "b"', "64 hexadecimal"),
         ("[source]", "source = 1\n[sauce]", "did you mean source?|source must be a table"),

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 import voxelrt as vx
 from tests.phantoms import PATIENT_ID, PATIENT_NAME, dicom_series, octants, save_series
 from tests.pipeline.counting import LABELS, counting, identity, save
-from voxelrt.errors import GeometryError, InputError, OutputError, UnsupportedError, UsageError
+from voxelrt.errors import GeometryError, InputError, OutputError, UsageError
 from voxelrt.io import read_image, write_nifti
 from voxelrt.pipeline import predict
 from voxelrt.volume import Volume
@@ -196,8 +196,8 @@ def test_a_classifier_gives_scores(tmp_path: Path) -> None:
     assert result.scores == {"octant": 8.0}
     with pytest.raises(UsageError, match="scores"):
         _ = result.labels
-    with pytest.raises(UsageError, match="nothing to write"):
-        predict(path, study(tmp_path), tmp_path / "out.nii")
+    predict(path, study(tmp_path), tmp_path / "heat.nii")  # where the scores come from
+    assert read_image(tmp_path / "heat.nii").volume.shape_zyx == (6, 8, 10)
 
 
 def test_an_image_out(tmp_path: Path) -> None:
@@ -298,7 +298,7 @@ def test_an_interrupted_run_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
         assert names <= ({"m.nii.gz"} if at == "draw" else set())
 
 
-def test_what_this_version_does_not_do_is_said(tmp_path: Path) -> None:
-    path = save(tmp_path, counting(), input='window = "sliding"')
-    with pytest.raises(UnsupportedError, match="sliding"):
-        predict(path, study(tmp_path))
+def test_sliding_windows_give_the_same_labels(tmp_path: Path) -> None:
+    window = 'window = "sliding"\nsliding = { roi_zyx = [4, 8, 5], overlap = [0.5, 0.0, 0.3], mode = "gaussian" }'
+    path = save(tmp_path, counting(), input=window)
+    np.testing.assert_array_equal(predict(path, study(tmp_path)).labels.array[0], octants())
