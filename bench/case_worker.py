@@ -33,8 +33,9 @@ def voxelrt(*, plan: str, case: str, out: str, threads: int, memory: str | None 
         return answer
 
     opened.run = timed  # type: ignore[method-assign]
+    predict = vx.predict  # brings its imports, as nnU-Net's are done
     start = time.perf_counter()
-    result = vx.predict(opened, case, out, mirroring=False, memory=memory)
+    result = predict(opened, case, out, mirroring=False, memory=memory)
     total = time.perf_counter() - start
     before = result.timings["read"] + result.timings["preprocess"]
     return {"preprocess": before, "network": network[0], "export": total - before - network[0], "total": total}

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from voxelrt.errors import InputError, UnsupportedError
 from voxelrt.io.orientation import Reorientation, reorient
+from voxelrt.kernels import matmul
 from voxelrt.models.nnunet_settings import NnunetSettings, Normalisation, Resampling
 from voxelrt.postprocess.components import fill_holes
-from voxelrt.preprocess.interpolation import Matrix, interpolation_matrix, spline_matrix
+from voxelrt.preprocess.interpolation import Interpolation, interpolation_matrix, spline_matrix
 from voxelrt.preprocess.label_resampling import resample_labels
 from voxelrt.volume import Volume
 
@@ -202,9 +203,15 @@ def _moments(image: NDArray[Any], mask: Mask | None) -> tuple[float, float]:
 class _Ways:
     """One matrix an axis, None where it stays as it is; and the axis taken apart, for bounds plane by plane."""
 
-    matrices: tuple[Matrix | None, Matrix | None, Matrix | None]
+    matrices: tuple[Floats | None, Floats | None, Floats | None]
     apart: int | None
     clip: bool
+
+    def in_plane(self, plane: Floats) -> Floats:
+        """A plane (Y, X) with the rows and columns of the new grid."""
+        _, rows, columns = self.matrices
+        plane = plane if columns is None else matmul(plane, columns, transpose_b=True)
+        return plane if rows is None else matmul(rows, plane)
 
 
 def _matrices(
@@ -213,7 +220,7 @@ def _matrices(
     if old == new:
         return _Ways((None, None, None), None, False)
     apart = coarse_axis(how, spacing, target)
-    made: list[Matrix | None] = []
+    made: list[Floats | None] = []
     for axis, (n, m) in enumerate(zip(old, new, strict=True)):
         order = how.order_z if axis == apart else how.order
         positions = (np.arange(m, dtype=np.float64) + 0.5) * (n / m) - 0.5
@@ -222,10 +229,11 @@ def _matrices(
     return _Ways((made[0], made[1], made[2]), apart, how.order > 1)
 
 
-def _matrix(positions: NDArray[np.float64], size: int, order: int) -> Matrix:
+def _matrix(positions: NDArray[np.float64], size: int, order: int) -> Floats:
     if order > 1:
-        return spline_matrix(positions, size, order)
-    return interpolation_matrix(positions, size, "linear" if order else "nearest", zeros_outside=False)
+        return spline_matrix(positions, size, order).astype(np.float32)
+    kind: Interpolation = "linear" if order else "nearest"
+    return interpolation_matrix(positions, size, kind, zeros_outside=False).astype(np.float32)
 
 
 def coarse_axis(how: Resampling, spacing: tuple[float, ...], target: tuple[float, ...]) -> int | None:
@@ -260,11 +268,11 @@ def _resample(scaled: Scaling, old: tuple[int, ...], ways: _Ways, out: Floats) -
         plane = scaled(z)
         low, high = plane.min(), plane.max()
         lowest, highest = min(lowest, low), max(highest, high)
-        middle[z] = _along(_along(plane, ways.matrices[2], 1), ways.matrices[1], 0)
+        middle[z] = ways.in_plane(plane)
         if ways.clip and ways.apart == 0:
             np.clip(middle[z], low, high, out=middle[z])
     if along is not None:
-        np.matmul(along.astype(np.float32), middle.reshape(old[0], -1), out=out.reshape(len(out), -1))
+        np.matmul(along, middle.reshape(old[0], -1), out=out.reshape(len(out), -1))
     if ways.clip and ways.apart is None:
         np.clip(out, lowest, highest, out=out)
 
@@ -280,8 +288,8 @@ def _apart(image: Floats, ways: _Ways, apart: int) -> Floats:
     return _along(image, ways.matrices[apart], apart)
 
 
-def _along(image: Floats, matrix: Matrix | None, axis: int) -> Floats:
+def _along(image: Floats, matrix: Floats | None, axis: int) -> Floats:
     if matrix is None:
         return image
-    turned = np.moveaxis(np.tensordot(matrix.astype(np.float32), image, axes=(1, axis)), 0, axis)
+    turned = np.moveaxis(np.tensordot(matrix, image, axes=(1, axis)), 0, axis)
     return np.ascontiguousarray(turned, np.float32)

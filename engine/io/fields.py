@@ -6,12 +6,9 @@ image shows at p what the moving one has at p + u(p).
 
 from __future__ import annotations
 
-import gzip
 import os
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +16,8 @@ from numpy.typing import NDArray
 from voxelrt.errors import InputError, UsageError
 from voxelrt.io import nifti_header
 from voxelrt.io.atomic import atomic_path
+from voxelrt.io.gzip_streams import DAMAGED, packed_writer
 from voxelrt.io.nifti import (
-    GZIP_LEVEL,
     read_header_bytes,
     read_voxels,
     scaled,
@@ -82,7 +79,7 @@ def read_field(path: str | os.PathLike[str]) -> Field:
         header["dim"] = [4, *dim[1:4], 3, 1, 1, 1]  # the components lie where channels would
         facts = nifti_header.check(header, name)
         array = scaled(read_voxels(file, facts, 0, 3, name), facts)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+    except DAMAGED as error:
         raise InputError(f"{name} is truncated or damaged: its gzip stream cannot be read to the end") from error
     except OSError as error:
         raise InputError(f"cannot read {name}: {error.strerror or type(error).__name__}") from error
@@ -112,7 +109,7 @@ def write_field(field: Field, path: str | os.PathLike[str]) -> None:
     header["intent_code"] = INTENT_VECTOR
     with atomic_path(target) as temporary, open(temporary, "wb") as plain:
         if target.suffix == ".gz":
-            with gzip.GzipFile("", "wb", GZIP_LEVEL, plain, mtime=0) as packed:
-                write_stream(cast(IO[bytes], packed), header, field.vectors_mm, dtype)
+            with packed_writer(plain) as packed:
+                write_stream(packed, header, field.vectors_mm, dtype)
         else:
             write_stream(plain, header, field.vectors_mm, dtype)

@@ -21,6 +21,7 @@ from typing import Any
 from voxelrt.backends.native import CancelFlag
 from voxelrt.case import Case
 from voxelrt.errors import CancelledError, InputError, UsageError, VoxelRTError
+from voxelrt.kernels.common import native
 from voxelrt.memory_size import parse_size
 from voxelrt.outputs import algorithm_of
 from voxelrt.pipeline import (
@@ -119,6 +120,7 @@ class Session:
         self._reader, self._runner, self._writer = (
             ThreadPoolExecutor(1, f"voxelrt-{name}") for name in ("read", "run", "write")
         )
+        self._beside = native.Pool(1)  # the network has all cores; what runs beside it takes what it leaves
         self._windows: WindowRunner | None = None
         if one_network(self.plan):
             self._windows = WindowRunner(
@@ -179,8 +181,9 @@ class Session:
             return
         try:
             self._refuse_cancelled()
-            ready = prepare(self.plan, job.request, self._tell)
-            windows = self._windows_of(ready)
+            with native.on_pool(self._beside):
+                ready = prepare(self.plan, job.request, self._tell)
+                windows = self._windows_of(ready)
         except BaseException as error:  # noqa: BLE001 - a future carries every failure to whoever waits for it
             self._fail(job, error)
         else:
