@@ -53,6 +53,7 @@ class Kernel:
     ``oracle`` and every backend take the same arguments and return an array or a tuple of arrays. A backend is the
     module in the op's folder with its name (``cpu`` -> ``cpu.py``), loaded on first use, with a function ``run``; a
     GPU backend's has ``program``, which says as data what to launch (``kernels.common.gpu.program``).
+    ``gpu_cases`` are of forms that only GPU backends have as a call, such as fused norms.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Kernel:
     cases: tuple[Case, ...]
     backends: tuple[str, ...] = ("cpu",)
     notes: Mapping[str, str] = field(default_factory=dict)
+    gpu_cases: tuple[Case, ...] = ()
 
     def backend(self, name: str) -> Callable[..., Any]:
         """The function of a backend.

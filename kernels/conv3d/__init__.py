@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import ml_dtypes  # noqa: F401  # NumPy knows bfloat16 by it
 import numpy as np
 
 from voxelrt.kernels.common.kernel import Array, Case, Kernel
@@ -173,6 +174,33 @@ def _depthwise_cases() -> tuple[Case, ...]:
     )
 
 
+def _gpu_cases() -> tuple[Case, ...]:
+    """Fused norms before and after, and what tensor cores multiply in."""
+
+    def fused(name: str, source: tuple[int, ...], outputs: int, after: bool, second: int = 0, **options: Any) -> Case:
+        plain = _case(name, source, outputs, (1, 3, 3), padding=(0, 1, 1), second=second, **options)
+
+        def make(rng: np.random.Generator) -> tuple[Sequence[Any], Mapping[str, Any]]:
+            given, named = plain.make(rng)
+            vectors = (source[0], source[1] + second)
+            pending = (rng.normal(1, 0.3, vectors), rng.normal(0, 0.5, vectors), 0.01)
+            norm = {"statistics": (rng.normal(1, 0.3, outputs), rng.normal(0, 0.5, outputs), 1e-5)} if after else {}
+            return given, {**named, "pending": pending, **norm}
+
+        return Case(f"pending-{name}", make, plain.tolerance)
+
+    return (
+        fused("few", (2, 3, 3, 5, 7), 5, after=True),
+        fused("two-sources", (1, 20, 2, 5, 7), 19, after=True, second=18, tolerance=1e-5),
+        fused("depthwise", (1, 5, 4, 5, 6), 5, after=False, groups=5),
+        _case("tf32", (1, 20, 3, 3, 5), 18, (1, 3, 3), padding=(0, 1, 1), precision="tf32", tolerance=1e-3),
+        _case("fp16-products", (1, 20, 3, 3, 5), 18, (1, 3, 3), padding=(0, 1, 1), precision="fp16"),
+        _case("bfloat16", (1, 32, 2, 3, 5), 16, 3, padding=1, dtype="bfloat16", tolerance=4e-3),
+        _case("float16-many", (1, 64, 2, 5, 7), 32, (1, 3, 3), padding=(0, 1, 1), dtype="float16", tolerance=5e-4),
+        _case("dilated", (1, 17, 5, 6, 7), 9, (2, 3, 1), padding=((1, 0), (2, 1), (0, 0)), dilation=(1, 2, 3)),
+    )
+
+
 KERNEL = Kernel(
     name="conv3d",
     oracle=oracle,
@@ -199,6 +227,8 @@ KERNEL = Kernel(
         _case("bottleneck-320", (1, 320, 4, 6, 8), 320, 3, padding=1, bench=True),
         _case("head-1x1x1", (1, 32, 16, 32, 64), 5, 1, bench=True),
     ),
+    backends=("cpu", "triton"),
+    gpu_cases=_gpu_cases(),
 )
 
 

@@ -16,6 +16,11 @@ from voxelrt.kernels.common.activation import activate
 from voxelrt.kernels.common.kernel import Array
 from voxelrt.kernels.common.windows import Padding, Triple, pairs, triple
 
+# What is still to be applied to the sources: scale and shift (N, C of both), and a leaky slope.
+Pending = tuple[Array, Array, float]
+# The norm that follows: gamma and beta (O,) or (N, O), and epsilon.
+Statistics = tuple[Array, Array, float]
+
 
 def _window(first: int, count: int, step: int) -> slice:
     """The inputs of one tap along one axis, for ``count`` outputs."""
@@ -23,9 +28,10 @@ def _window(first: int, count: int, step: int) -> slice:
 
 
 def _rounded(source: Array, weights: Array, precision: str, source_scale: float) -> tuple[Array, Array]:
-    """bf16: eight bits of mantissa. int8: whole multiples of a scale, for weights that of each output channel."""
-    if precision == "bf16":
-        near = [a.astype(np.float32).astype(ml_dtypes.bfloat16).astype(np.float64) for a in (source, weights)]
+    """fp16, bf16: their mantissas. int8: whole multiples of a scale, for weights that of each output channel."""
+    if precision in ("fp16", "bf16"):
+        kind = np.float16 if precision == "fp16" else ml_dtypes.bfloat16
+        near = [a.astype(np.float32).astype(kind).astype(np.float64) for a in (source, weights)]
         return near[0], near[1]
     codes = np.clip(np.rint(source / source_scale), -128, 127)
     rows = []
@@ -51,12 +57,18 @@ def conv3d(
     residual: Array | None = None,
     precision: str = "fp32",
     source_scale: float = 0.0,
+    pending: Pending | None = None,
+    statistics: Statistics | None = None,
     **_how: Any,
-) -> Array:
+) -> Any:
     source: Array = x.astype(np.float64)
     if second is not None:
         source = np.concatenate([source, second.astype(np.float64)], axis=1)
-    if precision != "fp32":
+    if pending is not None:
+        a, b = (np.asarray(p, np.float64)[:, :, None, None, None] for p in pending[:2])
+        source = source * a + b
+        source = np.where(source < 0, source * pending[2], source)
+    if precision not in ("fp32", "tf32"):  # TF32 is between the two: its rounding is left to the tolerance
         source, weights = _rounded(source, weights, precision, source_scale)
     step, spread = triple(stride), triple(dilation)
     source = np.pad(source, [(0, 0), (0, 0), *pairs(padding)])
@@ -74,4 +86,9 @@ def conv3d(
         result += bias.astype(np.float64)[:, None, None, None]
     if residual is not None:
         result += residual
-    return activate(activation, result, alpha, beta)
+    result = activate(activation, result, alpha, beta)
+    if statistics is None:
+        return result
+    gamma, beta_of, epsilon = statistics
+    scale = np.asarray(gamma, np.float64) / np.sqrt(result.var(axis=(2, 3, 4)) + epsilon)
+    return result, scale, np.asarray(beta_of, np.float64) - result.mean(axis=(2, 3, 4)) * scale

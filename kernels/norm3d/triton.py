@@ -151,12 +151,30 @@ def _statistics(on: Volume, gamma: Tensor, beta: Tensor, group: int, epsilon: fl
     scale, shift = (made.scratch((on.batch, on.channels)) for _ in range(2))
     grid = (chunks, -(-on.channels // 32), on.batch)
     made.launch(_moments, grid, means, squares, on.x, on.voxels, on.channels, CHUNK=CHUNK, WIDTH=32)
+    merge(made, scale, shift, means, squares, gamma, beta, on.voxels, CHUNK, group, epsilon)
+    return scale, shift
+
+
+def merge(
+    made: Program,
+    scale: Tensor,
+    shift: Tensor,
+    means: Tensor,
+    squares: Tensor,
+    gamma: Tensor,
+    beta: Tensor,
+    voxels: int,
+    chunk: int,
+    group: int,
+    epsilon: float,
+) -> None:
+    """Launch what makes the scale and shift (N, C) of a norm from the moments (N, chunks, C) of chunks of voxels."""
+    batch, chunks, channels = means.shape
     made.launch(
         _merge,
-        (on.channels // group, on.batch),
-        *(scale, shift, means, squares, gamma, beta, on.voxels, on.channels, chunks, group),
+        (channels // group, batch),
+        *(scale, shift, means, squares, gamma, beta, voxels, channels, chunks, group),
         *(*gamma.strides, *beta.strides, float(epsilon)),
-        CHUNK=CHUNK,
+        CHUNK=chunk,
         BLOCK=256,
     )
-    return scale, shift

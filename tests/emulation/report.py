@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from voxelrt.errors import DeviceError
 from voxelrt.kernels.common.gpu.cuda_compiler import compile_cuda
+from voxelrt.kernels.common.gpu.program import Launch
 from voxelrt.kernels.common.gpu.targets import TARGETS
+from voxelrt.kernels.common.gpu.triton_compiler import compile_triton
 from voxelrt.kernels.common.kernel import entries
 
 _FOLDER = Path(__file__).resolve().parents[2] / "kernels"
@@ -17,6 +22,10 @@ _ENTRY = re.compile(
     r"Function properties for (?P<name>voxelrt_\w+)\s+(?P<stack>\d+) bytes stack frame, (?P<stores>\d+) bytes spill "
     r"stores, (?P<loads>\d+) bytes spill loads\s+ptxas info\s*: Used (?P<registers>\d+) registers(?P<rest>[^\n]*)"
 )
+_RESOURCES = re.compile(r"REG:(\d+) STACK:(\d+) SHARED:(\d+)")
+_TENSOR_CORES = re.compile(r"\b(?:HG|Q?G|H|I|D|B|UTC\w*|OM)?MMA(?:\.\S+)?\b")
+# (op, target) -> why a Triton kernel is not for it: it compiles and is right, but nobody should run it.
+UNFIT = {("conv3d", 75): "Triton has no tensor-core products for sm_75; TensorRT or the CPU convolves there"}
 _REGISTERS, _WARP_UNIT = 65536, 256  # of a multiprocessor, all targets alike; a warp gets a multiple of the unit
 
 
@@ -31,6 +40,7 @@ class Usage:
     spills: int
     stack: int
     shared: int
+    tensor_cores: int = 0
 
     @property
     def warps(self) -> int:
@@ -52,6 +62,29 @@ def parse(op: str, target: int, log: str) -> list[Usage]:
 def usages(op: str, target: int) -> list[Usage]:
     """What the entries of an op's ``cuda.cu`` need on a target."""
     return parse(op, target, compile_cuda(_FOLDER / op / "cuda.cu", target).log)
+
+
+def triton_usage(op: str, launch: Launch, target: int) -> Usage:
+    """What a Triton launch's cubin needs on a target; its stack holds what is spilled and nothing else."""
+    compiled, metadata = compile_triton(launch, target)
+    with tempfile.TemporaryDirectory() as folder:
+        cubin = Path(folder, "cubin")
+        cubin.write_bytes(compiled.cubin)
+        found = _RESOURCES.search(_tool("cuobjdump", "-res-usage", cubin))
+        code = _tool("nvdisasm", "-c", cubin)
+    if found is None:
+        raise DeviceError(f"cuobjdump says nothing of {launch.name} for sm_{target}")
+    registers, stack, static = (int(n) for n in found.groups())
+    count = len(_TENSOR_CORES.findall(code))
+    return Usage(op, target, launch.name, registers, stack, stack, max(static, metadata["shared"]), count)
+
+
+def _tool(name: str, *arguments: object) -> str:
+    """What a tool of Triton's CUDA toolkit prints."""
+    import triton
+
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / name
+    return subprocess.run([tool, *map(str, arguments)], capture_output=True, text=True, check=True).stdout
 
 
 def lines() -> Iterator[str]:

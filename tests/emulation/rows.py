@@ -42,7 +42,7 @@ def rows(backend: str, most: int = MOST_ELEMENTS) -> list[Any]:
     return [
         pytest.param(kernel, case, id=f"{kernel.name}-{case.name}")
         for kernel in kernels(backend)
-        for case in kernel.cases
+        for case in (*kernel.cases, *kernel.gpu_cases)
         if _elements(case) <= most
     ]
 
@@ -67,7 +67,7 @@ def check(kernel: Kernel, case: Case, answer: Any) -> None:
 
 def programs(kernel: Kernel, backend: str) -> Iterator[tuple[Case, Program]]:
     """The programs of all small cases that the backend takes."""
-    for case in kernel.cases:
+    for case in (*kernel.cases, *kernel.gpu_cases):
         if _elements(case) > MOST_ELEMENTS:
             continue
         given, options = arguments(case)

@@ -12,10 +12,14 @@ from voxelrt.kernels.common.gpu.program import Launch, Tensor
 def specialisation(launch: Launch) -> dict[tuple[int], list[list[Any]]]:
     """What the compiled code may take for granted of the arguments, as Triton's own launcher would find it.
 
-    Pointers and sizes that are multiples of 16, so that loads can be wide. It is part of what a cubin is made for.
+    Pointers and sizes that are multiples of 16, so that loads can be wide; not those of ``do_not_specialize``. It is
+    part of what a cubin is made for.
     """
     found: dict[tuple[int], list[list[Any]]] = {}
+    plain = {p.num for p in getattr(launch.kernel, "params", ()) if p.do_not_specialize}
     for index, value in enumerate(launch.arguments):
+        if index in plain:
+            continue
         if isinstance(value, Tensor):
             aligned = value.offset * value.dtype.itemsize % 16 == 0
         else:

@@ -102,7 +102,13 @@ class GlobalMemory:
 
 
 class SharedMemory:
-    """A block's shared memory. Between two barriers a byte may be written by one warp or read by any, not both."""
+    """A block's shared memory. Between two barriers a byte may be written by one warp or read by any, not both.
+
+    Several warps may write the same value to a byte, as compilers let them where a tile is smaller than the block; then
+    none of them may read it before a barrier either.
+    """
+
+    _SEVERAL = -2
 
     BASE = 0x1_0000_0000  # where the generic address space shows it
 
@@ -135,21 +141,24 @@ class SharedMemory:
 
     def store(self, addresses: Vector, values: Vector, warp: int) -> None:
         """Active lanes write."""
-        places, _ = self.claim(addresses, values.dtype, warp)
+        places, _ = self.claim(addresses, values.dtype, warp, values)
         view = self.bytes.view(values.dtype)
         view[places] = values
         _agree(view[places], values)
         _mark(self.state, places, values.dtype)
 
-    def claim(self, addresses: Vector, dtype: Any, warp: int) -> tuple[Vector, Vector]:
-        """The part of a store that finds races; alone where a copy begins that ends later."""
+    def claim(self, addresses: Vector, dtype: Any, warp: int, values: Vector | None = None) -> tuple[Vector, Vector]:
+        """The part of a store that finds races; alone, without values, where a copy begins that ends later."""
         places, index = self._places(addresses, dtype, "write")
         if self.pending[index].any():
             raise RaceError("write of shared memory that cp.async is still copying to")
-        other, readers = self.writer[index], self.readers[index]
-        self._race((other != -1) & (other != warp), index, f"warps {warp} and {other.max()} write")
+        writer, readers = self.writer[index], self.readers[index]
+        other = (writer != -1) & (writer != warp)
+        if other.any():
+            same = False if values is None else self.bytes[index] == np.ascontiguousarray(values).view(np.uint8)
+            self._race(other & ~np.asarray(same), index, f"warps {warp} and {writer.max()} write")
         self._race((readers & ~np.uint64(1 << warp)) != 0, index, f"warp {warp} writes what another warp reads")
-        self.writer[index] = warp
+        self.writer[index] = np.where(other, self._SEVERAL, warp)
         return places, index
 
     def atomic(self, address: Any, dtype: Any) -> tuple[Any, int]:
