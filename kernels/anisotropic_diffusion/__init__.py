@@ -35,6 +35,7 @@ KERNEL = Kernel(
         _case((0, 4, 5)),
         _case((32, 48, 64), bench=True),
     ),
+    backends=("cpu", "triton"),
 )
 
 

@@ -40,6 +40,7 @@ KERNEL = Kernel(
         _case((0, 4, 5)),
         _case((64, 64, 80), bench=True),
     ),
+    backends=("cpu", "triton"),
 )
 
 

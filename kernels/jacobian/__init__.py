@@ -34,6 +34,7 @@ KERNEL = Kernel(
         _case(1, (0, 4, 4)),
         _case(1, (64, 64, 64), bench=True),
     ),
+    backends=("cpu", "triton"),
 )
 
 

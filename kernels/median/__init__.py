@@ -41,6 +41,7 @@ KERNEL = Kernel(
         _case((0, 4, 5)),
         _case((48, 64, 80), bench=True),
     ),
+    backends=("cpu", "triton"),
 )
 
 

@@ -49,7 +49,11 @@ KERNEL = Kernel(
         _case((24, 40, 48), search=2, bench=True),
         _case((24, 40, 48), search=2, bench=True, noise="rician"),
     ),
-    backends=("cpu", "cuda"),
+    backends=("cpu", "triton", "cuda"),
+    gpu_cases=(
+        _case((6, 2, 3), search=1, noise="rician"),
+        _case((3, 4, 4), search=(1, 0, 1), patch=(0, 1, 1), subtract_noise=True),
+    ),
 )
 
 

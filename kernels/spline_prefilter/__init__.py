@@ -35,6 +35,7 @@ KERNEL = Kernel(
         _case((1, 0, 6, 7, 20)),
         _case((1, 1, 64, 64, 64), bench=True),
     ),
+    backends=("cpu", "triton"),
 )
 
 
