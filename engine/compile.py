@@ -37,6 +37,7 @@ from voxelrt.plan.portable import read_graph
 from voxelrt.plan.schedule import Schedule, Variant
 from voxelrt.plan.tail import Tail
 from voxelrt.plan.tuning import MODES, Tuner
+from voxelrt.precision import AGREEMENT, fastest
 from voxelrt.quantise import quantised
 from voxelrt.runtime.sample import recipe_sample
 
@@ -44,7 +45,7 @@ Array = NDArray[Any]
 Dim = int | tuple[int, int, int]
 Shapes = Mapping[str, Sequence[Dim]]
 
-PRECISIONS = ("fp32", "bf16", "int8")
+PRECISIONS = ("fp32", "bf16", "int8", "auto")
 FALLBACKS = ("onnxruntime", "error")
 DEVICES = ("auto", "cpu", "cuda")
 
@@ -82,6 +83,7 @@ def compile(
     weights_memory: int | str | None = None,
     calibration: Sequence[Mapping[str, Array]] = (),
     calibration_method: str = "percentile",
+    label_agreement: float = AGREEMENT,
     example_inputs: Any = None,
     progress: Callable[[str], None] | None = None,
 ) -> Plan:
@@ -96,7 +98,9 @@ def compile(
     precision : ``fp32``; for GPUs also ``tf32``, ``fp16`` and ``bf16``. On the CPU ``bf16`` stores volumes in bfloat16,
         half the memory, and multiplies in it where that is faster than float32 arithmetic on what is stored; sums and
         norms stay float32. ``int8`` also rounds what convolutions read to 8 bits, for one set of fixed shapes; networks
-        that are quantised already (QuantizeLinear, DequantizeLinear) run so in any precision.
+        that are quantised already (QuantizeLinear, DequantizeLinear) run so in any precision. ``auto``, for networks
+        that give labels: the faster here of fp32 and bf16, timed in turns, if its labels on ``samples`` (or on the
+        recipe's example) are those of fp32 to within ``label_agreement``.
     shapes : input name -> shape; a dimension may be ``(min, opt, max)``. A list of such mappings makes one variant
         each, sharing the weights. Inputs whose shape the model fixes need none.
     constants : inputs that are fixed at compile time, e.g. those that determine shapes.
@@ -111,6 +115,7 @@ def compile(
         up to eight times the network's own weights. Slower ones are taken until they fit.
     calibration : int8: real inputs as the network takes them, whose ranges the codes keep.
     calibration_method : ``minmax``, ``percentile`` (99.99) or ``mse`` (least squared error).
+    label_agreement : ``auto``: the share of equal voxels, of the union of foregrounds, that labels must reach.
     example_inputs : what a torch module is traced with, as for ``voxelrt.load``.
     progress : called with a line of text before each long step.
 
@@ -137,6 +142,19 @@ def compile(
     limit = None if weights_memory is None else parse_size(weights_memory, "weights_memory")
     sets = [shapes or {}] if shapes is None or isinstance(shapes, Mapping) else list(shapes)
     loaded = model if isinstance(model, Model) else load(model, example_inputs=example_inputs, shapes=sets[0])
+    if precision == "auto":
+        if device == "cuda":
+            raise UsageError("precision 'auto' is measured on the CPU; for GPUs choose one by name")
+        plainly: dict[str, Any] = {"shapes": shapes, "constants": constants, "verify": verify, "fallback": fallback}
+        plainly |= {"samples": samples, "reference": reference, "threads": threads, "tune": tune}
+        plainly |= {"weights_memory": weights_memory, "progress": progress}
+        return fastest(
+            lambda one: compile(loaded, precision=one, **plainly),
+            loaded,
+            lambda plan: samples or recipe_sample(loaded.recipe, plan),
+            label_agreement,
+            progress or (lambda text: None),
+        )
     if loaded.settings is not None and shapes:
         loaded = replace(loaded, graph=_open_batch(loaded.graph))
     source = loaded

@@ -56,11 +56,21 @@ def compile_command(
     weights_memory: WeightsMemoryOption = None,
     calibration: Annotated[
         list[Path] | None,
-        typer.Option("--calibration", metavar="PATH", help="int8: a study, .npy or .npz to calibrate on; repeatable."),
+        typer.Option(
+            "--calibration",
+            metavar="PATH",
+            help="int8: a study, .npy or .npz to calibrate on; auto: to compare labels on. Repeatable.",
+        ),
     ] = None,
     calibration_method: Annotated[
         str, typer.Option("--calibration-method", help="minmax, percentile or mse.")
     ] = "percentile",
+    label_agreement: Annotated[
+        float,
+        typer.Option(
+            "--label-agreement", metavar="SHARE", help="auto: of the foreground's voxels, how many must be fp32's."
+        ),
+    ] = 0.999,
     json: JsonOption = None,
     quiet: QuietOption = False,
 ) -> None:
@@ -79,6 +89,8 @@ def compile_command(
       voxelrt compile net.onnx -o net.vxp --tune full --weights-memory 400MiB
 
       voxelrt compile net.onnx -o net.vxp --precision int8 --calibration scan.npy
+
+      voxelrt compile brain-extraction -o brain.vxp --precision auto --label-agreement 0.999
 
       voxelrt compile net.onnx -o net.vxp --device cuda --arch sm_86,sm_89 --precision fp16
     """
@@ -104,9 +116,13 @@ def compile_command(
         say(f"compiling {loaded.name}")
         shapes: Any = parse_shapes(shape) or (recipe_shapes(loaded.recipe) if loaded.recipe is not None else None)
         exactly: dict[str, Any] = {"shapes": shapes, "verify": False, "tune": "off", "threads": threads}
+        real = read_calibration(calibration or (), loaded, lambda m: compile_model(m, **exactly))
+        auto = precision is Precision.AUTO
         plan = compile_model(
             loaded,
-            calibration=read_calibration(calibration or (), loaded, lambda m: compile_model(m, **exactly)),
+            calibration=() if auto else real,
+            samples=real if auto else (),
+            label_agreement=label_agreement,
             calibration_method=calibration_method,
             device=device.value,
             arch=parse_arch(arch),

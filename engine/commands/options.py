@@ -31,6 +31,7 @@ class Precision(StrEnum):
     FP16 = "fp16"
     BF16 = "bf16"
     INT8 = "int8"
+    AUTO = "auto"
 
 
 class Tune(StrEnum):

@@ -17,12 +17,12 @@ SOURCE = Path(__file__).with_name("example.c")
 HEADER = Path(native.__file__).parent
 
 
-def compile_example(folder: Path, name: str = "example") -> Path:
+def compile_example(folder: Path, source: Path = SOURCE) -> Path:
     """The program, linked to the library of this installation."""
-    program = folder / name
+    program = folder / source.stem
     library = HEADER / "libvoxelrt.so"
     flags = ["-std=c11", "-Wall", "-Wextra", "-Werror", f"-I{HEADER}", f"-Wl,-rpath,{HEADER}"]
-    subprocess.run(["gcc", *flags, str(SOURCE), str(library), "-o", str(program)], check=True)
+    subprocess.run(["gcc", *flags, str(source), str(library), "-o", str(program)], check=True)
     return program
 
 

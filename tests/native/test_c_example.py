@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.native.prepare_example import compile_example, write_plan
+from tests.native.prepare_example import SOURCE, compile_example, write_plan
 from voxelrt.kernels.common import native
 
 
@@ -42,3 +42,13 @@ def test_the_c_example_names_what_is_wrong(example: Path, tmp_path: Path) -> Non
 
 def test_no_python_is_in_the_process(example: Path) -> None:
     assert "python" not in run("ldd", example).stdout.lower()
+
+
+def test_runs_after_the_first_allocate_nothing_and_fault_no_pages(tmp_path: Path) -> None:
+    """Counted by the program's own malloc and by the kernel. The least of some runs: a worker that found nothing to do
+    in the first run touches its stack and scratch in a later one.
+    """
+    write_plan(tmp_path)
+    done = run(compile_example(tmp_path, SOURCE.with_name("steady.c")), tmp_path / "net.vxp", tmp_path / "in.f32")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("0 allocations in 5 runs, 0 page faults in the least of them"), done.stdout
