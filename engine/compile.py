@@ -29,6 +29,7 @@ from voxelrt.plan.assembly import sections_of
 from voxelrt.plan.batch import mark_batched
 from voxelrt.plan.choice import Choice
 from voxelrt.plan.file import SectionKind, assemble
+from voxelrt.plan.guards import guards_of
 from voxelrt.plan.lowering.builder import Builder, Unsupported, WeightTable, supports
 from voxelrt.plan.memory import plan_arena
 from voxelrt.plan.partition import Segment, detach, partition
@@ -301,6 +302,7 @@ def _lower(model: ir.Model, options: _Options, weights: WeightTable, islands: li
         fuse=options.fuse,
         choice=options.choice,
         half=options.precision in ("bf16", "int8"),
+        needs=guards_of(model.graph),
     )
     for segment in segments:
         if segment.backend == "native":
@@ -337,7 +339,8 @@ def _expanded(model: ir.Model) -> ir.Model:
 
 
 def _add_island(builder: Builder, segment: Segment, islands: list[bytes]) -> None:
-    builder.island(len(islands), [n.name or n.op_type for n in segment.nodes], segment.inputs, segment.outputs)
+    names = [n.name or n.op_type for n in segment.nodes]
+    builder.island(len(islands), names, segment.inputs, segment.outputs, segment.nodes)
     islands.append(segment.onnx_bytes())
 
 
@@ -385,7 +388,7 @@ def _measure(
     elif loaded.source.get("format") != "onnx":
         imported = ParityLine("import", "pending", "no output of the source framework was given")
     samples = list(samples) or recipe_sample(loaded.recipe, plan)
-    inputs = [*samples, *parity.sample_inputs(plan)]
+    inputs = [*samples, *parity.sample_inputs(plan, model)]
     measured = parity.measure_plan(plan, model, inputs, precision)
     labels = ParityLine("labels", "pending", "no real input was given")
     if samples and loaded.is_segmentation:

@@ -148,10 +148,11 @@ def _graph_runner(graph: Any) -> Runner:
 
 def _inputs(plan: Plan, arrays: Mapping[str, Array]) -> dict[str, Mapping[str, Array]]:
     """What to run on: the arrays given, or made-up ones."""
+    from voxelrt.compile import portable_graph
     from voxelrt.plan.parity import sample_inputs
 
     if not arrays:
-        samples = sample_inputs(plan)
+        samples = sample_inputs(plan, portable_graph(plan))
         if not samples:
             raise UsageError("the model has inputs that cannot be made up: give them with --input")
         return dict(zip(("phantom", "noise"), samples, strict=True))

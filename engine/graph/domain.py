@@ -9,6 +9,9 @@ MDLSTM
     x (grid, N, inputs) with a grid of one to three axes, W, R and B (or none) as ``kernels/mdlstm`` has them
     -> (grid, 2^axes, N, hidden).
 
+Require
+    x, a condition of one bool; attribute wanted -> x. An error at run time where the condition is another.
+
 Modes and paddings are the words of ``kernels/warp3d/codes.py``; `shape` is the output's where there is no displacement.
 """
 
@@ -92,8 +95,13 @@ def _mdlstm(node: ir.Node) -> Shape | None:
     return (*cells[:axes], 2**axes, cells[axes], hidden)
 
 
+def _require(node: ir.Node) -> Shape | None:
+    return static_shape(node.inputs[0])
+
+
 _RULES: dict[str, Callable[[ir.Node], Shape | None]] = {
     "Warp": _warp,
     "IntegrateVelocity": _integrate,
     "MDLSTM": _mdlstm,
+    "Require": _require,
 }

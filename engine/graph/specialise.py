@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from voxelrt.errors import UsageError
 from voxelrt.graph.edit import static_shape, tensor_of
 from voxelrt.graph.passes import (
+    flatten_branches,
     fold_batch_norm,
     fold_constants,
     infer_shapes,
@@ -76,7 +77,7 @@ def refine(model: ir.Model) -> ir.Model:
         for step in PASSES:
             model = step.run(model)
         now = _state(model.graph)
-        if now == before:
+        if now == before and not flatten_branches.run(model, refine):
             break
         before = now
     return name_nodes.run(model)

@@ -18,6 +18,8 @@ def mark_batched(one: Variant, two: Variant) -> bool:
     ios = [_io(a, b) for a, b in zip((*one.inputs, *one.outputs), (*two.inputs, *two.outputs), strict=True)]
     marked: list[tuple[list[Operand | None], list[Operand | None]]] = []
     for a, b in zip(one.steps, two.steps, strict=True):
+        if a.guards != b.guards:
+            return False
         if (a.kernel, a.params, len(a.inputs), len(a.outputs)) != (b.kernel, b.params, len(b.inputs), len(b.outputs)):
             return False
         try:

@@ -23,7 +23,7 @@ from voxelrt.kernels.common import native
 from voxelrt.plan.schedule import RECORDS
 
 MAGIC = b"VOXELRT\x1a"
-MAJOR, MINOR = 0, 1
+MAJOR, MINOR = 0, 2  # 2: PART, TYPED, ENGINES, and steps that belong to a branch
 MOST_SECTIONS = 4096
 Bytes = NDArray[np.uint8]
 
@@ -112,16 +112,21 @@ def disassemble(file: Bytes) -> list[Section]:
     zeroed["crc"] = 0
     if native.crc32c(raw_table, native.crc32c(zeroed.tobytes())) != int(header["crc"]):
         raise PlanError("the plan is damaged: checksum of the header")
-    return [_section(file, row) for row in np.frombuffer(raw_table, RECORDS["SectionRecord"])]
+    rows = np.frombuffer(raw_table, RECORDS["SectionRecord"])
+    sections = [_section(file, row, is_newer=int(header["minor"]) > MINOR) for row in rows]
+    return [section for section in sections if section is not None]
 
 
-def _section(file: Bytes, row: Any) -> Section:
+def _section(file: Bytes, row: Any, *, is_newer: bool) -> Section | None:
+    """A section; None for a kind that a newer minor version added, which its rule lets this library ignore."""
     offset, size = int(row["offset"]), int(row["bytes"])
     if offset > file.size or size > file.size - offset:
         raise PlanError("the plan is damaged: section bounds")
     try:
         kind = SectionKind(int(row["kind"]))
     except ValueError as error:
+        if is_newer:
+            return None
         raise PlanError(f"the plan is damaged: section kind {row['kind']}") from error
     data = file[offset : offset + size]
     if kind in (SectionKind.META, SectionKind.GRAPH, SectionKind.ISLANDS) and native.crc32c(data) != int(row["crc"]):

@@ -17,8 +17,9 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from voxelrt.errors import ParityError
-from voxelrt.graph.edit import static_shape
+from voxelrt.graph.edit import constant_of, static_shape
 from voxelrt.graph.passes import spell_domain
+from voxelrt.graph.spec import OUR_DOMAIN
 from voxelrt.kernels.common.kernel import compare
 from voxelrt.plan.plan import ParityLine
 
@@ -67,12 +68,49 @@ class ReferenceRunner:
         return dict(zip(self.outputs, self._run(dict(inputs)), strict=True))
 
 
-def sample_inputs(plan: Plan) -> list[dict[str, Array]]:
-    """A smooth phantom and noise, for the inputs of the plan's first variant; none where some are no tensors."""
-    if plan.host_inputs:
+def sample_inputs(plan: Plan, model: ir.Model | None = None) -> list[dict[str, Array]]:
+    """A smooth phantom and noise, for the inputs of the plan's first variant; none where some are no tensors.
+
+    Inputs that branches of the model hang on get values that take each branch that can run.
+    """
+    deciding = _deciding(model.graph) if model is not None else {}
+    if plan.host_inputs or deciding is None:
         return []
     rng = np.random.default_rng(20240)
-    return [{io.name: _sample(io.dims, io.dtype, kind, rng) for io in plan.inputs} for kind in ("phantom", "noise")]
+    made = [{io.name: _sample(io.dims, io.dtype, kind, rng) for io in plan.inputs} for kind in ("phantom", "noise")]
+    for index, sample in enumerate(made):
+        for name, values in deciding.items():
+            if name in sample:
+                sample[name] = np.broadcast_to(values[index % len(values)], sample[name].shape).astype(
+                    sample[name].dtype
+                )
+    return made
+
+
+def _deciding(graph: ir.Graph) -> dict[str, list[Array]] | None:
+    """Input -> values that take one branch, or each. None where a branch must not be taken and nobody knows how."""
+    found: dict[str, list[Array]] = {}
+    for node in graph:
+        needed = node.op_type == "Require" and node.domain == OUR_DOMAIN
+        if not needed and node.op_type != "Where":
+            continue
+        condition = node.inputs[1 if needed else 0]
+        maker = condition.producer() if condition is not None else None
+        constants = [constant_of(v) for v in maker.inputs] if maker is not None and maker.op_type == "Equal" else []
+        given = next((v for v in maker.inputs if v is not None and v.is_graph_input()), None) if maker else None
+        array = next((c for c in constants if c is not None and c.size == 1), None)
+        if given is None or array is None:
+            if needed:
+                return None
+            continue
+        other = (array == 0).astype(array.dtype)
+        wanted = node.attributes["wanted"].as_int() if needed else None
+        both = [v for v, taken in ((array, 1), (other, 0)) if wanted in (None, taken)]
+        known = [v for v in found.get(str(given.name), both) if any(np.array_equal(v, b) for b in both)]
+        if not known:
+            return None
+        found[str(given.name)] = known
+    return found
 
 
 def _sample(dims: Sequence[int], dtype: int, kind: str, rng: np.random.Generator) -> Array:

@@ -113,6 +113,14 @@ def storage_bytes(dims: Sequence[int], dtype: int, layout: int = LINEAR) -> int:
     return int(np.prod(sizes, dtype=np.int64)) * native.numpy_dtype(dtype).itemsize
 
 
+@dataclass(frozen=True)
+class Guard:
+    """One bool that must have a value."""
+
+    condition: Operand
+    wanted: bool
+
+
 @dataclass
 class Step:
     """One call of a kernel.
@@ -125,6 +133,7 @@ class Step:
     nodes : names of the ONNX nodes it carries out; empty for steps the compiler added.
     note : why it is there, for steps without a node.
     flops, bytes : the arithmetic and the least memory traffic for one batch item.
+    guards : the step runs only where each has its value, read in order: it belongs to a branch.
     """
 
     kernel: str
@@ -134,6 +143,7 @@ class Step:
     nodes: tuple[str, ...] = ()
     note: str = ""
     flops: int = 0
+    guards: tuple[Guard, ...] = ()
 
     @property
     def operands(self) -> list[Operand]:
@@ -142,11 +152,11 @@ class Step:
         for o in self.inputs:
             if o is not None and o.pending is not None:
                 found += [o.pending.scale, o.pending.shift]
-        return found
+        return found + [guard.condition for guard in self.guards]
 
     @property
     def bytes(self) -> int:
-        return sum(o.bytes for o in self.operands)
+        return sum(o.bytes for o in self.operands[: len(self.operands) - len(self.guards)])
 
 
 @dataclass(frozen=True)
@@ -266,7 +276,7 @@ RECORDS: dict[str, np.dtype[Any]] = {
             ("extras", "<u4"),
             ("first_name", "<u4"),
             ("name_count", "<u4"),
-            ("reserved", "<u4"),
+            ("guards", "<u4"),
             ("flops", "<u8"),
             ("bytes", "<u8"),
         ]
@@ -381,6 +391,7 @@ class _Writer:
                 pending = (count + len(extras), count + len(extras) + 1)
                 extras += [operand.pending.scale, operand.pending.shift]
             self.operand(operand, variant, pending)
+        extras += [guard.condition for guard in step.guards]
         for operand in extras:
             self.operand(operand, variant, (-1, -1))
         first_name = len(self.names)
@@ -397,7 +408,7 @@ class _Writer:
                 len(extras),
                 first_name,
                 len(step.nodes),
-                0,
+                len(step.guards) | sum(guard.wanted << 8 + i for i, guard in enumerate(step.guards)),
                 step.flops,
                 step.bytes,
             )

@@ -210,6 +210,16 @@ uint64_t monotonic_ns() {
             .count());
 }
 
+// Whether a step's guards let it run; its operands are bound.
+bool wanted(const voxelrt_context &context, const StepRecord &step) {
+    const format::Guards guards(step.guards);
+    const uint32_t first = step.inputs + step.outputs + step.extras - guards.count;
+    for (uint32_t i = 0; i < guards.count; ++i)
+        if ((*context.tensors[first + i].as<const uint8_t>() != 0) != ((guards.wanted >> i & 1) != 0))
+            return false;
+    return true;
+}
+
 void run_steps(voxelrt_context &context, uint32_t variant_index, uint32_t batch, const voxelrt_run_options &options) {
     const voxelrt_plan &plan = *context.plan;
     const VariantRecord &variant = plan.variants[variant_index];
@@ -225,7 +235,9 @@ void run_steps(voxelrt_context &context, uint32_t variant_index, uint32_t batch,
         const uint64_t start = timed ? monotonic_ns() : 0;
         bind(context, variant, record, batch, context.io.data(), context.tensors);
         const Kernel *kernel = plan.kernels[variant.first_step + i];
-        if (!kernel) {
+        if (!wanted(context, record)) {
+            // the branch that is not taken
+        } else if (!kernel) {
             run_host_step(context, record, variant_index, options);
         } else {
             const Step step{plan.params + record.params_offset, context.tensors.data(),

@@ -12,7 +12,7 @@ namespace voxelrt::format {
 
 constexpr char kMagic[8] = {'V', 'O', 'X', 'E', 'L', 'R', 'T', '\x1a'};
 constexpr uint32_t kMajor = 0;
-constexpr uint32_t kMinor = 1;
+constexpr uint32_t kMinor = 2; // 2: parts, GPU sections, guards of steps
 constexpr uint32_t kMaxRank = 8;
 
 enum SectionKind : uint32_t { kMeta = 1, kGraph = 2, kWeights = 3, kCompiled = 4, kPacked = 5, kIslands = 6 };
@@ -90,10 +90,20 @@ struct StepRecord {
     uint64_t params_offset;
     uint32_t params_bytes;
     uint32_t first_operand;
-    uint32_t inputs, outputs, extras; // extras: pending scales and shifts
+    uint32_t inputs, outputs, extras; // extras: pending scales and shifts, then the guards
     uint32_t first_name, name_count;
-    uint32_t reserved;
+    uint32_t guards; // how many of the last extras, bools, say whether the step runs, and what they must be: see Guards
     uint64_t flops, bytes; // of one batch item, for profiles
+};
+
+// A step in a branch that is taken at run time. The step runs if each guard has its value; they are read in order and
+// no further than the first that has not, since a branch inside a branch decides nothing where the outer one is not
+// taken. A library that does not know guards runs every step: what is not wanted is not selected behind the branches.
+constexpr uint32_t kMostGuards = 8;
+struct Guards {
+    uint32_t count;  // low byte
+    uint32_t wanted; // second byte: bit i is what guard i must be
+    explicit Guards(uint32_t bits) : count(bits & 0xff), wanted(bits >> 8) {}
 };
 
 struct IoRecord {

@@ -46,6 +46,18 @@ class Opening {
 
     void run() {
         find_sections();
+        try {
+            read_sections();
+        } catch (const Failure &failure) {
+            if (minor_ <= kMinor)
+                throw;
+            raise(failure.status, "%s (the plan's format is %u.%u, newer than this library's %u.%u)",
+                  failure.message.c_str(), kMajor, minor_, kMajor, kMinor);
+        }
+    }
+
+  private:
+    void read_sections() {
         read_tables();
         for (uint32_t i = 0; i < weight_count_; ++i)
             open_weight(i);
@@ -54,7 +66,6 @@ class Opening {
             open_variant(i);
     }
 
-  private:
     void find_sections() {
         const Bytes file{plan_.base, plan_.bytes};
         if (file.size < sizeof(FileHeader))
@@ -74,6 +85,7 @@ class Opening {
             bad("section count");
         const Bytes records =
             part(file, header.table_offset, header.section_count * sizeof(SectionRecord), "section table");
+        minor_ = header.minor;
         const uint32_t expected = header.crc;
         header.crc = 0;
         const uint32_t crc =
@@ -272,6 +284,7 @@ class Opening {
                     bad("a step writes to a weight or an input");
                 check_pending(operands, k, record, count);
             }
+            check_guards(operands + count, record);
             parameters(record.params_offset, record.params_bytes);
             if (std::strcmp(string(record.kernel), kHostStep) == 0) {
                 if (record.params_bytes != sizeof(uint32_t))
@@ -279,6 +292,20 @@ class Opening {
             } else {
                 plan_.kernels[i] = &kernel(record.kernel, record.version, record.params_bytes);
             }
+        }
+    }
+
+    // The last extras: bools that a step waits for.
+    static void check_guards(const OperandRecord *end, const StepRecord &step) {
+        const Guards guards(step.guards);
+        if (guards.count > kMostGuards || guards.count > step.extras || guards.wanted >> guards.count != 0)
+            bad("guards of a step");
+        for (const OperandRecord *guard = end - guards.count; guard < end; ++guard) {
+            int64_t elements = 1;
+            for (int i = 0; i < guard->rank; ++i)
+                elements *= guard->dims[i] == 1 ? 1 : 2;
+            if (guard->kind == kNone || guard->dtype != VOXELRT_BOOL || elements != 1 || guard->flags != 0)
+                bad("guards of a step");
         }
     }
 
@@ -301,6 +328,7 @@ class Opening {
     voxelrt_plan &plan_;
     bool checksums_;
     Bytes raw_, section_, packed_;
+    uint32_t minor_ = 0;
     uint32_t string_bytes_ = 0, param_bytes_ = 0, name_count_ = 0, weight_count_ = 0, operand_count_ = 0,
              step_count_ = 0, io_count_ = 0;
     const WeightRecord *weights_ = nullptr;

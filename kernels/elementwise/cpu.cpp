@@ -295,6 +295,29 @@ static Message run_where(const Step &step, const Env &env) {
     }
 }
 
+// ---- require ----
+
+#define REQUIRE_PARAMS(F, A) F(i32, wanted)
+VOXELRT_PARAMS(RequireParams, REQUIRE_PARAMS)
+
+static Message check_require(const Step &step) {
+    if (step.inputs != 1 || step.outputs != 0)
+        return fail("takes 1 input and gives nothing, not %d and %d", step.inputs, step.outputs);
+    const Tensor &condition = step.in[0];
+    if (condition.dtype != VOXELRT_BOOL || condition.layout != VOXELRT_LINEAR || condition.pending() ||
+        condition.count() != 1)
+        return "takes one bool";
+    return nullptr;
+}
+
+static Message run_require(const Step &step, const Env &) {
+    const bool wanted = step.as<RequireParams>().wanted != 0, found = *step.in[0].as<const uint8_t>() != 0;
+    return found == wanted ? nullptr
+                           : fail("the inputs ask for the branch where the condition is %s, which cannot run on inputs "
+                                  "of these shapes",
+                                  found ? "true" : "false");
+}
+
 } // namespace
 } // namespace voxelrt::VOXELRT_ISA
 
@@ -304,4 +327,6 @@ VOXELRT_KERNELS(
      {"elementwise.binary", 1, BinaryParamsText, sizeof(BinaryParams), check_binary, run_binary, nullptr, nullptr,
       nullptr},
      {"elementwise.where", 1, NoParamsText, sizeof(NoParams), check_where, run_where, nullptr, nullptr, nullptr},
+     {"elementwise.require", 1, RequireParamsText, sizeof(RequireParams), check_require, run_require, nullptr, nullptr,
+      nullptr},
      {"elementwise.cast", 1, NoParamsText, sizeof(NoParams), check_cast, run_cast, nullptr, nullptr, nullptr}})

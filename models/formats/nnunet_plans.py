@@ -173,6 +173,8 @@ def _slope(fields: Fields) -> float:
     if kind not in ("LeakyReLU", "ReLU"):
         raise UnsupportedError(f"the activation {kind!r} is not read; LeakyReLU and ReLU are")
     given = fields.table.get("nonlin_kwargs") or {}
+    if not isinstance(given, dict):
+        raise ModelError(f"{fields.where}: nonlin_kwargs is {given!r:.60}, not an object")
     return _number(given.get("negative_slope", 0.01), "negative_slope") if kind == "LeakyReLU" else 0.0
 
 
@@ -191,7 +193,7 @@ def channels(plans: Fields, config: Fields, dataset: Fields) -> tuple[Channel, .
     intensities = plans.table.get("foreground_intensity_properties_per_channel") or {}
     made = []
     for index, (scheme, inside) in enumerate(zip(schemes, masked, strict=True)):
-        if scheme not in SCHEMES:
+        if not isinstance(scheme, str) or scheme not in SCHEMES:
             raise UnsupportedError(f"the normalisation {scheme!r} is not read; {', '.join(SCHEMES)} are")
         name = str(names.get(str(index), f"channel-{index}"))
         made.append(Channel(name, _normalisation(SCHEMES[scheme], bool(inside), intensities, index)))

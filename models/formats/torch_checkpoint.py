@@ -9,9 +9,11 @@ optimiser states, loggers and arguments of a trainer may lie beside the weights.
 from __future__ import annotations
 
 import io
+import lzma
 import math
 import pickle
 import pickletools
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
@@ -30,6 +32,8 @@ Array = NDArray[Any]
 
 MAX_PICKLE_BYTES = 64 << 20
 MAX_RANK = 8
+# What zipfile and the decompressors throw at hostile bytes (a method that is not supported is a RuntimeError).
+DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, RuntimeError, ValueError)
 STORAGES: dict[str, Any] = {
     "FloatStorage": np.float32,
     "DoubleStorage": np.float64,
@@ -123,7 +127,7 @@ class Checkpoint:
             self.content: Any = _unpickle(self._read("data.pkl", MAX_PICKLE_BYTES), self.name)
         except OSError as error:
             raise ModelError(f"{self.name} cannot be read: {error.strerror or 'it is damaged'}") from error
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+        except DAMAGE as error:
             raise ModelError(f"{self.name} is damaged or no checkpoint of torch") from error
 
     def __enter__(self) -> Checkpoint:
@@ -164,7 +168,7 @@ class Checkpoint:
             raise ModelError(f"{self.name}: {what} of shape {place.shape} does not lie inside its {size} bytes")
         try:
             flat = np.frombuffer(self._archive.read(self._root + record), storage.dtype)
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError) as error:
+        except (*DAMAGE, OSError) as error:
             raise ModelError(f"{self.name}: {what} is damaged") from error
         steps = tuple(step * element for step in place.strides)
         view = np.lib.stride_tricks.as_strided(flat[place.offset :], place.shape, steps) if count else flat[:0]
@@ -266,6 +270,24 @@ class _Dtype:
     def __setstate__(self, state: Any) -> None: ...
 
 
+class NumpyArray:
+    """An array of numbers that a pickle holds; ``value`` is it once its state has come."""
+
+    def __init__(self, *_: Any) -> None:
+        self.value: Array = np.empty(0)
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, dtype, by_columns, data = state
+        self.value = _array(data, dtype, shape, "F" if by_columns else "C")
+
+
+def _array(data: Any, dtype: Any, shape: Any, order: Any = "C") -> Array:
+    if not isinstance(dtype, _Dtype) or not isinstance(data, bytes | bytearray) or dtype.text[:1] not in "fiub":
+        return np.empty(0)  # of objects or texts: forgotten, as all that is not a number
+    flat = np.frombuffer(data, np.dtype(dtype.text).newbyteorder("<"))
+    return flat.reshape(tuple(map(_size, shape)), order="F" if order == "F" else "C")
+
+
 def _scalar(dtype: Any, data: Any = b"") -> Any:
     if not isinstance(dtype, _Dtype) or not isinstance(data, bytes) or dtype.text[:1] not in ("f", "i", "u", "b"):
         return Opaque()
@@ -280,7 +302,12 @@ _KNOWN: dict[str, Callable[..., Any]] = {
     "torch._utils._rebuild_parameter": _parameter,
     "torch.device": _device,
     "_codecs.encode": _text,
+    "__builtin__.bytes": lambda *_: b"",  # how protocol 2 writes none
     "numpy.dtype": _Dtype,
     "numpy.core.multiarray.scalar": _scalar,
     "numpy._core.multiarray.scalar": _scalar,
+    "numpy.core.multiarray._reconstruct": NumpyArray,
+    "numpy._core.multiarray._reconstruct": NumpyArray,
+    "numpy.core.numeric._frombuffer": _array,
+    "numpy._core.numeric._frombuffer": _array,
 }

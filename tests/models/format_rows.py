@@ -79,11 +79,11 @@ def _voice() -> list[Run]:
 
     path, rate = fetch(PackagedFile(*FILES["voice"])), np.array(RATE_HZ, np.int64)
     shapes = {"input": (1, 576), "state": (2, 1, 128)}
-    plan = vx.compile(path, shapes=shapes, constants={"sr": rate}, fallback="error")
+    plan = vx.compile(path, shapes=shapes, fallback="error")
     runs, state = [], np.zeros(shapes["state"], np.float32)
     for piece in chunks(voice(4.0))[::12]:
         expected, reference = _onnxruntime(str(path), {"input": piece, "state": state, "sr": rate})
-        runs.append(Run(plan, {"input": piece, "state": state}, expected, reference))
+        runs.append(Run(plan, {"input": piece, "state": state, "sr": rate}, expected, reference))
         state = expected["stateN"]
     return runs
 
@@ -178,7 +178,7 @@ ROWS = [
     Row("ONNX", "a BiLSTM seizure detector (model B)", lambda: _signals("seizure-b")),
     Row("ONNX", "a 1-D U-Net for sleep spindles (scalp)", lambda: _signals("spindles-eeg")),
     Row("ONNX", "a 1-D U-Net for sleep spindles (intracranial)", lambda: _signals("spindles-ieeg")),
-    Row("ONNX", "silero-vad 6.2.3's stateful LSTM, step by step", _voice),
+    Row("ONNX", "silero-vad 6.2.3's stateful LSTM, step by step, its `If` decided at run time", _voice),
     Row("ONNX", "the seeded networks of `tests/models/test_architectures.py`", _architectures),
     Row("TensorFlow, frozen", "deepbrain's 3-D U-Net, 128³, on a head and on noise", _deepbrain),
     Row("torch module", "a small 3-D network (`make_torch_files.py`)", lambda: _module(False)),

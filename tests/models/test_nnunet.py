@@ -99,6 +99,8 @@ SIZES = (*NETWORK, "arch_kwargs")
         ("plans.json", (*FULL, "patch_size"), ["a", 2, 3], "patch_size"),
         ("plans.json", (*FULL, "inherits_from"), "3d_fullres", "configuration"),
         ("plans.json", (*FULL, "normalization_schemes"), ["Mine"], "Mine"),
+        ("plans.json", (*FULL, "normalization_schemes"), [{"a": 1}], "normalisation"),  # found by fuzzing
+        ("plans.json", (*SIZES, "nonlin_kwargs"), ["negative_slope"], "nonlin_kwargs"),
         ("plans.json", (*FULL, "resampling_fn_data"), "mine", "mine"),
         ("plans.json", (*FULL, "spacing"), [1.0], "spacing|patch"),
         ("plans.json", (*NETWORK, "network_class_name"), "x.Mine", "Mine"),
@@ -155,6 +157,33 @@ def test_a_pickle_runs_nothing(plain: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="mkdir"):
         vx.load(plain)
     assert not place.exists()
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_numbers_beside_the_weights_are_values(tmp_path: Path, protocol: int) -> None:
+    given = {"a": np.arange(6.0).reshape(2, 3), "f": np.asfortranarray(np.arange(6).reshape(2, 3)), "s": np.float32(3)}
+    path = tmp_path / "log.pth"
+    _checkpoint(path, None, None, pickle.dumps({**given, "texts": np.array(["a"]), "none": np.zeros((0, 3))}, protocol))
+    with Checkpoint(path) as checkpoint:
+        found = {name: getattr(v, "value", v) for name, v in checkpoint.content.items()}
+    for name, value in given.items():
+        np.testing.assert_array_equal(found[name], value)
+    assert found["none"].shape == (0, 3)
+    assert found["texts"].size == 0
+
+
+def test_a_part_packed_by_another_method_is_damage(plain: Path) -> None:
+    """Found by fuzzing: zipfile says so only when the part is read."""
+    path = plain / "fold_0" / "checkpoint_final.pth"
+    data = bytearray(path.read_bytes())
+    directory = data.rfind(b"PK\x01\x02")
+    while directory >= 0:
+        if b"/data/" in data[directory : directory + 120]:
+            data[directory + 10 : directory + 12] = (97).to_bytes(2, "little")
+        directory = data.rfind(b"PK\x01\x02", 0, directory)
+    path.write_bytes(data)
+    with pytest.raises(ModelError, match="checkpoint_final"):
+        vx.load(plain)
 
 
 class _Pickler(pickle.Pickler):

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 import voxelrt as vx
-from voxelrt.errors import FetchError
+from voxelrt.errors import FetchError, VoxelRTError
 from voxelrt.models.fetch import PackagedFile, fetch
 
 pytestmark = pytest.mark.data
@@ -138,19 +138,33 @@ def chunks(signal: NDArray[np.float32]) -> list[NDArray[np.float32]]:
 
 
 def test_a_long_signal_in_chunks_is_that_of_onnx_runtime() -> None:
-    """Sixty seconds, 1875 steps, the state going from each to the next: natively, with the rate known when compiled."""
+    """Sixty seconds, 1875 steps, the state going from each to the next; the rate is an input and decides an ``If``."""
     path = network("voice")
     reference, rate = session(path), np.array(RATE_HZ, np.int64)
-    plan = vx.compile(
-        path, shapes={"input": (1, 576), "state": (2, 1, 128)}, constants={"sr": rate}, fallback="error", tune="off"
-    )
+    plan = vx.compile(path, shapes={"input": (1, 576), "state": (2, 1, 128)}, fallback="error", tune="off")
     assert all(placement.backend == "native" for placement in plan.info.placements)
     stream, state = plan.stream({"stateN": "state"}), np.zeros((2, 1, 128), np.float32)
     found, expected = [], []
     for piece in chunks(voice(60.0)):
-        found.append(stream({"input": piece})["output"])
+        found.append(stream({"input": piece, "sr": rate})["output"])
         output, state = reference.run(None, {"input": piece, "state": state, "sr": rate})
         expected.append(output)
     assert np.ptp(expected) > 0.2, "the network hears some chunks more than others"
     assert agrees(np.concatenate(found), np.concatenate(expected))
     assert agrees(stream.state["state"], state)
+    with pytest.raises(VoxelRTError, match="cannot run on inputs of these shapes"):  # nor can it in ONNX Runtime
+        plan.run({"input": piece, "state": state, "sr": np.array(8000, np.int64)})
+
+
+def test_one_plan_takes_the_branch_of_the_rate_that_it_is_given() -> None:
+    path = network("voice")
+    reference, state = session(path), np.zeros((2, 1, 128), np.float32)
+    plan = vx.compile(path, shapes={"input": (1, 288), "state": (2, 1, 128)}, fallback="error", tune="off")
+    signal = voice(6.0)[RATE_HZ * 2 : RATE_HZ * 5 : 2]
+    for rate in (8000, 16000, 8000):
+        for start in range(0, len(signal) - 288, 4000):
+            given = {"input": signal[None, start : start + 288], "state": state, "sr": np.array(rate, np.int64)}
+            output, state = reference.run(None, given)
+            found = plan.run(given)
+            assert agrees(found["output"], output)
+            assert agrees(found["stateN"], state)

@@ -1,14 +1,16 @@
 """Mutation fuzzing of everything that reads a file from outside: ``python -m tests.soak.fuzz --seconds 60``.
 
-Each target starts from sound seeds, changes bytes, cuts, repeats and splices them, and keeps inputs that gave an
-outcome not seen before (an outcome is the kind of error and the words of its message without numbers). A target passes
-if every input is either read or refused with one of VoxelRT's own errors, in time and without a crash. Run it under the
-sanitized library to look into the native side too (`make soak`).
+Each target starts from sound seeds, changes bytes, cuts, repeats and splices them (of JSON texts also whole values,
+into such of other types), and keeps inputs that gave an outcome not seen before (an outcome is the kind of error and
+the words of its message without numbers). A target passes if every input is either read or refused with one of
+VoxelRT's own errors, in time and without a crash. Run it under the sanitized library to look into the native side too
+(`make soak`).
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import random
 import re
@@ -19,11 +21,13 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tests.soak.targets import TARGETS
 from voxelrt.errors import VoxelRTError
 
 SLOW_SECONDS = 5.0
+WRONG_VALUES = (None, True, -1, 0, 2**60, 1e308, float("nan"), "", "x" * 300, "../..", [], [[]], {}, {"": {}}, [0] * 9)
 
 
 @dataclass
@@ -39,6 +43,8 @@ class Outcome:
 
 def mutate(data: bytes, other: bytes, rng: random.Random) -> bytes:
     """One to four changes of a seed."""
+    if rng.random() < 0.5 and (changed := mutate_json(data, rng)) is not None:
+        return changed
     out = bytearray(data)
     for _ in range(rng.randint(1, 4)):
         kind = rng.randrange(6)
@@ -57,6 +63,43 @@ def mutate(data: bytes, other: bytes, rng: random.Random) -> bytes:
         elif kind == 5:
             del out[at:]
     return bytes(out)
+
+
+def mutate_json(data: bytes, rng: random.Random) -> bytes | None:
+    """One to three values of a JSON object changed, removed or exchanged; None of anything else.
+
+    A byte that names the file an input is for may stand in front.
+    """
+    start = data.find(b"{", 0, 2)
+    try:
+        top = json.loads(data[start:]) if start >= 0 else None
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(top, dict):
+        return None
+    for _ in range(rng.randint(1, 3)):
+        places = _places(top)
+        if not places:
+            break
+        holder, key = rng.choice(places)
+        if rng.random() < 0.2:
+            del holder[key]
+        elif rng.random() < 0.3:
+            other, other_key = rng.choice(places)
+            holder[key] = copy.deepcopy(other[other_key])
+        else:
+            holder[key] = copy.deepcopy(rng.choice(WRONG_VALUES))
+    return data[:start] + json.dumps(top).encode()
+
+
+def _places(value: Any) -> list[tuple[Any, Any]]:
+    """Every (container, key) below a JSON value."""
+    found: list[tuple[Any, Any]] = []
+    keys = list(value) if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
+    for key in keys:
+        found.append((value, key))
+        found += _places(value[key])
+    return found
 
 
 def fuzz(name: str, run: Callable[[Path], None], seeds: list[bytes], seconds: float, seed: int) -> Outcome:

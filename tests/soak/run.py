@@ -1,11 +1,14 @@
-"""The long checks, and their report: ``python -m tests.soak.run [--seconds 600]`` writes docs/soak.md.
+"""The long checks, and their report: ``python -m tests.soak.run [--seconds 600] [--only PART …]`` writes docs/soak.md.
 
-Fuzzing of every reader under ASan and UBSan, the thread pool and plans under TSan, the C example under valgrind.
+Fuzzing of every reader under ASan and UBSan, the thread pool and plans under TSan, the C example under valgrind. What a
+part found is kept in build/soak/rows, and the report is written of that after each part: a run that is broken off keeps
+what it has, and parts can be run one by one.
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 import os
 import platform
@@ -15,9 +18,14 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
+
+from tests.soak.targets import TARGETS
 
 ROOT = Path(__file__).resolve().parents[2]
 REPORT = ROOT / "docs" / "soak.md"
+ROWS = ROOT / "build" / "soak" / "rows"
+NATIVE = "native"
 
 
 def build(name: str, sanitizers: str) -> Path:
@@ -40,30 +48,21 @@ def preload(*libraries: str) -> str:
     return " ".join(found)
 
 
-def fuzz(seconds: float) -> list[str]:
-    """Rows of the report: one a target."""
+def fuzz(target: str, seconds: float) -> dict[str, Any]:
+    """What fuzzing one reader gave."""
     environment = {
         **os.environ,
         "VOXELRT_LIBRARY": str(build("sanitized", "address,undefined")),
         "LD_PRELOAD": preload("libasan.so", "libstdc++.so.6"),
         "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1:max_allocation_size_mb=8192",
     }
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.soak.fuzz", "--seconds", str(seconds)],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = [sys.executable, "-m", "tests.soak.fuzz", "--seconds", str(seconds), "--target", target]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    lines = ["| reader | executions | seconds | distinct outcomes | findings |", "|---|---|---|---|---|"]
-    for row in rows:
-        found = "; ".join(row["findings"]) or "none"
-        lines.append(f"| {row['target']} | {row['executions']} | {row['seconds']} | {row['outcomes']} | {found} |")
-    if done.returncode not in (0, 1):
-        lines.append(f"\nThe fuzzer stopped with {done.returncode}:\n\n```\n{done.stderr[-3000:]}\n```")
-    return lines
+    row: dict[str, Any] = rows[0] if rows else {"target": target, "executions": 0, "seconds": 0.0, "outcomes": 0}
+    if not rows or done.returncode not in (0, 1):
+        row["findings"] = [f"the fuzzer stopped with {done.returncode}: {' '.join(done.stderr.split())[-600:]}"]
+    return row
 
 
 def suite(title: str, environment: dict[str, str], command: list[str]) -> str:
@@ -77,39 +76,64 @@ def suite(title: str, environment: dict[str, str], command: list[str]) -> str:
     return f"- {title}: {verdict}, {time.monotonic() - start:.0f} s. {last}"
 
 
-def main() -> None:
-    """Run all and write the report."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=600.0, help="fuzzing time for each reader")
-    options = parser.parse_args()
-    lines = ["# Long checks", "", f"Written by `make soak` on {platform.machine()}."]
-    lines += ["", "## Fuzzing (ASan and UBSan)", "", *fuzz(options.seconds), "", "## Native suites", ""]
+def native() -> list[str]:
+    """The suites that look into the library: a line each."""
     thread = {
         "VOXELRT_LIBRARY": str(build("tsan", "thread")),
         "LD_PRELOAD": preload("libtsan.so", "libstdc++.so.6"),
         "TSAN_OPTIONS": "halt_on_error=1:report_signal_unsafe=0",
     }
     pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-    lines.append(
-        suite(
-            "TSan, plans and pools", thread, [*pytest, "tests/unit/test_plan_file.py", "-k", "not fork and not damage"]
-        )
-    )
-    lines.append(suite("TSan, kernels", thread, [*pytest, "tests/kernels/test_cases.py", "-k", "odd or prime or 2-2"]))
+    plans = [*pytest, "tests/unit/test_plan_file.py", "-k", "not fork and not damage"]
+    kernels = [*pytest, "tests/kernels/test_cases.py", "-k", "odd or prime or 2-2"]
+    lines = [suite("TSan, plans and pools", thread, plans), suite("TSan, kernels", thread, kernels)]
     # Only where torch is installed have they a peer; else they say so.
     lines.append(suite("slow tests", {}, [*pytest, "-m", "slow", "tests/models", "tests/pipeline", "tests/unit"]))
-    if shutil.which("valgrind"):
-        with tempfile.TemporaryDirectory() as folder:
-            example = [sys.executable, "-m", "tests.native.prepare_example", folder]
-            avx2 = {"VOXELRT_CPU_ISA": "avx2"}  # valgrind knows no AVX-512
-            subprocess.run(example, cwd=ROOT, check=True, env={**os.environ, **avx2})
-            run = [f"{folder}/example", f"{folder}/net.vxp", f"{folder}/in.f32", f"{folder}/out.f32"]
-            check = ["valgrind", "-q", "--error-exitcode=9", "--leak-check=full"]
-            lines.append(suite("valgrind, the C example (AVX2)", avx2, [*check, *run]))
-    else:
-        lines.append("- valgrind is not installed: the C example was not run under it")
-    REPORT.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    print("\n".join(lines))
+    if not shutil.which("valgrind"):
+        return [*lines, "- valgrind is not installed: the C example was not run under it"]
+    with tempfile.TemporaryDirectory() as folder:
+        example = [sys.executable, "-m", "tests.native.prepare_example", folder]
+        avx2 = {"VOXELRT_CPU_ISA": "avx2"}  # valgrind knows no AVX-512
+        subprocess.run(example, cwd=ROOT, check=True, env={**os.environ, **avx2})
+        run = [f"{folder}/example", f"{folder}/net.vxp", f"{folder}/in.f32", f"{folder}/out.f32"]
+        check = ["valgrind", "-q", "--error-exitcode=9", "--leak-check=full"]
+        return [*lines, suite("valgrind, the C example (AVX2)", avx2, [*check, *run])]
+
+
+def report() -> str:
+    """The report of what is kept; parts that have not been run are named."""
+    kept = {path.stem: json.loads(path.read_text("utf-8")) for path in ROWS.glob("*.json")}
+    lines = ["# Long checks", "", f"Written by `make soak` on {platform.machine()}."]
+    lines += ["", "## Fuzzing (ASan and UBSan)", ""]
+    lines += ["| reader | date | executions | seconds | distinct outcomes | findings |", "|---|---|---|---|---|---|"]
+    for name in sorted(TARGETS):
+        row = kept.get(name)
+        if row is None:
+            lines.append(f"| {name} | not run | | | | |")
+            continue
+        found = "; ".join(row["findings"]) or "none"
+        figures = f"{row['executions']} | {row['seconds']} | {row['outcomes']}"
+        lines.append(f"| {name} | {row['date']} | {figures} | {found} |")
+    lines += ["", "## Native suites", ""]
+    lines += kept[NATIVE]["lines"] if NATIVE in kept else ["not run"]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Run all or some and write the report."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=600.0, help="fuzzing time for each reader")
+    parser.add_argument("--only", action="append", choices=[*sorted(TARGETS), NATIVE], help="default: all parts")
+    options = parser.parse_args()
+    if not options.only:
+        shutil.rmtree(ROWS, ignore_errors=True)
+    ROWS.mkdir(parents=True, exist_ok=True)
+    for part in options.only or [*sorted(TARGETS), NATIVE]:
+        row = {"lines": native()} if part == NATIVE else fuzz(part, options.seconds)
+        row["date"] = datetime.datetime.now(datetime.UTC).date().isoformat()
+        (ROWS / f"{part}.json").write_text(json.dumps(row, indent=1), "utf-8")
+        REPORT.write_text(report(), encoding="utf-8")
+    print(report())
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
 import tarfile
 import tempfile
 import zipfile
@@ -179,6 +180,29 @@ def _recipe() -> Target:
     return run, [path.read_bytes() for path in SHIPPED.glob("*.toml")]
 
 
+def _composite() -> Target:
+    """A recipe that merges models, beside a result folder that it may name."""
+    from voxelrt.models.load import load
+
+    archive = Path(__file__).parents[1] / "models" / "data" / "nnunet_folders.tar.xz"
+    folder = Path(tempfile.mkdtemp(prefix="voxelrt-fuzz-"))
+    with tarfile.open(archive) as stored:
+        stored.extractall(folder, [member for member in stored.getmembers() if "Flat" in member.name], filter="data")
+    (training,) = folder.glob("*Flat*")
+    labels = json.loads(next(training.glob("nnUNetTrainer*/dataset.json")).read_text())["labels"]
+    classes = ", ".join(f"{name} = {at}" for at, name in enumerate((n for n in labels if n != "background"), 1))
+    values = "\n".join(f'[[labels]]\nvalue = {at}\nname = "{at}"' for at in range(1, len(labels)))
+    model = f'[[models]]\npath = "{training.name}"\nclasses = {{ {classes} }}\n'
+    grid = '[grid]\norientation = "RAS"\nspacing_mm_xyz = [1.5, 1.5, 1.5]\n'
+    crop = f'[crop]\npath = "{training.name}"\nclasses = ["{classes.split()[0]}"]\nmargin_mm = 20\n'
+    texts = (f'name = "both"\n{part}{model}{values}\n' for part in ("", grid, grid + crop, model))
+
+    def run(path: Path) -> None:
+        _ignore(load(path.rename(folder / "input.toml")))
+
+    return run, [text.encode() for text in texts]
+
+
 def _plan() -> Target:
     import voxelrt as vx
     from voxelrt.plan.plan import Plan
@@ -209,6 +233,7 @@ def _ignore(value: object) -> None:
 
 TARGETS: dict[str, Callable[[], Target]] = {
     "checkpoint": _checkpoint,
+    "composite": _composite,
     "dicom": _dicom,
     "nifti": _nifti,
     "nnunet": _nnunet,

@@ -20,7 +20,7 @@ from voxelrt.errors import CancelledError, PlanError, ShapeError, UnsupportedErr
 from voxelrt.kernels.common import native
 from voxelrt.plan.assembly import pack_on_open
 from voxelrt.plan.batch import mark_batched
-from voxelrt.plan.file import MAGIC, Section, SectionKind, assemble, disassemble
+from voxelrt.plan.file import MAGIC, MINOR, Section, SectionKind, assemble, disassemble
 from voxelrt.plan.memory import live_bytes, plan_arena
 from voxelrt.plan.schedule import (
     BLOCKED16,
@@ -243,7 +243,7 @@ def test_a_foreign_and_a_newer_file_are_named() -> None:
     foreign[:8] = np.frombuffer(b"\x89PNG\r\n\x1a\n", np.uint8)
     newer = data.copy()
     newer[8] = 9
-    for file, words in ((foreign, "not a VoxelRT plan"), (newer, r"format is 9\.1")):
+    for file, words in ((foreign, "not a VoxelRT plan"), (newer, rf"format is 9\.{MINOR}")):
         aligned = native.aligned_empty((file.size,), np.uint8)
         aligned[:] = file
         with pytest.raises(PlanError, match=words):
@@ -251,6 +251,30 @@ def test_a_foreign_and_a_newer_file_are_named() -> None:
         with pytest.raises(PlanError, match=words):
             disassemble(aligned)
     assert bytes(data[:8]) == MAGIC
+
+
+def _changed(data: NDArray[np.uint8], minor: int, kind: int) -> NDArray[np.uint8]:
+    """The file as another minor version, its first section of another kind, checksums right."""
+    head, record = RECORDS["FileHeader"], RECORDS["SectionRecord"]
+    header, table = np.frombuffer(data[:64].tobytes(), head).copy(), data[64:].tobytes()
+    rows = np.frombuffer(table[: int(header["section_count"][0]) * record.itemsize], record).copy()
+    header["minor"], header["crc"], rows["kind"][0] = minor, 0, kind
+    header["crc"] = native.crc32c(rows.tobytes(), native.crc32c(header.tobytes()))
+    made: NDArray[np.uint8] = native.aligned_empty((data.size,), np.uint8)
+    made[:] = np.frombuffer(header.tobytes() + rows.tobytes() + table[rows.nbytes :], np.uint8)
+    return made
+
+
+def test_what_a_newer_minor_version_added_is_passed_over_or_named() -> None:
+    data = plan_bytes([round_trip((1, 1, 2, 2, 2))], [np.ones((1, 1), np.float32)])
+    assert [s.kind for s in disassemble(_changed(data, MINOR + 1, 77))] == [SectionKind.COMPILED]
+    with pytest.raises(PlanError, match="section kind 77"):
+        disassemble(_changed(data, MINOR, 77))
+    # Weights by another name: what the schedule reads is not there. The error says whose fault that may be.
+    with pytest.raises(PlanError, match=rf"newer than this library's 0\.{MINOR}"):
+        NativePlan(_changed(data, MINOR + 1, 77))
+    with pytest.raises(PlanError, match=r"is damaged: [a-z ]+$"):
+        NativePlan(_changed(data, MINOR, 77))
 
 
 @settings(max_examples=300, deadline=None)

@@ -8,7 +8,7 @@ import onnx_ir as ir
 from voxelrt.errors import ModelError
 from voxelrt.graph import domain
 from voxelrt.graph.edit import static_shape
-from voxelrt.graph.spec import first_line, lenient
+from voxelrt.graph.spec import ONNX_DOMAINS, first_line, lenient, opset_of
 from voxelrt.graph.structure import structure
 
 # Operators that are functions without an inference rule of their own, where inference through the body fails.
@@ -55,6 +55,31 @@ def check(model: ir.Model) -> None:
         onnx.shape_inference.infer_shapes(structure(model), check_type=True, strict_mode=True)
     except FAILURES as error:
         raise ModelError(f"the shapes of the model do not fit together: {first_line(error)}") from error
+
+
+def cannot_run(model: ir.Model) -> bool:
+    """Whether a node outside of branches and loops does not fit what it gets, so that every run of the graph fails."""
+    version = opset_of(model)
+    imports = [onnx.helper.make_opsetid("", version)]
+    for node in model.graph:
+        inputs = [value for value in node.inputs if value is not None]
+        told = all(static_shape(value) is not None and value.dtype is not None for value in inputs)
+        made = all(static_shape(value) is not None for value in node.outputs if value.name)
+        nested = any(a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for a in node.attributes.values())
+        if node.domain not in ONNX_DOMAINS or nested or made or not told:
+            continue
+        types = {str(v.name): ir.serde.serialize_value(v).type for v in inputs}
+        proto = ir.serde.serialize_node(node)
+        proto.domain = ""
+        try:
+            onnx.shape_inference.infer_node_outputs(
+                onnx.defs.get_schema(node.op_type, version), proto, types, opset_imports=imports
+            )
+        except onnx.shape_inference.InferenceError:
+            return True
+        except (onnx.defs.SchemaError, *FAILURES):
+            continue
+    return False
 
 
 def _tell(value: ir.Value, inferred: onnx.TypeProto) -> None:

@@ -23,8 +23,8 @@ _PADDINGS = {"zeros": "zeros", "border": "border", "reflect": "reflection"}
 
 
 def run(model: ir.Model, only: Collection[ir.Node] | None = None) -> ir.Model:
-    """Every Warp and IntegrateVelocity of the main graph, or `only` some, becomes nodes of plain ONNX; shapes must be
-    known.
+    """Every Warp, IntegrateVelocity and Require of the main graph, or `only` some, becomes nodes of plain ONNX; shapes
+    must be known.
 
     Raises
     ------
@@ -35,7 +35,7 @@ def run(model: ir.Model, only: Collection[ir.Node] | None = None) -> ir.Model:
     ours = [node for node in ours if only is None or node in only]
     if not ours:
         return model
-    if opset_of(model) < GRID_SAMPLE_OPSET:
+    if any(node.op_type != "Require" for node in ours) and opset_of(model) < GRID_SAMPLE_OPSET:
         raise UnsupportedError(f"GridSample takes volumes since operator set 20; the model uses {opset_of(model)}")
     taken = names_of(graph)
     for node in ours:
@@ -145,5 +145,12 @@ def _integrate(s: _Spelling) -> ir.Value:
     return field
 
 
-_SPELLINGS = {"Warp": _warp, "IntegrateVelocity": _integrate}
+def _require(s: _Spelling) -> ir.Value:
+    """Elsewhere nobody checks: the branch that is there runs whatever the condition says."""
+    value = s.input(0)
+    assert value is not None
+    return s.op("Identity", value)
+
+
+_SPELLINGS = {"Warp": _warp, "IntegrateVelocity": _integrate, "Require": _require}
 SPELLED = frozenset(_SPELLINGS)

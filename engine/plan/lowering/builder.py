@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 from voxelrt.errors import ShapeError, UsageError
 from voxelrt.kernels.common import native
 from voxelrt.plan.choice import Choice
+from voxelrt.plan.guards import Needs
 from voxelrt.plan.schedule import (
     BLOCKED16,
     HOST_STEP,
     LINEAR,
+    Guard,
     Io,
     Kind,
     Operand,
@@ -95,6 +97,7 @@ class Builder:
     fuse : whether a rule may absorb the node behind it.
     choice : picks the algorithms of convolutions.
     half : store blocked volumes in bfloat16. A kernel that does not take them gets copies in float32.
+    needs : by ``plan/guards.py``: which nodes belong to a branch.
     """
 
     def __init__(
@@ -106,6 +109,7 @@ class Builder:
         fuse: bool = True,
         choice: Choice | None = None,
         half: bool = False,
+        needs: Mapping[ir.Node, Needs] | None = None,
     ) -> None:
         self.graph = graph
         self.weights = weights
@@ -117,7 +121,9 @@ class Builder:
         self.absorbed: set[ir.Node] = set()
         self._native = native_nodes
         self._values: dict[ir.Value, Operand] = {}
-        self._converted: dict[tuple[ir.Value, int], Operand] = {}
+        self._converted: dict[tuple[ir.Value, int, tuple[Guard, ...]], Operand] = {}
+        self._needs = needs or {}
+        self._guards: tuple[Guard, ...] = ()  # of the node at work
         self._constants: dict[ir.Value, NDArray[Any]] = {}
         self._deferred: dict[ir.Value, tuple[ir.Value, ir.Value]] = {}
         self._nodes: tuple[str, ...] = ()
@@ -161,11 +167,19 @@ class Builder:
         dims = dims_of(value)
         if operand.contiguous:
             return operand if operand.dims == dims else operand.view(dims)
-        if (value, LINEAR) not in self._converted:
+        found = self._known_copy(value, LINEAR)
+        if found is None:
             target = self.temporary(operand.dims, dtype_of(value))
             self._copy(operand, target)
-            self._converted[value, LINEAR] = target.view(dims)
-        return self._converted[value, LINEAR]
+            found = self._converted[value, LINEAR, self._guards] = target.view(dims)
+        return found
+
+    def _known_copy(self, value: ir.Value, layout: int) -> Operand | None:
+        """A copy that was made before, if it was made wherever the node at work runs."""
+        prefixes = (self._guards[:n] for n in range(len(self._guards) + 1))
+        return next(
+            (self._converted[value, layout, p] for p in prefixes if (value, layout, p) in self._converted), None
+        )
 
     def blocked(self, value: ir.Value) -> Operand:
         """The value as a BLOCKED16 volume (N, C, Z, Y, X), nothing pending; adds a copy where needed.
@@ -177,12 +191,13 @@ class Builder:
             return operand
         if dtype_of(value) != FLOAT32:
             raise Unsupported("blocked volumes are float32")
-        if (value, BLOCKED16) not in self._converted:
+        found = self._known_copy(value, BLOCKED16)
+        if found is None:
             source = self.volume(operand)
-            target = self.temporary(source.dims, self._stored(source.dims), BLOCKED16)
-            self._copy(source, target)
-            self._converted[value, BLOCKED16] = target
-        return self._converted[value, BLOCKED16]
+            found = self.temporary(source.dims, self._stored(source.dims), BLOCKED16)
+            self._copy(source, found)
+            self._converted[value, BLOCKED16, self._guards] = found
+        return found
 
     def is_blocked(self, value: ir.Value) -> bool:
         """Whether the value lies as a BLOCKED16 volume already."""
@@ -279,7 +294,7 @@ class Builder:
         packed = native.kernels()[kernel].pack(params)
         refusal = _refusal(kernel, packed, inputs, outputs)
         if refusal is None:
-            self.steps.append(Step(kernel, packed, list(inputs), list(outputs), self._nodes, note, int(flops)))
+            self._append(Step(kernel, packed, list(inputs), list(outputs), self._nodes, note, int(flops)))
             return
         if not any(map(_is_half, (*inputs, *outputs))):
             raise Unsupported(refusal)
@@ -294,9 +309,13 @@ class Builder:
             raise Unsupported(refusal)
         for narrow in dict.fromkeys(o for o in inputs if o is not None and o in wide):
             self._convert(replace(narrow, pending=None), replace(wide[narrow], pending=None), "widen")
-        self.steps.append(Step(kernel, packed, sources, targets, self._nodes, note, int(flops)))
+        self._append(Step(kernel, packed, sources, targets, self._nodes, note, int(flops)))
         for narrow in (o for o in outputs if o is not None and o in wide):
             self._convert(wide[narrow], narrow, "narrow")
+
+    def _append(self, step: Step) -> None:
+        step.guards = self._guards
+        self.steps.append(step)
 
     def _convert(self, source: Operand, target: Operand, note: str) -> None:
         """A volume into another dtype of storage."""
@@ -317,12 +336,21 @@ class Builder:
         return sums
 
     def island(
-        self, number: int, nodes: Sequence[str], inputs: Sequence[ir.Value], outputs: Sequence[ir.Value]
+        self,
+        number: int,
+        nodes: Sequence[str],
+        inputs: Sequence[ir.Value],
+        outputs: Sequence[ir.Value],
+        members: Sequence[ir.Node] = (),
     ) -> None:
-        """Add a step that the host executes."""
+        """Add a step that the host executes; ``members`` are its nodes, where they may all lie in one branch."""
+        needs = [self._needs.get(node, ()) for node in members]
+        common = [pair for pair in (needs[0] if needs else ()) if all(pair in other for other in needs)]
+        self._guards = self._guards_of(tuple(common))
         sources: list[Operand | None] = [self.linear(v) for v in inputs]
         targets: list[Operand | None] = [self.result(v) for v in outputs]
-        self.steps.append(Step(HOST_STEP, number.to_bytes(4, "little"), sources, targets, tuple(nodes)))
+        self._append(Step(HOST_STEP, number.to_bytes(4, "little"), sources, targets, tuple(nodes)))
+        self._guards = ()
 
     def lower(self, node: ir.Node) -> None:
         """Lower one node, unless another has absorbed it."""
@@ -335,8 +363,19 @@ class Builder:
             if value is not None and value.name != "":
                 check_value(value)
         self._nodes = (node.name or node.op_type,)
+        self._guards = self._guards_of(self._needs.get(node, ()))
         rule(self, node)
-        self._nodes = ()
+        self._nodes, self._guards = (), ()
+
+    def _guards_of(self, needs: Needs) -> tuple[Guard, ...]:
+        """The conditions as operands, as far as they are made already: what is not skipped is computed for nothing."""
+        found: list[Guard] = []
+        for condition, wanted in needs:
+            operand = self._values.get(condition)
+            if operand is None or not operand.contiguous or operand.batched:
+                break
+            found.append(Guard(operand, wanted))
+        return tuple(found)
 
     def next_node(self, value: ir.Value, *op_types: str) -> ir.Node | None:
         """The one node that uses the value, if it is of these types and may be absorbed by the node at work."""
@@ -348,7 +387,11 @@ class Builder:
 
     def may_absorb(self, node: ir.Node) -> bool:
         """Whether the node at work may do this one's work too: it is computed here, and nobody else took it."""
-        return self.fuse and node not in self.absorbed and (self._native is None or node in self._native)
+        here = self._native is None or node in self._native
+        return self.fuse and node not in self.absorbed and here and (not self._guards or self._shares_guards(node))
+
+    def _shares_guards(self, node: ir.Node) -> bool:
+        return self._guards_of(self._needs.get(node, ()))[: len(self._guards)] == self._guards
 
     def absorb(self, node: ir.Node) -> None:
         """Say that the node at work does this one's work too."""

@@ -225,6 +225,16 @@ def where(b: Builder, node: ir.Node) -> None:
     b.step("elementwise.where", inputs, [b.result(node.outputs[0])], reserved=0)
 
 
+@lowers("Require")
+def require(b: Builder, node: ir.Node) -> None:
+    """The value as it is; a step that fails where the condition is not what it must be."""
+    x, condition = node.inputs
+    assert x is not None
+    assert condition is not None
+    b.step("elementwise.require", [b.linear(condition)], [], wanted=integer(node, "wanted", 1))
+    b.alias(node.outputs[0], b.value(x))
+
+
 @lowers("Cast", "CastLike")
 def cast(b: Builder, node: ir.Node) -> None:
     """Another dtype; the same one is an alias."""
