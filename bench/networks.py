@@ -14,7 +14,10 @@ import onnx_ir as ir
 import onnx_ir.passes.common as passes
 from numpy.typing import NDArray
 
+from voxelrt.graph import domain
+from voxelrt.graph.edit import static_shape
 from voxelrt.models.architectures import classifiers, unet3d
+from voxelrt.models.architectures.layers import Layers
 
 Array = NDArray[Any]
 
@@ -34,13 +37,16 @@ class Prepared:
 class Network:
     """One row: ``make(seed, size)`` gives the graph and its input; ``size`` is the edge of a window in voxels.
 
-    ``fixed`` is the size of a row that has no other.
+    ``fixed`` is the size of a row that has no other. ``reference`` is the peer whose answer the others are compared
+    with; ``only`` are the peers that have such a network at all, where not all have.
     """
 
     name: str
     title: str
     make: Callable[[int, int], tuple[ir.Model, Array]]
     fixed: int = 0
+    reference: str = "onnxruntime"  # shares no code with ours, and every environment here has it
+    only: tuple[str, ...] = ()
 
     def prepare(self, folder: Path, seed: int, size: int) -> Prepared:
         """Write the ONNX file and the input into ``folder``."""
@@ -95,6 +101,49 @@ def resnet(depth: int) -> Callable[[int, int], tuple[ir.Model, Array]]:
     return images(partial(classifiers.build_resnet, depth))
 
 
+FEATURES, HIDDEN = 128, 256  # of the recurrent rows
+
+
+def recurrent(direction: str, batch: int) -> Callable[[int, int], tuple[ir.Model, Array]]:
+    """Two stacked LSTM layers on (steps, batch, features); ``size`` is the number of steps."""
+
+    def make(seed: int, size: int) -> tuple[ir.Model, Array]:
+        net, directions = Layers(seed, None), 2 if direction == "bidirectional" else 1
+        x, width = net.input("steps", size, batch, FEATURES), FEATURES
+        for _ in range(2):
+            name = net.layer("lstm")
+            y = net.op(
+                "LSTM",
+                x,
+                net.weight(directions, 4 * HIDDEN, width, fan_in=width, gain=1.0, name=f"{name}.w"),
+                net.weight(directions, 4 * HIDDEN, HIDDEN, fan_in=HIDDEN, gain=1.0, name=f"{name}.r"),
+                net.scattered(np.zeros(1), (directions, 8 * HIDDEN), 0.1, f"{name}.b"),
+                hidden_size=HIDDEN,
+                direction=direction,
+            )
+            width = directions * HIDDEN
+            x = net.reshape(net.transpose(y, 0, 2, 1, 3), size, batch, width)
+        model = net.finish(f"{direction}_lstm", states=(x, (size, batch, width)))
+        return model, unet3d.draw_volume((size, batch, FEATURES), seed + 1)
+
+    return make
+
+
+def mdlstm(seed: int, size: int) -> tuple[ir.Model, Array]:
+    """One MDLSTM layer on a square grid of cells."""
+    net, inputs, hidden = Layers(seed, None), 16, 32
+    x = net.input("cells", size, size, 1, inputs)
+    y = net.our_op(
+        "MDLSTM",
+        x,
+        net.weight(4, 5 * hidden, inputs, fan_in=inputs, gain=1.0, name="w"),
+        net.weight(4, 5 * hidden, 2 * hidden, fan_in=2 * hidden, gain=0.5, name="r"),
+        net.scattered(np.zeros(1), (4, 5 * hidden), 0.1, "b"),
+    )
+    model = net.finish("mdlstm", states=(y, (size, size, 4, 1, hidden)))
+    return model, unet3d.draw_volume((size, size, 1, inputs), seed + 1)
+
+
 NETWORKS = {
     network.name: network
     for network in (
@@ -106,6 +155,24 @@ NETWORKS = {
             "models/efficientnet", "EfficientNet-B0, 8 images of {size}²", images(classifiers.build_efficientnet), 224
         ),
         Network("models/convnext", "ConvNeXt-T, 8 images of {size}²", images(classifiers.build_convnext), 224),
+        *(
+            Network(
+                f"models/{name}-{batch}",
+                f"{title}, 2 layers of {HIDDEN}, {{size}} steps of {FEATURES}, batch {batch}",
+                recurrent(direction, batch),
+                fixed=128,
+            )
+            for name, title, direction in (("lstm", "LSTM", "forward"), ("bilstm", "BiLSTM", "bidirectional"))
+            for batch in (1, 16)
+        ),
+        Network(
+            "models/mdlstm",
+            "MDLSTM in 4 directions, {size}² cells, 16 → 32 units",
+            mdlstm,
+            32,
+            "torch",
+            only=("torch",),
+        ),
     )
 }
 
@@ -118,12 +185,16 @@ def _fix_shapes(model: ir.Model, shape: tuple[int, ...]) -> None:
         for value in node.outputs:
             value.shape = None
     passes.ShapeInferencePass()(model)
+    domain.run(model)
 
 
 def count_flops(model: ir.Model) -> float:
-    """Multiplications and additions of the convolutions; what a direct algorithm has to do."""
+    """Multiplications and additions of convolutions and recurrent layers; what a direct algorithm has to do."""
     total = 0.0
     for node in model.graph:
+        if node.op_type in ("LSTM", "GRU", "RNN", "MDLSTM"):
+            total += _recurrent_flops(node)
+            continue
         if node.op_type not in ("Conv", "ConvTranspose"):
             continue
         weight = node.inputs[1]
@@ -134,3 +205,11 @@ def count_flops(model: ir.Model) -> float:
         windows = math.prod(dims) / dims[1]  # batch times voxels; of the input where the convolution is transposed
         total += 2.0 * math.prod(int(d) for d in weight.shape if isinstance(d, int)) * windows
     return total
+
+
+def _recurrent_flops(node: ir.Node) -> float:
+    """Of the products with the input and with the states: every number of W and R serves each row of each step."""
+    x, w, r = (static_shape(value) for value in node.inputs[:3])
+    if x is None or w is None or r is None:
+        return 0.0
+    return 2.0 * (math.prod(w) + math.prod(r)) * math.prod(x[:-1])

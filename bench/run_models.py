@@ -14,8 +14,6 @@ from bench.networks import NETWORKS, Prepared
 from bench.peers import SUBJECT, Contestant, choose_peers, subject
 from voxelrt.measure.ratios import ratio_of
 
-REFERENCE = "onnxruntime"  # an executor that shares no code with ours, and that every environment here has
-
 
 def run_model(
     name: str,
@@ -35,18 +33,21 @@ def run_model(
         with tempfile.TemporaryDirectory(prefix="voxelrt-bench-") as temporary:
             folder = Path(temporary)
             prepared = NETWORKS[name].prepare(folder, seed, size)
-            contest = Contest(prepared.model, prepared.x, REFERENCE, folder, threads, rounds, seed, budget_s, tell)
-            entries = hold(contest, [subject(), *_with_reference(peers)])
+            network = NETWORKS[name]
+            reference = network.reference
+            contest = Contest(prepared.model, prepared.x, reference, folder, threads, rounds, seed, budget_s, tell)
+            racing = [peer for peer in peers if not network.only or peer.name in network.only]
+            entries = hold(contest, [subject(), *_with_reference(racing, reference)])
     except Exception as error:  # noqa: BLE001 - a row that fails must not take the others with it
         tell(f"    failed: {error}")
         return {"row": name, "size": size, "error": f"{type(error).__name__}: {error}", "contestants": {}}
     return _record(name, size, prepared, entries, _disturbance(start, waited))
 
 
-def _with_reference(peers: Sequence[Contestant]) -> list[Contestant]:
+def _with_reference(peers: Sequence[Contestant], reference: str) -> list[Contestant]:
     """The reference takes part whoever is asked for: without it no answer can be checked."""
-    asked = any(peer.name == REFERENCE for peer in peers)
-    return list(peers) if asked else [*choose_peers([REFERENCE], quick=False), *peers]
+    asked = any(peer.name == reference for peer in peers)
+    return list(peers) if asked else [*choose_peers([reference], quick=False), *peers]
 
 
 def _disturbance(start: float, waited: float | None) -> float | None:
@@ -69,7 +70,7 @@ def _record(
         "title": prepared.title,
         "size": size,
         "error": "",
-        "reference": REFERENCE,
+        "reference": NETWORKS[name].reference,
         "voxels": prepared.voxels,
         "flops": prepared.flops,
         "disturbance": disturbance,

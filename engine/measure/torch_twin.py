@@ -6,6 +6,7 @@ called in order by generated straight-line code, so that eager torch and torch.c
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -158,11 +159,71 @@ def _add(graph: fx.Graph, arguments: list[Any], attributes: Mapping[str, Any], w
     return graph.call_function(torch.add, tuple(arguments))
 
 
+class Recurrent(nn.Module):  # type: ignore[misc]  # mypy does not see torch
+    """An LSTM layer that answers as ONNX's: (steps, directions, batch, hidden)."""
+
+    def __init__(self, node: ir.Node, attributes: Mapping[str, Any], weights: list[Any]) -> None:
+        super().__init__()
+        w, r, b = weights
+        if set(attributes) - {"hidden_size", "direction"} or attributes.get("direction") == "reverse":
+            raise NotImplementedError(f"{node.name}: only plain LSTM layers have a twin here")
+        self.directions, self.hidden = w.shape[0], r.shape[2]
+        self.layer = nn.LSTM(w.shape[2], self.hidden, bidirectional=self.directions == 2)
+        state = {}
+        for d, suffix in zip(range(self.directions), ("", "_reverse"), strict=False):
+            half = 4 * self.hidden
+            parts = {"weight_ih": w[d], "weight_hh": r[d], "bias_ih": b[d, :half], "bias_hh": b[d, half:]}
+            for name, rows in parts.items():
+                i, o, f, c = np.split(rows, 4)  # torch's order is i, f, c, o
+                state[f"{name}_l0{suffix}"] = torch.from_numpy(np.concatenate([i, f, c, o]))
+        self.layer.load_state_dict(state)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y, _ = self.layer(x)
+        return y.reshape(*y.shape[:2], self.directions, self.hidden).transpose(1, 2)
+
+
+class GridRecurrent(nn.Module):  # type: ignore[misc]  # as above
+    """An MDLSTM layer as a loop over the cells of the grid; all directions and rows are one product a cell."""
+
+    def __init__(self, node: ir.Node, attributes: Mapping[str, Any], weights: list[Any]) -> None:
+        super().__init__()
+        w, r, b = (torch.from_numpy(weight) for weight in weights)
+        self.axes = {2: 1, 4: 2, 8: 3}[w.shape[0]]
+        self.hidden = r.shape[2] // self.axes
+        for name, value in (("w", w.transpose(1, 2)), ("r", r.transpose(1, 2)), ("b", b[:, None])):
+            self.register_buffer(name, value.contiguous())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        *grid, batch, inputs = x.shape
+        count, flips = 2**self.axes, [[a for a in range(self.axes) if k >> a & 1] for k in range(2**self.axes)]
+        turned = torch.stack([x.flip(flip) for flip in flips]).reshape(count, -1, inputs)
+        part = torch.baddbmm(self.b, turned, self.w).reshape(count, math.prod(grid), batch, -1)
+        zero = x.new_zeros(count, batch, self.hidden)
+        strides = [math.prod(grid[a + 1 :]) for a in range(self.axes)]
+        states: list[torch.Tensor] = []
+        cells: list[torch.Tensor] = []
+        for index in range(math.prod(grid)):
+            before = [index - s if index // s % n else -1 for s, n in zip(strides, grid, strict=True)]
+            known = torch.cat([states[at] if at >= 0 else zero for at in before], -1)
+            i, o, *forget, new = torch.baddbmm(part[:, index], known, self.r).chunk(self.axes + 3, -1)
+            cell = torch.sigmoid(i) * torch.tanh(new)
+            for gate, at in zip(forget, before, strict=True):
+                if at >= 0:
+                    cell = cell + torch.sigmoid(gate) * cells[at]
+            cells.append(cell)
+            states.append(torch.sigmoid(o) * torch.tanh(cell))
+        y = torch.stack(states, 1).reshape(count, *grid, batch, self.hidden)
+        return torch.stack([one.flip(flip) for one, flip in zip(y, flips, strict=True)], self.axes)
+
+
 MODULES: dict[str, Callable[[ir.Node, Mapping[str, Any], list[Any]], nn.Module]] = {
     "Conv": _convolution,
     "ConvTranspose": _transposed,
     "InstanceNormalization": _norm,
     "BatchNormalization": _batch_norm,
+    "LSTM": Recurrent,
+    "MDLSTM": GridRecurrent,
     "MatMul": _matmul,
     "MaxPool": _max_pool,
     "LeakyRelu": lambda node, attributes, weights: nn.LeakyReLU(attributes.get("alpha", 0.01), inplace=True),
