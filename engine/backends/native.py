@@ -281,14 +281,14 @@ class NativePlan:
 
         def on_progress(user: Any, step: int, steps: int) -> None:
             del user
-            if cancel is not None and cancel.is_set:
-                flag.set()
             if progress is not None:
                 try:
                     progress(step, steps)
                 except BaseException as error:  # noqa: BLE001 - an exception cannot cross the C frames
                     failures.append(error)
                     flag.set()
+            if cancel is not None and cancel.is_set:  # perhaps by the callback
+                flag.set()
 
         def on_host_step(
             user: Any, variant: int, island: int, ins: Any, in_count: int, outs: Any, out_count: int
