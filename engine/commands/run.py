@@ -35,6 +35,7 @@ from voxelrt.commands.options import (
     parse_inputs,
     parse_shapes,
 )
+from voxelrt.commands.run_arrays import are_arrays, run_arrays
 from voxelrt.errors import UsageError
 from voxelrt.outputs import Form, format_of, is_folder_of_one
 from voxelrt.pipeline import predict
@@ -122,7 +123,11 @@ def run(
     uids: UidsOption = Uids.FRESH,
     inputs: Annotated[
         list[str] | None,
-        typer.Option("--input", metavar="NAME=PATH", help="One of several images that the model needs. Repeatable."),
+        typer.Option(
+            "--input",
+            metavar="NAME=PATH",
+            help="One of several images that the model needs; or arrays, .npy, of a network that takes no volumes.",
+        ),
     ] = None,
     names: Annotated[
         str,
@@ -203,6 +208,8 @@ def run(
       voxelrt run nodules.toml ct.nii.gz -o findings.json --picture findings.png
 
       voxelrt run pairs.toml --input fixed=a.nii.gz --input moving=b.nii.gz -o warped.nii.gz --map field=field.nii.gz
+
+      voxelrt run seizures.onnx --input x=spectrogram.npy -o probabilities.npz
     """
     if device is Device.CUDA:
         raise UsageError("volumes are run on the CPU in this version; voxelrt compile --device cuda builds engines")
@@ -227,6 +234,12 @@ def run(
         time_limit,
         parse_inputs(maps, "--map"),
     )
+    if are_arrays(given := parse_inputs(inputs)):
+        if studies:
+            raise UsageError("a run on arrays takes --input alone, no studies")
+        how: dict[str, Any] = {"shapes": parse_shapes(shape), "precision": precision.value, "fallback": fallback.value}
+        run_arrays(model, given, out, screen, **how, threads=threads)
+        return
     chosen = _studies(studies, inputs)
     with screen.progress() as (tell, say):
         if is_plan(model):

@@ -7,7 +7,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 from numpy.typing import NDArray
 
@@ -24,7 +23,8 @@ from voxelrt.commands.options import (
     parse_inputs,
     parse_shapes,
 )
-from voxelrt.errors import InputError, ParityError, UsageError
+from voxelrt.errors import ParityError, UsageError
+from voxelrt.io.arrays import read_array
 from voxelrt.kernels.common.native import numpy_dtype
 from voxelrt.plan.plan import Plan
 
@@ -72,7 +72,7 @@ def verify_command(
     from voxelrt.plan.verification import passed, verify
 
     screen = Screen(quiet=quiet, json_to=json)
-    arrays = {name: _array(name, path) for name, path in parse_inputs(given).items()}
+    arrays = {name: read_array(name, path) for name, path in parse_inputs(given).items()}
     with screen.progress() as (_, say):
         plan, runner, segmentation = _prepared(model, against, shape, arrays, fallback.value, threads, say)
         say("comparing")
@@ -161,16 +161,3 @@ def _inputs(plan: Plan, arrays: Mapping[str, Array]) -> dict[str, Mapping[str, A
         raise UsageError(f"--input is missing for {', '.join(missing)}")
     wanted = {io.name: numpy_dtype(io.dtype) for io in plan.inputs}
     return {"given": {name: a.astype(wanted[name]) if name in wanted else a for name, a in arrays.items()}}
-
-
-def _array(name: str, path: Path) -> Array:
-    """A .npy file without objects. Raises InputError."""
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError as error:
-        raise InputError(f"--input {name}: there is no file {path.name!r}") from error
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"--input {name}: {path.name!r} is no NumPy array (.npy) of numbers") from error
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
-        raise InputError(f"--input {name}: {path.name!r} is no NumPy array (.npy) of numbers")
-    return array

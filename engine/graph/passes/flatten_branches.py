@@ -87,7 +87,7 @@ def _refined(model: ir.Model, node: ir.Node, which: str, refine: Refine) -> Bran
     for value, stand_in in outer.items():
         if is_constant(value):
             graph.register_initializer(stand_in)
-        elif static_shape(value) is None or value.dtype is None:
+        elif not _is_static(value):
             return None
         else:
             graph.inputs.append(stand_in)
@@ -100,10 +100,15 @@ def _refined(model: ir.Model, node: ir.Node, which: str, refine: Refine) -> Bran
         return "impossible"
     if infer_shapes.cannot_run(alone):
         return "impossible"
-    if any(static_shape(v) is None or v.dtype is None for v in alone.graph.outputs):
+    if not all(_is_static(value) for value in alone.graph.outputs):
         return None
     known = {stand_in: value for value, stand_in in outer.items()}
     return alone.graph, [known[value] for value in alone.graph.inputs]
+
+
+def _is_static(value: ir.Value) -> bool:
+    """Whether a value is a tensor of a known shape; sequences and optionals have a dtype too."""
+    return isinstance(value.type, ir.TensorType) and static_shape(value) is not None
 
 
 def _stand_in(value: ir.Value) -> ir.Value:

@@ -1,0 +1,27 @@
+"""Arrays in .npy files, for networks that take no volumes: signals, features, states."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from voxelrt.errors import InputError
+
+Array = NDArray[Any]
+SUFFIX, SUFFIXES_OUT = ".npy", (".npy", ".npz")
+
+
+def read_array(name: str, path: Path) -> Array:
+    """A .npy file without objects, mapped. `name` is the input it is for. Raises InputError."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError as error:
+        raise InputError(f"--input {name}: there is no file {path.name!r}") from error
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"--input {name}: {path.name!r} is no NumPy array (.npy) of numbers") from error
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
+        raise InputError(f"--input {name}: {path.name!r} is no NumPy array (.npy) of numbers")
+    return array
