@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from voxelrt.models.recipe import SHIPPED, load_recipe, shipped_recipes
 from voxelrt.models.recipe_schema import Recipe
 
 Array = NDArray[Any]
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -215,6 +217,7 @@ def _from_folder(path: Path, configuration: str | None, folds: Sequence[str] | N
     if not is_nnunet_folder(path):
         raise ModelError(f"{path.name} is a folder without plans.json: it is no result folder of nnU-Net v2")
     graph, settings, source = load_nnunet(path, configuration, folds)
+    _warned(source["notes"])
     parts: tuple[Model, ...] = ()
     if settings.previous_stage:
         before = _from_folder(previous_training(path, configuration, settings.previous_stage), None, folds)
@@ -244,7 +247,15 @@ def _unsound(graph: ir.Model) -> list[str]:
                 # A sum is quick to make and is finite only if all are; one that overflows is looked at closely.
                 if not np.isfinite(flat.sum()) and not np.isfinite(flat).all():
                     found.append(f"the weight {name!r} holds {int((~np.isfinite(flat)).sum())} NaN or infinite values")
-    return found
+    return _warned(found)
+
+
+def _warned(notes: list[str]) -> list[str]:
+    """The notes, those about weights that are not numbers in the log as well."""
+    for note in notes:
+        if "NaN" in note:
+            logger.warning("%s", note)
+    return notes
 
 
 def _format_of(path: Path) -> str:
