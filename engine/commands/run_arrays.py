@@ -14,7 +14,7 @@ from voxelrt.commands.console import Screen
 from voxelrt.commands.models import plan_of
 from voxelrt.commands.options import Shapes
 from voxelrt.errors import InputError, UsageError
-from voxelrt.io.arrays import SUFFIX, SUFFIXES_OUT, read_array
+from voxelrt.io.arrays import SUFFIX, SUFFIXES_OUT, read_array, write_npz
 from voxelrt.io.atomic import atomic_path
 from voxelrt.kernels.common.native import numpy_dtype
 from voxelrt.plan.plan import Plan
@@ -74,7 +74,7 @@ def run_arrays(
             if out.suffix == ".npy":
                 np.save(file, next(iter(answer.values())), allow_pickle=False)
             else:
-                np.savez(file, **answer)
+                write_npz(file, answer)
         screen.line(f"wrote {out}")
     rows = {n: {"shape": list(a.shape), "dtype": str(a.dtype)} for n, a in answer.items()}
     screen.json({"out": None if out is None else str(out), "outputs": rows, "timings_s": {"run": seconds}})

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +14,15 @@ from voxelrt.errors import InputError
 
 Array = NDArray[Any]
 SUFFIX, SUFFIXES_OUT = ".npy", (".npy", ".npz")
+
+
+def write_npz(file: IO[bytes], arrays: Mapping[str, Array]) -> None:
+    """What ``numpy.load`` reads as .npz; unlike ``numpy.savez`` for any names, also such as "file"."""
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for number, (name, array) in enumerate(arrays.items()):
+            safe = name if name and not set(name) & set("/\\\0:") else f"output-{number}"
+            with archive.open(f"{safe}.npy", "w", force_zip64=True) as part:
+                np.lib.format.write_array(part, array, allow_pickle=False)
 
 
 def read_array(name: str, path: Path) -> Array:
