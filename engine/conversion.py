@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from voxelrt.errors import OutputError, UsageError
-from voxelrt.io import DicomSource, Image, kind_of, read_image, write_image
+from voxelrt.io import SUFFIXES, DicomSource, Image, kind_of, read_image, write_image
 from voxelrt.io.dicom import GeometryReport
+from voxelrt.postprocess.slices import write_film, write_sheet
 
-SUFFIXES = (".nii", ".nii.gz")
+PICTURES = (".png", ".gif")
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 
 
@@ -41,14 +42,15 @@ def convert(
     volume: int | str | None = None,
     repair: bool = False,
 ) -> Converted:
-    """Write a study's image as NIfTI.
+    """Write a study's image in another format, or a picture of it.
 
     Parameters
     ----------
     study
         A folder or zip of DICOM, a DICOM file, or a NIfTI file.
     out
-        .nii or .nii.gz; whole or not at all. Values are in modality units (HU, SUV), in the order of the file's slices,
+        .nii, .nii.gz, .mha, .nrrd: the image; .png: a sheet of its slices; .gif: a film through them. Whole or not at
+        all. Values are in modality units (HU, SUV), in the order of the file's slices,
         with the affine of the series (sheared where the gantry was tilted).
     series, volume, repair
         Of DICOM: which series (number or UID), which of its volumes (name or number; "all" for 4-D), and whether
@@ -66,7 +68,12 @@ def convert(
         image = read_image(place, volume_index="all")
     else:
         image = read_image(place, series=series, volume=volume, repair=repair)
-    write_image(image.volume, target, source=image.source)
+    if target.suffix == ".png":
+        write_sheet(image.volume, target)
+    elif target.suffix == ".gif":
+        write_film(image.volume, target)
+    else:
+        write_image(image.volume, target, source=image.source)
     return Converted(image, target, image.source.report if isinstance(image.source, DicomSource) else None)
 
 
@@ -78,8 +85,8 @@ def _refuse(place: Path, target: Path) -> None:
             "study and the scanner, and an object that makes them up is worse than none; results of a DICOM study are "
             "written as DICOM by voxelrt run"
         )
-    if not target.name.endswith(SUFFIXES):
-        raise UsageError(f"{target.name!r}: the name must end in {' or '.join(SUFFIXES)}")
+    if not target.name.endswith((*SUFFIXES, *PICTURES)):
+        raise UsageError(f"{target.name!r}: the name must end in {', '.join((*SUFFIXES, *PICTURES))}")
     if target.exists() and place.exists() and target.samefile(place):
         raise UsageError(f"{target.name!r} is the study itself; it is never overwritten")
     if not target.parent.is_dir():

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Literal
 
 from voxelrt.errors import OutputError, UsageError
-from voxelrt.io import DicomSource, NiftiSource, kind_of, write_image
+from voxelrt.io import DicomSource, Source, kind_of, write_image
 from voxelrt.io.atomic_folder import atomic_folder, refuse_folder
+from voxelrt.io.dicom.capture import write_capture
 from voxelrt.io.dicom.derived import Algorithm, Segment, UidKind, digest, refuse_source, require_highdicom
 from voxelrt.io.dicom.derived_series import BY_NETWORK, Derivation, refuse_derived, write_derived_series
 from voxelrt.io.dicom.report import write_report
@@ -26,25 +27,26 @@ from voxelrt.io.dicom.structure_set import write_structure_set
 from voxelrt.models.recipe_schema import Recipe
 from voxelrt.plan.plan import Plan
 from voxelrt.postprocess.measurements import Measured
+from voxelrt.postprocess.overlay import draw_overlay, overlay_picture
+from voxelrt.postprocess.slices import write_film, write_sheet
 from voxelrt.preprocess.study import Place, Study
 from voxelrt.volume import Volume
 
-Format = Literal["nifti", "seg", "sr", "rtstruct", "folder", "json"]
+Format = Literal["nifti", "mha", "nrrd", "png", "gif", "seg", "sr", "rtstruct", "capture", "folder", "json"]
 
 NIFTI = (".nii", ".nii.gz")
 DICOM = (".dcm",)
 PICTURE = (".png",)
 TABLE = (".json", ".csv")
 SUFFIXES: dict[Format, tuple[str, ...]] = {
-    "nifti": NIFTI,
-    "seg": DICOM,
-    "sr": DICOM,
-    "rtstruct": DICOM,
-    "folder": (),
-    "json": (".json",),
-}
+    "nifti": NIFTI, "mha": (".mha",), "nrrd": (".nrrd",), "png": PICTURE, "gif": (".gif",), "seg": DICOM, "sr": DICOM,
+    "rtstruct": DICOM, "capture": DICOM, "folder": (), "json": (".json",),
+}  # fmt: skip
+BY_SUFFIX: tuple[Format, ...] = ("nifti", "mha", "nrrd", "png", "gif", "seg", "json")
+VOLUMES: tuple[Format, ...] = ("nifti", "mha", "nrrd")
+PICTURES: tuple[Format, ...] = ("png", "gif")
 # Written by highdicom; an RT Structure Set needs pydicom alone.
-BY_HIGHDICOM = ("seg", "sr", "folder")
+BY_HIGHDICOM = ("seg", "sr", "capture", "folder")
 SEGMENTATION, REPORT = "segmentation.dcm", "report.dcm"
 
 
@@ -92,7 +94,7 @@ class Finding:
 
     volume: Volume
     image: Volume
-    source: NiftiSource | DicomSource | None
+    source: Source | None
     recipe: Recipe
     algorithm: Algorithm
     measured: list[Measured]
@@ -105,17 +107,17 @@ def format_of(out: Path, form: Form = BY_NAME) -> Format:
         if not out.name.endswith(suffixes):
             raise UsageError(f"--format {form.format}: the name {out.name!r} must end in {' or '.join(suffixes)}")
         return form.format
-    for format_ in ("nifti", "seg", "json"):
+    for format_ in BY_SUFFIX:
         if out.name.endswith(SUFFIXES[format_]):
             return format_
     if out.is_dir() or not out.suffix:
         return "folder"
-    raise UsageError(f"{out.name!r}: the name must end in {' or '.join((*NIFTI, *DICOM))}, or be a folder's")
+    raise UsageError(f"{out.name!r}: the name must end in {_listed(BY_SUFFIX)}, or be a folder's")
 
 
 def is_measured(out: Path, form: Form = BY_NAME) -> bool:
     """Whether what is written holds measurements."""
-    return format_of(out, form) in ("sr", "folder")
+    return format_of(out, form) in ("sr", "capture", "png", "folder")
 
 
 def is_folder_of_one(out: Path | None, form: Form, studies: list[Study]) -> bool:
@@ -140,13 +142,15 @@ def refuse_output(out: Path | None, form: Form, study: Study) -> None:
     format_ = format_of(out, form)
     if format_ == "folder":
         if not _is_dicom(study):
-            raise UsageError(f"{out.name!r}: the name must end in {' or '.join(NIFTI)}; only DICOM fills a folder")
+            raise UsageError(
+                f"{out.name!r}: the name must end in {_listed((*VOLUMES, *PICTURES))}; DICOM fills folders"
+            )
         refuse_folder(out)
     else:
         refuse_place(out, SUFFIXES[format_], study)
     if form.seg is not None and format_ not in ("seg", "folder"):
         raise UsageError("a kind of DICOM segmentation needs an output that is one: a name that ends in .dcm")
-    if format_ in ("nifti", "json"):
+    if format_ in (*VOLUMES, *PICTURES, "json"):
         return
     if not _is_dicom(study):
         raise UsageError(
@@ -157,11 +161,11 @@ def refuse_output(out: Path | None, form: Form, study: Study) -> None:
 
 
 def refuse_unreferable(
-    out: Path | None, form: Form, recipe: Recipe, source: NiftiSource | DicomSource | None
+    out: Path | None, form: Form, recipe: Recipe, source: Source | None
 ) -> None:  # fmt: skip
     """Once the study is read and before the model runs: refuse what cannot be written as DICOM."""
     format_ = "nifti" if out is None else format_of(out, form)
-    if format_ in ("nifti", "json"):
+    if format_ in (*VOLUMES, *PICTURES, "json"):
         return
     if recipe.output.kind == "image" and format_ == "folder" and isinstance(source, DicomSource):
         refuse_derived(None, source)
@@ -181,8 +185,11 @@ def write_result(found: Finding, out: Path, form: Form = BY_NAME) -> None:
     OutputError, GeometryError, InputError : as the writers.
     """
     format_ = format_of(out, form)
-    if format_ == "nifti":
+    if format_ in VOLUMES:
         write_image(found.volume, out, source=found.source)
+        return
+    if format_ in PICTURES:
+        _picture(found, out, format_)
         return
     if not isinstance(found.source, DicomSource):
         raise UsageError("a DICOM result is written of a DICOM study, one at a time")
@@ -196,9 +203,37 @@ def write_result(found: Finding, out: Path, form: Form = BY_NAME) -> None:
         _segmentation(found, out, found.source, form)
     elif format_ == "sr":
         _report(found, out, found.source, form, None)
+    elif format_ == "capture":
+        picture = draw_overlay(found.image, found.volume, title=title_of(found.recipe), caption=caption_of(found))
+        write_capture(picture, out, found.source, found.algorithm, uids=form.uids)
     else:
         segments = segments_of(found.volume, found.recipe)
         write_structure_set(found.volume, out, found.source, segments, found.algorithm, uids=form.uids)
+
+
+def _picture(found: Finding, out: Path, format_: Format) -> None:
+    is_image = found.recipe.output.kind == "image"
+    shown, labels = (found.volume, None) if is_image else (found.image, found.volume)
+    if format_ == "gif":
+        write_film(shown, out, labels=labels)
+    elif labels is None:
+        write_sheet(shown, out, title=title_of(found.recipe))
+    else:
+        overlay_picture(shown, labels, out, title=title_of(found.recipe), caption=caption_of(found))
+
+
+def title_of(recipe: Recipe) -> str:
+    """The line above a picture."""
+    return recipe.title or recipe.name
+
+
+def caption_of(found: Finding) -> str:
+    """The line below a picture."""
+    return ", ".join(f"{one.name} {one.volume_ml:.1f} mL" for one in found.measured)
+
+
+def _listed(formats: tuple[Format, ...]) -> str:
+    return ", ".join(suffix for format_ in formats for suffix in SUFFIXES[format_])
 
 
 def _segmentation(found: Finding, out: Path, source: DicomSource, form: Form) -> object:
@@ -222,11 +257,11 @@ def _report(found: Finding, out: Path, source: DicomSource, form: Form, segmenta
 
 def refuse_image(out: Path, *grids: Path) -> None:
     """Refuse a place where no image can be written: a wrong name; a folder, where not all of `grids` are DICOM."""
-    if format_of(out) != "folder":
-        if not out.name.endswith(NIFTI):
-            raise UsageError(f"{out.name!r}: an image is written as .nii, .nii.gz, or as a DICOM series into a folder")
+    if (format_ := format_of(out)) != "folder":
+        if format_ not in VOLUMES:
+            raise UsageError(f"{out.name!r}: images are written as {_listed(VOLUMES)}, or as DICOM into a folder")
         for grid in grids:
-            refuse_place(out, NIFTI, grid)
+            refuse_place(out, SUFFIXES[format_], grid)
         return
     if not all(_is_dicom(grid) for grid in grids):
         raise UsageError(
@@ -239,11 +274,11 @@ def refuse_image(out: Path, *grids: Path) -> None:
 def write_derived_image(
     volume: Volume,
     out: Path,
-    source: NiftiSource | DicomSource,
+    source: Source,
     algorithm: Algorithm,
     derivation: Derivation,
     *,
-    moving: NiftiSource | DicomSource | None = None,
+    moving: Source | None = None,
     uids: UidKind = "fresh",
 ) -> None:
     """Write an image on the grid of `source`: into a folder as a derived DICOM series, else as the name says.
@@ -254,7 +289,7 @@ def write_derived_image(
     """
     if format_of(out) != "folder":
         write_image(volume, out, source=source)
-    elif isinstance(source, DicomSource) and not isinstance(moving, NiftiSource):
+    elif isinstance(source, DicomSource) and (moving is None or isinstance(moving, DicomSource)):
         write_derived_series(volume, out, source, algorithm, derivation, moving=moving, uids=uids)
     else:
         raise UsageError("a derived DICOM series is made of DICOM series only; write .nii.gz instead")

@@ -1,4 +1,4 @@
-"""voxelrt convert: a DICOM study in, NIfTI out."""
+"""voxelrt convert: a study in; NIfTI, MetaImage, NRRD or a picture out."""
 
 from __future__ import annotations
 
@@ -17,20 +17,25 @@ def convert_command(
     study: Annotated[
         Path, typer.Argument(metavar="STUDY", help="A folder or zip of DICOM, a DICOM file, or a NIfTI file.")
     ],
-    out: Annotated[Path, typer.Option("-o", "--output", metavar="OUT", help="The image, .nii or .nii.gz.")],
+    out: Annotated[
+        Path,
+        typer.Option("-o", "--output", metavar="OUT", help="The image, .nii.gz, .nii, .mha or .nrrd; or .png, .gif."),
+    ],
     series: SeriesOption = None,
     volume: VolumeOption = None,
     repair: RepairOption = False,
     json: JsonOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Write a DICOM study's image as NIfTI. Research software, not a medical device.
+    """Write a study's image in another format, or a picture of it. Research software, not a medical device.
 
     Values are in modality units; what was found of the slices' geometry is said. voxelrt info lists what a study holds.
 
     [bold]Examples[/]
 
       voxelrt convert dicom-folder/ -o head.nii.gz
+
+      voxelrt convert dicom-folder/ -o slices.png
 
       voxelrt convert study.zip -o t1.nii.gz --series 4 --json -
 

@@ -55,6 +55,11 @@ class Format(StrEnum):
     SEG = "seg"
     SR = "sr"
     RTSTRUCT = "rtstruct"
+    CAPTURE = "capture"
+    MHA = "mha"
+    NRRD = "nrrd"
+    PNG = "png"
+    GIF = "gif"
 
 
 class Seg(StrEnum):
@@ -100,7 +105,7 @@ def run(
             "-o",
             "--output",
             metavar="OUT",
-            help="The mask, .nii.gz, .nii or .dcm; a folder for mask and report of a DICOM study, or for several.",
+            help="The mask, .nii.gz, .mha, .nrrd, .dcm, .png or .gif; a folder for a DICOM study or several.",
         ),
     ] = None,
     picture: Annotated[
@@ -113,7 +118,7 @@ def run(
         Format | None,
         typer.Option(
             "--format",
-            help="Of the result; by default what its name says: nifti, seg; .dcm may also be sr or rtstruct.",
+            help="Of the result; by default what its name says; a .dcm is a seg, or what is given here.",
         ),
     ] = None,
     seg: Annotated[

@@ -6,21 +6,26 @@ What a path holds is told by its content, never by its name: :func:`read_image` 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
 from voxelrt.errors import InputError, UsageError
 from voxelrt.io.dicom import DicomStudy, looks_like_dicom, open_dicom, read_dicom_series
 from voxelrt.io.dicom.contents import is_zip
-from voxelrt.io.image import DicomSource, Image, NiftiSource
+from voxelrt.io.image import DicomSource, GridSource, Image, NiftiSource, Source
+from voxelrt.io.metaimage import is_metaimage, read_metaimage, write_metaimage
 from voxelrt.io.nifti import is_nifti, read_nifti, write_nifti
+from voxelrt.io.nrrd import is_nrrd, read_nrrd, write_nrrd
 from voxelrt.volume import Volume
 
 __all__ = [
     "DicomSource",
     "DicomStudy",
+    "GridSource",
     "Image",
     "NiftiSource",
+    "Source",
     "kind_of",
     "open_dicom",
     "read_dicom_series",
@@ -31,6 +36,15 @@ __all__ = [
 ]
 
 
+Kind = Literal["NIfTI", "DICOM", "MetaImage", "NRRD"]
+# What needs nothing but its path.
+READERS: dict[Kind, Callable[[Path], Image]] = {
+    "MetaImage": read_metaimage, "NRRD": read_nrrd,
+}  # fmt: skip
+# What `write_image` takes.
+SUFFIXES = (".nii", ".nii.gz", ".mha", ".nrrd")
+
+
 def read_image(
     path: str | os.PathLike[str],
     *,
@@ -39,7 +53,7 @@ def read_image(
     volume: int | str | None = None,
     repair: bool = False,
 ) -> Image:
-    """Read an image: a NIfTI file, a folder or zip with a DICOM series, or one DICOM file.
+    """Read an image: DICOM (a folder or zip with a series, or one file), NIfTI, MetaImage or NRRD.
 
     Parameters
     ----------
@@ -62,19 +76,19 @@ def read_image(
     """
     place = Path(path)
     kind = kind_of(place)
-    if kind == "NIfTI" and (series is not None or volume is not None or repair):
-        raise UsageError(f"{place.name!r} is a NIfTI file; series=, volume= and repair= are for DICOM")
-    if kind == "DICOM" and volume_index is not None:
-        raise UsageError(f"{place.name!r} is DICOM; volume_index= is for NIfTI")
+    if kind != "DICOM" and (series is not None or volume is not None or repair):
+        raise UsageError(f"{place.name!r} is a {kind} file; series=, volume= and repair= are for DICOM")
+    if kind != "NIfTI" and volume_index is not None:
+        raise UsageError(f"{place.name!r} is {kind}; volume_index= is for NIfTI")
     if kind == "NIfTI":
         return read_nifti(place, volume_index=volume_index)
+    if kind in READERS:
+        return READERS[kind](place)
     return read_dicom_series(place, series=series, volume=volume, repair=repair)
 
 
-def write_image(
-    volume: Volume, path: str | os.PathLike[str], *, source: NiftiSource | DicomSource | None = None
-) -> None:
-    """Write a volume in the format that the suffix names: .nii or .nii.gz.
+def write_image(volume: Volume, path: str | os.PathLike[str], *, source: Source | None = None) -> None:
+    """Write a volume in the format that the suffix names: .nii or .nii.gz, .mha (MetaImage) or .nrrd.
 
     Parameters
     ----------
@@ -92,11 +106,18 @@ def write_image(
     GeometryError : the volume is not on the NIfTI source's grid.
     OutputError : the file cannot be written.
     """
+    name = Path(path).name
+    if name.endswith(".mha"):
+        write_metaimage(volume, path)
+        return
+    if name.endswith(".nrrd"):
+        write_nrrd(volume, path)
+        return
     write_nifti(volume, path, source=source if isinstance(source, NiftiSource) else None)
 
 
-def kind_of(place: Path) -> Literal["NIfTI", "DICOM"]:
-    """What is there, by content. Raises InputError if it is neither."""
+def kind_of(place: Path) -> Kind:
+    """What is there, by content. Raises InputError if it is none of these."""
     if place.is_dir():
         return "DICOM"
     try:
@@ -108,6 +129,13 @@ def kind_of(place: Path) -> Literal["NIfTI", "DICOM"]:
         raise InputError(f"{place.name!r} is empty")
     if looks_like_dicom(start) or is_zip(place):
         return "DICOM"
+    if is_nrrd(start):
+        return "NRRD"
+    if is_metaimage(start):
+        return "MetaImage"
     if is_nifti(place):
         return "NIfTI"
-    raise InputError(f"{place.name!r} is neither NIfTI (.nii, .nii.gz, .hdr/.img) nor DICOM; convert it first")
+    raise InputError(
+        f"{place.name!r} is neither NIfTI (.nii, .nii.gz, .hdr/.img), MetaImage, NRRD nor DICOM; convert it "
+        "first"
+    )

@@ -85,6 +85,28 @@ class DicomSource:
 
 
 @dataclass(frozen=True, eq=False)
+class GridSource:
+    """The file that a volume was read from, of a format whose header says nothing but the grid: MetaImage, NRRD.
+
+    Parameters
+    ----------
+    path
+        The file.
+    affine
+        (4, 4) voxel (x, y, z) -> LPS mm, as in the volume.
+    shape_zyx
+        The size of its grid.
+    """
+
+    path: Path = field(repr=False)
+    affine: NDArray[np.float64]
+    shape_zyx: tuple[int, int, int]
+
+
+Source = NiftiSource | DicomSource | GridSource
+
+
+@dataclass(frozen=True, eq=False)
 class Image:
     """An image as it was read.
 
@@ -100,4 +122,4 @@ class Image:
 
     volume: Volume
     warnings: tuple[str, ...]
-    source: NiftiSource | DicomSource
+    source: Source

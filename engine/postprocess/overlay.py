@@ -114,7 +114,7 @@ def draw_overlay(
     turned, _ = reorient(volume, "LPS")
     turned_mask, _ = reorient(mask, "LPS")
     image: NDArray[Any] = turned.array[channel]
-    labels = _whole_numbers(turned_mask.array)
+    labels = whole_numbers(turned_mask.array)
     values = [int(value) for value in np.unique(labels) if value != 0]
     colours = {value: PALETTE[number % len(PALETTE)] for number, value in enumerate(values)}
     low, high = window or window_of(image)
@@ -129,7 +129,7 @@ def draw_overlay(
     if title:
         draw.text((MARGIN, 22), title, TEXT, font(26))
     for panel in panels:
-        _draw_panel(canvas, panel, turned, image, labels, colours, (low, high), at)
+        draw_panel(canvas, panel, turned, image, labels, colours, (low, high), at)
     y = bottom + 14
     if caption:
         draw.text((MARGIN, y), caption, TEXT, font(19))
@@ -190,7 +190,7 @@ def outline_alpha(mask: NDArray[Any], width: int, height: int) -> tuple[NDArray[
     return line.astype(np.float32), inside
 
 
-def _draw_panel(
+def draw_panel(
     canvas: Pillow.Image,
     panel: Panel,
     volume: Volume,
@@ -200,6 +200,7 @@ def _draw_panel(
     window: tuple[float, float],
     at: tuple[int, int, int],
 ) -> None:
+    """One cut with its outlines, name, place, letters and bar. `volume`, `image` and `labels` are in LPS order."""
     view = panel.view
     left, top, right, bottom = panel.picture
     width, height = right - left, bottom - top
@@ -292,7 +293,7 @@ def _oblique_note(volume: Volume) -> str:
     return f"  ·  oblique grid: letters are the nearest sides, off by up to {angle:.0f}°" if angle > 1 else ""
 
 
-def _whole_numbers(mask: NDArray[Any]) -> NDArray[Any]:
+def whole_numbers(mask: NDArray[Any]) -> NDArray[Any]:
     """The mask (Z, Y, X) as whole numbers; viewers and older tools often store masks as floats."""
     if mask.shape[0] != 1:
         raise UsageError(f"a mask has one channel; this one has {mask.shape[0]}")

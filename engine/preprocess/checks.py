@@ -10,11 +10,9 @@ import re
 import numpy as np
 
 from voxelrt.errors import InputError
-from voxelrt.io.image import DicomSource, NiftiSource
+from voxelrt.io.image import DicomSource, Source
 from voxelrt.models.recipe_schema import Channel, Recipe
 from voxelrt.volume import Volume
-
-Source = NiftiSource | DicomSource
 
 # Air is -1000 Hounsfield units and surrounds every patient; no other modality stores many values so low.
 CT_AIR_BELOW = -200

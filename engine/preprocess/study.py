@@ -12,7 +12,7 @@ import numpy as np
 from voxelrt.errors import GeometryError, UsageError
 from voxelrt.io import kind_of, open_dicom, read_image
 from voxelrt.io.dicom import DicomStudy, GeometryReport, read_series
-from voxelrt.io.image import DicomSource, Image, NiftiSource
+from voxelrt.io.image import DicomSource, Image, Source
 from voxelrt.models.recipe_schema import Channel, Recipe
 from voxelrt.preprocess.checks import check_image
 from voxelrt.volume import Volume
@@ -61,7 +61,7 @@ class Opened:
     """
 
     volume: Volume
-    source: NiftiSource | DicomSource | None
+    source: Source | None
     warnings: tuple[str, ...]
 
     @property

@@ -115,7 +115,7 @@ def test_a_folder_gets_mask_and_report_that_belong_together(model: Path, series:
     assert {path.name: path.read_bytes() for path in (tmp_path / "again").iterdir()} == before
 
 
-@pytest.mark.parametrize(("wanted", "modality"), [("sr", "SR"), ("rtstruct", "RTSTRUCT")])
+@pytest.mark.parametrize(("wanted", "modality"), [("sr", "SR"), ("rtstruct", "RTSTRUCT"), ("capture", "OT")])
 def test_other_objects_on_request(model: Path, series: Path, tmp_path: Path, wanted: str, modality: str) -> None:
     assert call(model, series, "-o", tmp_path / "out.dcm", "--format", wanted) == 0
     assert pydicom.dcmread(tmp_path / "out.dcm").Modality == modality

@@ -85,7 +85,7 @@ def test_series_and_volume_are_picked(tmp_path: Path, capsys: pytest.CaptureFixt
     ("out", "code", "reason"),
     [
         ("image.dcm", 2, "does not say the patient"),
-        ("image.png", 2, "must end in .nii"),
+        ("image.txt", 2, "must end in .nii"),
         ("missing/image.nii", 3, "there is no folder"),
         ("in.nii", 2, "never overwritten"),
     ],
