@@ -136,6 +136,5 @@ def kind_of(place: Path) -> Kind:
     if is_nifti(place):
         return "NIfTI"
     raise InputError(
-        f"{place.name!r} is neither NIfTI (.nii, .nii.gz, .hdr/.img), MetaImage, NRRD nor DICOM; convert it "
-        "first"
+        f"{place.name!r} is neither NIfTI (.nii, .nii.gz, .hdr/.img), MetaImage, NRRD nor DICOM; convert it first"
     )

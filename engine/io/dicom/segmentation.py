@@ -12,6 +12,7 @@ from pydicom.uid import ExplicitVRLittleEndian, JPEGLSLossless
 
 from voxelrt.errors import OutputError
 from voxelrt.io.atomic import atomic_path
+from voxelrt.io.dicom.binary_frames import take_frames
 from voxelrt.io.dicom.coded_terms import segment_description
 from voxelrt.io.dicom.derived import (
     MAKER,
@@ -27,7 +28,7 @@ from voxelrt.io.dicom.derived import (
     series_number,
 )
 from voxelrt.io.dicom.quiet import quiet_pydicom
-from voxelrt.io.dicom.single_images import REFUSED, as_single_images, refer
+from voxelrt.io.dicom.single_images import REFUSED, as_single_images, numbers_of_planes, refer
 from voxelrt.io.image import DicomSource
 from voxelrt.volume import Volume
 
@@ -70,7 +71,7 @@ def write_segmentation(
 
     Returns
     -------
-    made : the object, for reports that refer to its segments.
+    made : the object, without its frames, for reports that refer to its segments.
 
     Raises
     ------
@@ -90,11 +91,22 @@ def write_segmentation(
     try:
         with quiet_pydicom():
             images = as_single_images(frames, source)
-            made = _make(planes, images, described, algorithm, kind, new, series_number(frames))
+            numbers = [s.value if kind == "labelmap" else index for index, s in enumerate(described, start=1)]
+            table = np.zeros(described[-1].value + 1, np.uint8 if max(numbers) < 256 else np.uint16)
+            table[[s.value for s in described]] = numbers
+            numbered, apart = table[planes], kind == "binary" and bool(planes.any())
+            shown = np.ones((len(planes), 1, 1), np.uint8) if apart else numbered
+            for image in images:
+                image.Rows, image.Columns = shown.shape[1:]
+            made = _make(shown, images, described, numbers, algorithm, kind, new, series_number(frames))
+            order = numbers_of_planes(made)
             refer(made, frames)
             new.settle(made, images[0])
+            tail = take_frames(made, [numbered[z] for z in order], len(numbers)) if apart else []
             with atomic_path(path) as temporary:
                 made.save_as(temporary)
+                with open(temporary, "ab") as stream:
+                    stream.writelines(tail)
             return made
     except REFUSED as error:
         raise OutputError(
@@ -107,6 +119,7 @@ def _make(
     planes: NDArray[Any],
     images: Sequence[Any],
     segments: Sequence[Segment],
+    numbers: Sequence[int],
     algorithm: Algorithm,
     kind: SegKind,
     new: Uids,
@@ -117,9 +130,6 @@ def _make(
     from highdicom.seg import Segmentation
     from pydicom.sr.codedict import codes
 
-    numbers = [s.value if kind == "labelmap" else index for index, s in enumerate(segments, start=1)]
-    table = np.zeros(max(s.value for s in segments) + 1, np.uint8 if max(numbers) < 256 else np.uint16)
-    table[[s.value for s in segments]] = numbers
     identification = AlgorithmIdentificationSequence(
         name=algorithm.name[:64],
         family=codes.cid7162.ArtificialIntelligence,
@@ -129,7 +139,7 @@ def _make(
     )
     return Segmentation(
         source_images=images,
-        pixel_array=table[planes],
+        pixel_array=planes,
         segmentation_type="BINARY" if kind == "binary" else "LABELMAP",
         segment_descriptions=[
             segment_description(s.name, index, s.value, s.code, s.colour, identification)

@@ -71,6 +71,12 @@ def is_valid(element: DataElement) -> bool:
         return False
 
 
+def numbers_of_planes(made: Any) -> list[int]:
+    """Of each frame which plane it is, from 0: highdicom sorts them its own way. To be asked before `refer`."""
+    items = made.PerFrameFunctionalGroupsSequence
+    return [_number(item.DerivationImageSequence[0].SourceImageSequence[0]) for item in items]
+
+
 def refer(made: Any, frames: Sequence[Frame]) -> None:
     """Write what the planes are into the references, in place of their numbers."""
     numbered = [
