@@ -137,7 +137,7 @@ def draw_overlay(
     for row in rows:
         _draw_legend_row(draw, row, y)
         y += LINE
-    draw.text((MARGIN, y + 2), CONVENTION + _oblique_note(turned), QUIET, font(15))
+    draw.text((MARGIN, y + 2), CONVENTION + oblique_note(turned), QUIET, font(15))
     draw.text((width - MARGIN, y + 2), NOT_A_DEVICE, QUIET, font(15), anchor="ra")
     return canvas
 
@@ -288,7 +288,7 @@ def _draw_legend_row(draw: ImageDraw.ImageDraw, row: list[tuple[int, Colour, str
         draw.text((x + 24, y), name, TEXT, font(17))
 
 
-def _oblique_note(volume: Volume) -> str:
+def oblique_note(volume: Volume) -> str:
     angle = obliquity_degrees(volume.affine)
     return f"  ·  oblique grid: letters are the nearest sides, off by up to {angle:.0f}°" if angle > 1 else ""
 

@@ -30,6 +30,7 @@ from voxelrt.postprocess.overlay import (
     Panel,
     draw_panel,
     font,
+    oblique_note,
     whole_numbers,
     window_of,
 )
@@ -122,7 +123,7 @@ def draw_sheet(
         left, upper = MARGIN + column * (cell[0] + GAP), top + HEAD + row * (HEAD + cell[1] + GAP)
         scene.draw(canvas, index, (left, upper), cell, scale)
     y = height - 40
-    draw.text((MARGIN, y), CONVENTION, QUIET, font(15))
+    draw.text((MARGIN, y), CONVENTION + oblique_note(scene.volume), QUIET, font(15))
     draw.text((width - MARGIN, y), NOT_A_DEVICE, QUIET, font(15), anchor="ra")
     return canvas
 

@@ -22,7 +22,7 @@ from voxelrt.io.dicom.derived import (
     said_of,
     series_number,
 )
-from voxelrt.io.dicom.modules import reference
+from voxelrt.io.dicom.modules import fill_laterality, reference
 from voxelrt.io.dicom.quiet import quiet_pydicom
 from voxelrt.io.dicom.single_images import REFUSED, as_single_images
 from voxelrt.io.image import DicomSource
@@ -114,6 +114,7 @@ def _make(pixels: Any, first: Any, algorithm: Algorithm, new: Uids, number: int)
     for name in ("BodyPartExamined", "Laterality"):
         if first.get(name):
             made[name] = first[name]
+    fill_laterality(made)
     made.ImageType = ["DERIVED", "SECONDARY", "OTHER", "OVERLAY"]
     made.BurnedInAnnotation = "NO"
     made.DerivationDescription = f"{said_of(algorithm, 'Overlay')}. {SOFTWARE}."

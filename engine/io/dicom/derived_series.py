@@ -39,6 +39,7 @@ from voxelrt.io.dicom.modules import (
     contribute,
     decoded_elements,
     fill_empty,
+    fill_laterality,
     reference,
 )
 from voxelrt.io.dicom.quiet import quiet_pydicom
@@ -182,6 +183,13 @@ def _stored(volume: Volume, content: Sequence[Frame]) -> Stored:
     return to_stored(values, intercept=same.pop() if len(same) == 1 else 0.0)
 
 
+def _several(value: Any) -> list[Any]:
+    """One value, several or none as a list."""
+    if value is None or value == "":
+        return []
+    return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+
+
 @dataclass(frozen=True, eq=False)
 class _Job:
     """A series on its way into a folder."""
@@ -241,6 +249,9 @@ class _Job:
             if element.VR in ("DA", "TM") and not is_valid(element):
                 made[element.tag].value = ""
         fill_empty(made, (*TYPE_2, *COMMON, *MAY_BE_EMPTY.get(str(made.get("Modality")), ())))
+        fill_laterality(made)
+        if any(float(width) < 1 for width in _several(made.get("WindowWidth"))):
+            del made.WindowWidth, made.WindowCenter
         first = copy.copy(made)
         made.SOPInstanceUID, made.SeriesInstanceUID = meta.MediaStorageSOPInstanceUID, self.new("series")
         made.SeriesNumber, made.InstanceNumber = series_number(self.planes) + 3, number

@@ -61,6 +61,12 @@ def fill_empty(made: Dataset, names: Sequence[str]) -> None:
             made[name] = DataElement(name, dictionary_VR(name), [] if dictionary_VR(name) == "SQ" else "")
 
 
+def fill_laterality(made: Dataset) -> None:
+    """Where the body part is not said it may be a paired one, whose side is then to be said, or left empty."""
+    if not made.get("BodyPartExamined"):
+        fill_empty(made, () if made.get("ImageLaterality") else ("Laterality",))
+
+
 def add_equipment(made: Dataset, first: Dataset, algorithm: Algorithm, what: str) -> None:
     """VoxelRT as the maker; the scanner as a contributor (C.7.5.1, C.12.1)."""
     made.Manufacturer = made.ManufacturerModelName = MAKER

@@ -180,19 +180,20 @@ def _contours(
             contour.ContourGeometricType = "CLOSED_PLANAR"
             contour.NumberOfContourPoints = len(corners)
             contour.ContourNumber = len(made) + 1
-            contour.ContourData = _in_world(corners + np.array([rows.start, columns.start]), z, labels.affine)
+            contour.ContourData = _in_world(corners + np.array([rows.start, columns.start]), frames[z], labels)
             made.append(contour)
     if made:
         item.ContourSequence = made
     return item
 
 
-def _in_world(corners: NDArray[np.int64], z: int, affine: NDArray[np.float64]) -> list[str]:
-    """(x, y, z) of each corner in mm as decimal strings. Pixel (r, c) has its centre at index (c, r)."""
-    index = np.empty((len(corners), 4))
-    index[:, 0], index[:, 1], index[:, 2], index[:, 3] = corners[:, 1] - 0.5, corners[:, 0] - 0.5, z, 1
+def _in_world(corners: NDArray[np.int64], frame: Frame, labels: Volume) -> list[str]:
+    """(x, y, z) of each corner in mm as decimal strings, in the slice's own plane: slices may lie a little off the even
+    grid of the volume. Pixel (r, c) has its centre at index (c, r)."""
+    index = corners[:, ::-1] - 0.5
+    points = np.array(frame.position) + index @ labels.affine[:3, :2].T
     # Nine digits: a millionth of a millimetre at a metre, and 16 characters in any case.
-    return [f"{value:.9g}" for value in (index @ affine[:3].T).reshape(-1).tolist()]
+    return [f"{value:.9g}" for value in points.reshape(-1).tolist()]
 
 
 def _observation(segment: Segment) -> Dataset:
