@@ -109,7 +109,7 @@ def prepare_case(volume: Volume, settings: NnunetSettings, previous: Volume | No
     shape = [round(a / b * n) for a, b, n in zip(spacing, target, array.shape[1:], strict=True)]
     if min(shape) < 1:
         raise InputError(f"the study has {array.shape[1:]} voxels of {spacing} mm: less than one of the network's")
-    ways = _matrices(settings.resample_data, array.shape[1:], tuple(shape), spacing, target)
+    ways = resampling_ways(settings.resample_data, array.shape[1:], tuple(shape), spacing, target)
     mask = None
     if before is not None or any(channel.normalisation.only_inside_mask for channel in settings.channels):
         mask = fill_holes((array != 0).any(axis=0))
@@ -119,7 +119,7 @@ def prepare_case(volume: Volume, settings: NnunetSettings, previous: Volume | No
             mask = before >= 0
     data = np.empty((len(array) + len(settings.cascade_labels), *shape), np.float32)
     for index, channel in enumerate(settings.channels):
-        scaled = _scaling(array[index], mask, channel.normalisation, channel.name)
+        scaled = scaling(array[index], mask, channel.normalisation, channel.name)
         _resample(scaled, array.shape[1:], ways, data[index])
     if before is not None:
         how = settings.resample_previous
@@ -150,8 +150,8 @@ def _box(array: NDArray[Any]) -> tuple[slice, slice, slice]:
     return (sides[0], sides[1], sides[2])
 
 
-def _scaling(image: NDArray[Any], mask: Mask | None, how: Normalisation, name: str) -> Scaling:
-    """How the planes of one channel (Z, Y, X) are scaled by its scheme."""
+def scaling(image: NDArray[Any], mask: Mask | None, how: Normalisation, name: str) -> Scaling:
+    """How the planes of one channel (Z, Y, X) are scaled by its scheme. Raises InputError."""
     lowest, highest = float(image.min()), float(image.max())
     if how.scheme == "z-score":
         inside = mask if how.only_inside_mask else None
@@ -200,7 +200,7 @@ def _moments(image: NDArray[Any], mask: Mask | None) -> tuple[float, float]:
 
 
 @dataclass(frozen=True, eq=False)
-class _Ways:
+class Ways:
     """One matrix an axis, None where it stays as it is; and the axis taken apart, for bounds plane by plane."""
 
     matrices: tuple[Floats | None, Floats | None, Floats | None]
@@ -214,11 +214,12 @@ class _Ways:
         return plane if rows is None else matmul(rows, plane)
 
 
-def _matrices(
+def resampling_ways(
     how: Resampling, old: tuple[int, ...], new: tuple[int, ...], spacing: tuple[float, ...], target: tuple[float, ...]
-) -> _Ways:
+) -> Ways:
+    """How an image of a size and spacing is brought to another."""
     if old == new:
-        return _Ways((None, None, None), None, False)
+        return Ways((None, None, None), None, False)
     apart = coarse_axis(how, spacing, target)
     made: list[Floats | None] = []
     for axis, (n, m) in enumerate(zip(old, new, strict=True)):
@@ -226,7 +227,7 @@ def _matrices(
         positions = (np.arange(m, dtype=np.float64) + 0.5) * (n / m) - 0.5
         # Even where the size stays, what is evaluated at its own voxels stays: no matrix.
         made.append(None if n == m else _matrix(positions, n, order))
-    return _Ways((made[0], made[1], made[2]), apart, how.order > 1)
+    return Ways((made[0], made[1], made[2]), apart, how.order > 1)
 
 
 def _matrix(positions: NDArray[np.float64], size: int, order: int) -> Floats:
@@ -252,7 +253,7 @@ def coarse_axis(how: Resampling, spacing: tuple[float, ...], target: tuple[float
     return axes[0] if len(axes) == 1 else None
 
 
-def _resample(scaled: Scaling, old: tuple[int, ...], ways: _Ways, out: Floats) -> None:
+def _resample(scaled: Scaling, old: tuple[int, ...], ways: Ways, out: Floats) -> None:
     """Planes of `old` on the new grid, into `out` (Z, Y, X).
 
     A spline never goes past the values of the image, or of its slice, that it is of.
@@ -277,7 +278,7 @@ def _resample(scaled: Scaling, old: tuple[int, ...], ways: _Ways, out: Floats) -
         np.clip(out, lowest, highest, out=out)
 
 
-def _apart(image: Floats, ways: _Ways, apart: int) -> Floats:
+def _apart(image: Floats, ways: Ways, apart: int) -> Floats:
     """(Z, Y, X) on the new grid, slices along the axis `apart` each on their own."""
     inner = tuple(axis for axis in range(3) if axis != apart)
     lowest, highest = image.min(axis=inner, keepdims=True), image.max(axis=inner, keepdims=True)

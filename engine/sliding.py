@@ -115,6 +115,9 @@ class _One:
     def __init__(self, job: Job) -> None:
         self._job: Job | None = job
 
+    def wait(self) -> None:
+        """All of it is there."""
+
     def next(self, wait: bool) -> Job | None:
         del wait
         job, self._job = self._job, None

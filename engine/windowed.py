@@ -43,6 +43,7 @@ from voxelrt.volume import Volume
 
 Floats = NDArray[np.float32]
 Triple = tuple[int, int, int]
+Box = tuple[slice, slice, slice]
 Labels = NDArray[np.unsignedinteger]
 Tell = Callable[[str, int, int], None]
 Say = Callable[[str], None]
@@ -104,6 +105,9 @@ class One:
     def __init__(self, job: Job) -> None:
         self._job: Job | None = job
 
+    def wait(self) -> None:
+        """All of it is there."""
+
     def next(self, wait: bool) -> Job | None:
         del wait
         job, self._job = self._job, None
@@ -150,16 +154,24 @@ def make_job(
     memory: int | None,
     say: Say | None,
     source_rounding: bool = False,
+    arriving: tuple[Floats, Box] | None = None,
 ) -> Job:
-    """A case as the scheduler takes it; parameters as of run_case."""
+    """A case as the scheduler takes it.
+
+    Parameters
+    ----------
+    plan, case, tell, mirroring, step, memory, say, source_rounding : as of ``run_case``.
+    arriving : of a case whose planes still come: the padded array that they come into, and where in it.
+    """
     settings = case.settings
     window: Triple = (1, *settings.patch_size) if settings.dimensions == 2 else settings.patch_size  # type: ignore[assignment]
-    padded, inside = _padded(case.data, window)
+    padded, inside = arriving or _padded(case.data, window)
     size: Triple = (padded.shape[1], padded.shape[2], padded.shape[3])
     places = _places(size, window, settings, settings.step if step is None else step)
     corners = [(z, y, x) for z in places[0] for y in places[1] for x in places[2]]
     sets = list(mirrorings(settings.mirror_axes if mirroring else ()))
-    windows = _windows(corners, sets, repeated(padded, window, corners), flat=settings.dimensions == 2)
+    keys = {} if arriving else repeated(padded, window, corners)
+    windows = _windows(corners, sets, keys, flat=settings.dimensions == 2)
     kept_key = most_repeated([one.key for one in windows])
     channels = settings.outputs * (len(settings.folds) if source_rounding else 1)
     parts = _parts(plan, case, size, window)

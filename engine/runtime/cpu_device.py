@@ -69,6 +69,10 @@ class CpuDevice:
         del stream
         return CpuBuffer(array)
 
+    def update(self, stream: Stream, buffer: Buffer, array: Array, planes: slice) -> None:
+        """The buffer is the array."""
+        del stream, buffer, array, planes
+
     def download(self, stream: Stream, buffer: Buffer, into: Array) -> None:
         del stream
         into[...] = array_of(buffer)

@@ -70,6 +70,9 @@ class Device(Protocol):
     def upload(self, stream: Stream, array: Array) -> Buffer:
         """An array of the host in the device's memory; it must not change before the copy is done."""
 
+    def update(self, stream: Stream, buffer: Buffer, array: Array, planes: slice) -> None:
+        """Copy these planes (the second axis) of an array of the host to a buffer that ``upload`` made of it."""
+
     def download(self, stream: Stream, buffer: Buffer, into: Array) -> None:
         """Copy to an array of the host, which must not be read before the copy is done."""
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
@@ -33,6 +33,9 @@ class Source(Protocol):
 
     def next(self, wait: bool) -> Job | None:
         """The next study; None where there is none yet, or, after waiting, none any more."""
+
+    def wait(self) -> None:
+        """Until a study has come, or planes of one under way."""
 
 
 class Budget:
@@ -66,7 +69,10 @@ class _Running:
     decided_at: dict[int, list[int]]
     next_window: int = 0
     finished_planes: int = 0
+    up: int = 0  # planes of the data that were sent to the device
+    stitched: int = 0  # windows
     decided: int = 0
+    told: int = 0  # of these
     settled: int = 0  # windows whose batch the host has waited for
     in_flight: int = 0  # batches that hold a window of it
     kept: Buffer | None = None  # the logits of the input that comes most often
@@ -154,8 +160,7 @@ class Scheduler:
                 if batch.windows:
                     self._launch(batch)
                 else:
-                    for other in self._batches:
-                        self._settle(other)
+                    self._rest(source)
                 number += 1
             yield from self._take_ended()
         except KeyboardInterrupt:
@@ -163,6 +168,14 @@ class Scheduler:
             raise
         finally:
             self._abandon()
+
+    def _rest(self, source: Source) -> None:
+        """Wait for what is under way; then, where studies lack planes, for those."""
+        for batch in self._batches:
+            self._settle(batch)
+        self._end_studies()
+        if self._running and not self._ended and not any(self._may_go(running) for running in self._running):
+            source.wait()
 
     def close(self) -> None:
         """Give the rows' memory back, and end the streams."""
@@ -195,8 +208,11 @@ class Scheduler:
     def _rows_of(self, running: _Running, batch: _Batch) -> None:
         """Put a study's next windows in a batch; those of equal input share a row, or need none."""
         job, before = running.job, len(batch.windows)
+        self._bring_up(running)
         while job.error is None and running.next_window < len(job.windows):
             window = job.windows[running.next_window]
+            if window.start[0] + job.weights.shape[0] > running.up:
+                break
             row = batch.row_of(running, window)
             if row is None:
                 if len(batch.rows) == self._size:
@@ -206,6 +222,23 @@ class Scheduler:
             batch.windows.append((running, window, row))
             running.next_window += 1
         running.in_flight += len(batch.windows) > before
+
+    def _bring_up(self, running: _Running) -> None:
+        """Send planes that have come since to the device."""
+        job = running.job
+        there = job.data.shape[1] if job.arrived is None else job.arrived()
+        if there > running.up:
+            if job.arrived is not None:
+                self._device.update(self._up, running.data, job.data, slice(running.up, there))
+                self._device.record(self._up, running.uploaded)
+            running.up = there
+
+    def _may_go(self, running: _Running) -> bool:
+        """Whether there is anything to be done for a study without another plane of it."""
+        job = running.job
+        if job.error is not None or job.arrived is None or running.next_window == len(job.windows):
+            return True
+        return bool(job.windows[running.next_window].start[0] + job.weights.shape[0] <= job.arrived())
 
     def _start(self, job: Job) -> bool:
         """Bring a study to the device; False where there is no room before another is finished."""
@@ -265,14 +298,14 @@ class Scheduler:
     def _stitch_window(self, running: _Running, window: Window, batch: _Batch, row: int) -> None:
         device, kernels, job = self._device, self._kernels, running.job
         try:
-            self._finish_planes(running, window.start[0])
             logits = running.kept if row == KEPT and running.kept is not None else batch.outputs.rows(row, 1)
             device.launch(self._stitch, partial(kernels.accumulate, logits, window, running.sums))
             if window.key is not None and window.key == job.kept_key and running.kept is None:
                 running.kept = device.empty((1, *batch.outputs.shape[1:]), "f4")
                 device.launch(self._stitch, partial(kernels.keep, logits, running.kept))
-            if window is job.windows[-1]:
-                self._finish_planes(running, job.data.shape[1])
+            running.stitched += 1
+            last = running.stitched == len(job.windows)
+            self._finish_planes(running, job.data.shape[1] if last else job.windows[running.stitched].start[0])
         except Exception as error:  # noqa: BLE001 - it is this study's alone
             self._fail([running], error)
 
@@ -314,20 +347,30 @@ class Scheduler:
             running.settled += sum(1 for one, _, _ in windows if one is running)
             if running.job.error is None:
                 running.job.tell(running.settled, len(running.job.windows))
+            if running.job.error is None and running.job.out is not None and running.decided > running.told:
+                self._hand_out(running, running.job.out)
             if running.job.error is None and running.job.late:
                 self._fail([running], TimeLimitError("the study was not finished within its time limit"))
         self._end_studies()
 
+    def _hand_out(self, running: _Running, out: Callable[[int], None]) -> None:
+        """Tell of the planes of labels that are down."""
+        try:
+            for event in running.down:
+                self._device.synchronize(event)
+            running.told = running.decided
+            out(running.told)
+        except Exception as error:  # noqa: BLE001 - it is this study's
+            self._fail([running], error)
+
     def _end_studies(self) -> None:
-        """Hand on the studies that are through, first come first served."""
-        while self._running:
-            running = self._running[0]
+        """Hand on the studies that are through."""
+        for running in list(self._running):
             through = running.settled == len(running.job.windows) or running.job.error is not None
-            if not through or running.in_flight:
-                return
-            self._running.popleft()
-            self._free(running)
-            self._ended.append(running.job)
+            if through and not running.in_flight:
+                self._running.remove(running)
+                self._free(running)
+                self._ended.append(running.job)
 
     def _free(self, running: _Running) -> None:
         """Wait for a study's last copies, and give its memory back."""

@@ -18,11 +18,16 @@ from threading import BoundedSemaphore
 from types import TracebackType
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from voxelrt.arriving import ArrivingCase, Statistics, from_the_end
 from voxelrt.backends.native import CancelFlag
 from voxelrt.case import Case
-from voxelrt.errors import CancelledError, InputError, UsageError, VoxelRTError
+from voxelrt.errors import CancelledError, InputError, UnsupportedError, UsageError, VoxelRTError
 from voxelrt.kernels.common import native
 from voxelrt.memory_size import parse_size
+from voxelrt.models.nnunet_settings import settings_from_json
 from voxelrt.outputs import algorithm_of
 from voxelrt.pipeline import (
     Progress,
@@ -37,12 +42,14 @@ from voxelrt.pipeline import (
 )
 from voxelrt.plan.plan import Plan
 from voxelrt.preprocess.contract import recipe_of
-from voxelrt.preprocess.study import ANY, Pick, Place, Study
+from voxelrt.preprocess.study import ANY, Opened, Pick, Place, Study
 from voxelrt.result import Result
 from voxelrt.runtime.shelf import Names, Shelf
+from voxelrt.runtime.stream import Labels, LabelStream
 from voxelrt.runtime.window_job import Job
 from voxelrt.runtime.window_runner import WindowRunner
 from voxelrt.stages import Decided, one_network
+from voxelrt.volume import Volume
 from voxelrt.windowed import make_job, make_scheduler
 
 IN_FLIGHT = 4
@@ -121,6 +128,7 @@ class Session:
             ThreadPoolExecutor(1, f"voxelrt-{name}") for name in ("read", "run", "write")
         )
         self._beside = native.Pool(1)  # the network has all cores; what runs beside it takes what it leaves
+        self._streams: list[LabelStream] = []
         self._windows: WindowRunner | None = None
         if one_network(self.plan):
             self._windows = WindowRunner(
@@ -139,6 +147,8 @@ class Session:
         """Wait for the studies on their way; with ``cancel`` stop them between two steps. Files are whole or absent."""
         if cancel:
             self._cancel.set()
+        for stream in self._streams:
+            stream.close()
         self._reader.shutdown(wait=True)
         if self._windows is not None:
             self._windows.close()
@@ -250,6 +260,75 @@ class Session:
     def _refuse_cancelled(self) -> None:
         if self._cancel.is_set:
             raise CancelledError("the session was stopped")
+
+    # ---- a study that is still being made ----
+
+    def stream(
+        self,
+        slices: Iterable[NDArray[Any]],
+        shape_zyx: tuple[int, int, int],
+        affine: NDArray[np.float64],
+        *,
+        descending: bool = False,
+        statistics: Statistics | None = None,
+        out: Place | None = None,
+    ) -> LabelStream:
+        """Run a study while its slices come: windows begin as soon as all of their planes are there.
+
+        Of nnU-Net's 3-D models. Labels are those of a run of the whole volume where that crops nothing; intensities
+        scaled by the whole image need ``statistics``. Several streams and ordinary studies may share the session.
+
+        Parameters
+        ----------
+        slices
+            Gives (Y, X) or (C, Y, X) in modality units, in the order of the scan; taken from by a thread of its own.
+        shape_zyx, affine
+            Of the whole volume, as they will be.
+        descending
+            The volume's last slice comes first.
+        statistics
+            Mean and deviation of each channel, where the model scales by a z-score.
+        out
+            The file to write at the end, .nii or .nii.gz.
+
+        Returns
+        -------
+        stream : iterate for slabs of labels as they are finished; ``result()`` for the whole.
+
+        Raises
+        ------
+        UnsupportedError : the model needs the whole volume. UsageError : a session with a memory budget, or wrong
+        arguments. From the stream: InputError where slices are missing, of another shape, or too many.
+        """
+        if self._windows is None:
+            raise UnsupportedError(f"{self.plan.info.name} takes whole volumes; slices are run by nnU-Net's models")
+        if self._options["memory"] is not None or self._options["source_rounding"]:
+            raise UsageError("a stream holds its sums in memory, in float32: leave memory and source_rounding out")
+        request = Request(Volume(np.zeros((1, 1, 1), np.uint8), affine), None if out is None else Path(out))
+        refuse_unwritable(request)
+        settings = settings_from_json(self.plan.info.model_settings)
+        grid = Volume(np.broadcast_to(np.uint8(0), (len(settings.channels), *shape_zyx)), affine)
+        case = ArrivingCase(settings, grid, descending=descending, statistics=statistics)
+        job = make_job(
+            self.plan,
+            case.case,
+            self._tell,
+            mirroring=self._options["mirroring"],
+            step=self._options["step"],
+            memory=None,
+            say=None,
+            arriving=(case.padded, case.inside),
+        )
+        labels, job.arrived = job.labels, lambda: case.planes
+
+        def finished(made: Labels, timings: dict[str, float], warnings: list[str]) -> Result:
+            ready = Ready(request, recipe_of(self.plan), Opened(grid, None, tuple(warnings)), case.case, made, timings)
+            return finish(ready, Decided(case.case, made), self._tell, algorithm_of(self.plan))
+
+        one = from_the_end(job) if descending else job
+        stream = LabelStream(self._windows, case, one, labels, slices, finished)
+        self._streams.append(stream)
+        return stream
 
     # ---- many studies ----
 

@@ -111,6 +111,8 @@ class Job:
     sums : makes the memory for its sums, where it is not the kernels' ordinary one.
     tell : called with (windows done, windows).
     time_limit : seconds from when the scheduler takes it up; past them the study is given up.
+    arrived : how many planes of the data are there already, where they still come; they change no more.
+    out : called with the number of planes of labels that are there, whenever more are.
     tag : whose it is; the scheduler does not look at it.
     """
 
@@ -125,6 +127,8 @@ class Job:
     sums: Callable[[], Any] | None = None
     tell: Callable[[int, int], None] = lambda done, total: None
     time_limit: float = math.inf
+    arrived: Callable[[], int] | None = None
+    out: Callable[[int], None] | None = None
     tag: Any = None
     began: float = field(default=0.0, init=False)  # of ``time.monotonic``
     error: BaseException | None = field(default=None, init=False)

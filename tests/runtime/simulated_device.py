@@ -133,6 +133,10 @@ class SimulatedDevice:
         self._put(stream, "work", lambda: np.copyto(buffer.array, array))
         return buffer
 
+    def update(self, stream: Stream, buffer: Buffer, array: Array, planes: slice) -> None:
+        assert isinstance(buffer, SimulatedBuffer)
+        self._put(stream, "work", lambda: np.copyto(buffer.array[:, planes], array[:, planes]))
+
     def download(self, stream: Stream, buffer: Buffer, into: Array) -> None:
         assert isinstance(buffer, SimulatedBuffer)
         self._put(stream, "work", lambda: np.copyto(into, buffer.array))

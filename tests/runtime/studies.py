@@ -69,11 +69,36 @@ def expected(job: Job) -> NDArray[np.uint8]:
     return logits64.argmax(axis=0).astype(np.uint8)
 
 
+class Scan:
+    """A source of one study whose planes come a few at a time, each time that it is waited for."""
+
+    def __init__(self, job: Job, seed: int) -> None:
+        self._job: Job | None = job
+        self._target = job.data
+        self._data, self._there, self._random = job.data.copy(), 0, np.random.default_rng(seed)
+        job.data[...] = np.nan
+        job.arrived = lambda: self._there
+
+    def next(self, wait: bool) -> Job | None:
+        job, self._job = self._job, None
+        return job
+
+    def wait(self) -> None:
+        size = self._data.shape[1]
+        assert self._there < size, "the scheduler waits though all is there"
+        until = min(size, self._there + int(self._random.integers(1, 4)))
+        self._target[:, self._there : until] = self._data[:, self._there : until]
+        self._there = until
+
+
 class Queue:
     """Studies in order; every `late`-th question without waiting is answered with none yet."""
 
     def __init__(self, jobs: Iterable[Job], late: int = 0) -> None:
         self._jobs, self._late, self._asked = deque(jobs), late, 0
+
+    def wait(self) -> None:
+        raise AssertionError("all planes of these studies are there")
 
     def next(self, wait: bool) -> Job | None:
         self._asked += 1

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.runtime.simulated_device import SimulatedDevice
-from tests.runtime.studies import CLASSES, WINDOW, Queue, expected, network, study
+from tests.runtime.studies import CLASSES, WINDOW, Queue, Scan, expected, network, study
 from voxelrt.backends.native import CancelFlag
 from voxelrt.errors import CancelledError, InputError, TimeLimitError, UsageError
 from voxelrt.runtime.cpu_device import CpuDevice, array_of
@@ -91,6 +91,9 @@ def test_ctrl_c_on_threads_stops_what_is_under_way_and_ends_the_threads() -> Non
         def __init__(self) -> None:
             self.asked = 0
 
+        def wait(self) -> None:
+            raise AssertionError
+
         def next(self, wait: bool) -> Job | None:
             self.asked += 1
             if self.asked > 1:
@@ -142,6 +145,21 @@ def test_equal_windows_are_computed_once_and_the_labels_are_the_same_bits(device
     # On a device that works later, batches launched before the logits are kept compute them again.
     assert len(job.windows) - constant < once <= len(job.windows) - constant + 2 * batch
     assert runs == len(job.windows)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_study_whose_planes_still_come(seed: int) -> None:
+    job, told = study(seed, (19, 8, 9), (11, 9, 9)), list[tuple[int, float]]()
+    whole = expected(job)
+    job.out = lambda planes: told.append((planes, float((job.labels[:planes] != whole[:planes]).mean())))
+    device: Device = SimulatedDevice(seed, seed / 5) if seed else ThreadedCpuDevice()
+    scheduler = _scheduler(device, 1 + seed % 3)
+    (ended,) = scheduler.run(Scan(job, seed))
+    assert ended.error is None
+    assert float((job.labels != whole).mean()) < 0.002
+    assert all(wrong < 0.01 for _, wrong in told)  # what is told of is there
+    assert told[0][0] < told[-1][0] == 11
+    scheduler.close()
 
 
 def test_repeated_windows_are_known_by_their_content() -> None:

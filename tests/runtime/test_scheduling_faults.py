@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.runtime.simulated_device import SimulatedDevice
-from tests.runtime.studies import CLASSES, WINDOW, Queue, expected, network, study
+from tests.runtime.studies import CLASSES, WINDOW, Queue, Scan, expected, network, study
 from voxelrt.backends.native import CancelFlag
 from voxelrt.errors import CancelledError
 from voxelrt.runtime import scheduler as original
@@ -25,6 +25,18 @@ FAULTS = {
     "no wait for the upload before windows are gathered": (
         "            device.wait(self._gather, running.uploaded)\n",
         "",
+    ),
+    "planes that came are not waited for before windows are gathered": (
+        "                self._device.record(self._up, running.uploaded)\n            running.up",
+        "            running.up",
+    ),
+    "a window begins a plane before all of it has come": (
+        "if window.start[0] + job.weights.shape[0] > running.up:",
+        "if window.start[0] + job.weights.shape[0] > running.up + 1:",
+    ),
+    "labels are told of before they are down": (
+        "                self._device.synchronize(event)\n            running.told",
+        "                pass\n            running.told",
     ),
     "no wait for the gathered rows before the network": (
         "        device.wait(self._compute, batch.gathered)\n",
@@ -141,7 +153,18 @@ def _cancelled_run(module: types.ModuleType, seed: int) -> None:
     assert (device.live, budget.taken) == (set(), 0)
 
 
-RUNS: tuple[Callable[[types.ModuleType, int], None], ...] = (_plain_run, _failing_run, _cancelled_run)
+def _growing_run(module: types.ModuleType, seed: int) -> None:
+    """A study whose planes still come, and whose labels are told of as they are there."""
+    job, device = study(seed, (15, 8, 9), (15, 9, 9)), SimulatedDevice(seed, seed % 5 / 5)
+    whole, wrong = expected(job), list[float]()
+    job.out = lambda planes: wrong.append(float((job.labels[:planes] != whole[:planes]).mean()))
+    scheduler = _make(module, device, module.Budget(None), CancelFlag())
+    (ended,) = scheduler.run(Scan(job, seed))  # type: ignore[attr-defined]
+    assert ended.error is None
+    assert max(wrong) < 0.01
+
+
+RUNS: tuple[Callable[[types.ModuleType, int], None], ...] = (_plain_run, _failing_run, _cancelled_run, _growing_run)
 
 
 def _found(module: types.ModuleType, seeds: range) -> bool:
