@@ -41,13 +41,15 @@ def convert(
     series: int | str | None = None,
     volume: int | str | None = None,
     repair: bool = False,
+    displayed: bool = False,
+    straighten: bool = False,
 ) -> Converted:
     """Write a study's image in another format, or a picture of it.
 
     Parameters
     ----------
     study
-        A folder or zip of DICOM, a DICOM file, or a NIfTI file.
+        A folder or zip of DICOM, a DICOM file, a NIfTI file, a PNG, JPEG or TIFF.
     out
         .nii, .nii.gz, .mha, .nrrd: the image; .png: a sheet of its slices; .gif: a film through them. Whole or not at
         all. Values are in modality units (HU, SUV), in the order of the file's slices,
@@ -55,6 +57,10 @@ def convert(
     series, volume, repair
         Of DICOM: which series (number or UID), which of its volumes (name or number; "all" for 4-D), and whether
         missing and uneven slices may be interpolated.
+    displayed
+        Of DICOM: grey values as they are shown, 0 to 255, instead of modality units.
+    straighten
+        Of DICOM: resample a tilted series onto an upright grid.
 
     Raises
     ------
@@ -67,7 +73,9 @@ def convert(
     if volume == "all" and place.exists() and kind_of(place) == "NIfTI":
         image = read_image(place, volume_index="all")
     else:
-        image = read_image(place, series=series, volume=volume, repair=repair)
+        image = read_image(
+            place, series=series, volume=volume, repair=repair, displayed=displayed, straighten=straighten
+        )
     if target.suffix == ".png":
         write_sheet(image.volume, target)
     elif target.suffix == ".gif":

@@ -53,6 +53,7 @@ from voxelrt.preprocess.study import ANY, Opened, Pick, Place, Study, open_study
 from voxelrt.result import Result
 from voxelrt.runtime.model_plan import plan_for_study
 from voxelrt.runtime.process import peak_memory_bytes
+from voxelrt.slides import TIFF, is_tiled, predict_slide
 from voxelrt.stages import Decided, first_case, run_stages
 from voxelrt.tasks.answered import DEMONSTRATION, Answered
 from voxelrt.tasks.dispatch import refuse_outputs, run_task, task_of, write_task
@@ -79,6 +80,8 @@ def predict(
     series: int | str | None = None,
     volume: int | str | None = None,
     repair: bool = False,
+    displayed: bool = False,
+    straighten: bool = False,
     source_rounding: bool = False,
     time_limit: float | None = None,
     progress: Progress | None = None,
@@ -93,7 +96,8 @@ def predict(
     model
         A Plan, or what ``voxelrt.load`` takes; the compiled plan of a file or recipe is kept in the cache folder.
     study
-        A NIfTI file, a folder or zip with DICOM, a Volume, or a mapping of the recipe's channel names to these.
+        A NIfTI file, a folder or zip with DICOM, a PNG, JPEG or TIFF, a Volume, or a mapping of the recipe's channel
+        names to these.
     out
         Where to write, on the study's own grid, whole or not at all: NIfTI (.nii or .nii.gz), or of a DICOM study a
         DICOM segmentation on its slices (.dcm; extra ``dicom-out``), or a new folder with that and a report.
@@ -116,6 +120,10 @@ def predict(
     series, volume, repair
         Of DICOM: which series (number or UID) and which of its volumes (name or number) where there are several, and
         whether missing and uneven slices may be interpolated.
+    displayed
+        Of DICOM: grey values as a viewer shows them, 0 to 255, also where the recipe does not ask for it.
+    straighten
+        Of DICOM of a tilted gantry: resample onto an upright grid, on which the result then lies.
     source_rounding
         Of an nnU-Net model: repeat the half-precision sums of nnU-Net's own predictor, to compare with it.
     time_limit
@@ -141,7 +149,7 @@ def predict(
     """
     tell = progress or (lambda stage, step, steps: None)
     budget = None if memory is None else parse_size(memory, "memory")
-    pick = Pick(series, volume, repair)
+    pick = Pick(series, volume, repair, displayed, straighten)
     given = Request(
         study,
         _path(out),
@@ -159,6 +167,11 @@ def predict(
     )
     refuse_unwritable(given)
     plan = model if isinstance(model, Plan) else plan_for_study(model, study, force=force, pick=pick, tell=tell)
+    recipe = recipe_of(plan)
+    if is_tiled(recipe, study, given.out):
+        return predict_slide(plan, recipe, study, given.out, pick=pick, tell=tell, cancel=cancel)
+    if given.out is not None and given.out.name.endswith(TIFF):
+        raise UsageError(f"{given.out.name!r}: TIFF is written of pictures that are seen in 2-D windows")
     check_windows(plan, mirroring, step, budget, source_rounding)
     refuse_outputs(recipe_of(plan), given)
     ready = prepare(plan, given, tell)
@@ -367,7 +380,10 @@ def refuse_unwritable(request: Request) -> None:
     for path, allowed in suffixes:
         if path is not None:
             refuse_place(path, allowed, request.study)
-    refuse_output(request.out, request.form, request.study)
+    if request.out is not None and request.out.name.endswith(TIFF):
+        refuse_place(request.out, TIFF, request.study)
+    else:
+        refuse_output(request.out, request.form, request.study)
 
 
 def _volume(answer: Array | Decided | Merged, ready: Ready) -> Volume:

@@ -25,6 +25,8 @@ class Result:
         The labels, or the image that the network made, on the study's grid; None for a study that failed.
     volumes_ml
         Label name -> mL.
+    areas_mm2
+        Label name -> mm², of a slide.
     scores
         Class name -> score, for networks that classify.
     timings
@@ -53,6 +55,7 @@ class Result:
 
     volume: Volume | None = made_by(default=None, repr=False)
     volumes_ml: dict[str, float] = made_by(default_factory=dict)
+    areas_mm2: dict[str, float] = made_by(default_factory=dict)
     scores: dict[str, float] = made_by(default_factory=dict)
     timings: dict[str, float] = made_by(default_factory=dict)
     warnings: tuple[str, ...] = ()

@@ -146,6 +146,9 @@ class Input:
 
     ``states`` are of a recurrent network that takes one frame a step: the output that holds its state after the step
     -> the input that takes it in the next one.
+
+    ``values`` of DICOM: "modality" (HU, SUV, as stored) or "displayed" (0 to 255, as a viewer shows them: by VOI LUT or
+    window, MONOCHROME1 inverted).
     """
 
     name: str
@@ -156,6 +159,7 @@ class Input:
     grid: Grid = field(default_factory=Grid)
     intensity: Intensity = field(default_factory=Intensity)
     states: dict[str, str] = field(default_factory=dict)
+    values: Literal["modality", "displayed"] = "modality"
 
     def __post_init__(self) -> None:
         _require(len(self.channels) > 0, "at least one channel is needed")

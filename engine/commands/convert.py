@@ -8,14 +8,22 @@ from typing import Annotated, Any
 import typer
 
 from voxelrt.commands.console import Screen
-from voxelrt.commands.options import JsonOption, QuietOption, RepairOption, SeriesOption, VolumeOption
+from voxelrt.commands.options import (
+    DisplayedOption,
+    JsonOption,
+    QuietOption,
+    RepairOption,
+    SeriesOption,
+    StraightenOption,
+    VolumeOption,
+)
+from voxelrt.commands.study_info import in_words
 from voxelrt.conversion import Converted, convert
-from voxelrt.io.orientation import axis_codes
 
 
 def convert_command(
     study: Annotated[
-        Path, typer.Argument(metavar="STUDY", help="A folder or zip of DICOM, a DICOM file, or a NIfTI file.")
+        Path, typer.Argument(metavar="STUDY", help="A folder or zip of DICOM, a DICOM file, NIfTI, PNG, JPEG or TIFF.")
     ],
     out: Annotated[
         Path,
@@ -24,6 +32,8 @@ def convert_command(
     series: SeriesOption = None,
     volume: VolumeOption = None,
     repair: RepairOption = False,
+    displayed: DisplayedOption = False,
+    straighten: StraightenOption = False,
     json: JsonOption = None,
     quiet: QuietOption = False,
 ) -> None:
@@ -40,17 +50,21 @@ def convert_command(
       voxelrt convert study.zip -o t1.nii.gz --series 4 --json -
 
       voxelrt convert diffusion/ -o all.nii.gz --volume all
+
+      voxelrt convert chest.dcm -o chest.nii.gz --displayed
     """
     screen = Screen(quiet=quiet, json_to=json)
     with screen.progress() as (tell, _):
         tell("read", 0, 1)
-        done = convert(study, out, series=series, volume=volume, repair=repair)
+        done = convert(
+            study, out, series=series, volume=volume, repair=repair, displayed=displayed, straighten=straighten
+        )
     for warning in done.image.warnings:
         screen.warn(warning)
     data = _record(done)
     screen.line(f"image: {' × '.join(map(str, data['shape_zyx']))} voxels (z, y, x), {data['channels']} channel(s)")
     screen.line(f"spacing: {' × '.join(f'{mm:.4g}' for mm in data['spacing_mm_zyx'])} mm (z, y, x)")
-    screen.line(f"orientation: x, y, z point to {', '.join(data['orientation_xyz'])}")
+    screen.line(f"orientation: {in_words(done.image.orientation_xyz)}")
     if done.geometry is not None:
         found = "; ".join(done.geometry.sentences) or "an even grid, nothing to mend"
         screen.line(f"geometry: {done.geometry.slices} slices, {found}")
@@ -65,7 +79,7 @@ def _record(done: Converted) -> dict[str, Any]:
         "shape_zyx": list(made.shape_zyx),
         "channels": int(made.array.shape[0]),
         "spacing_mm_zyx": list(made.spacing_mm),
-        "orientation_xyz": axis_codes(made.affine),
+        "orientation_xyz": done.image.orientation_xyz,
         "dtype": str(made.array.dtype),
         "modality": made.modality or None,
         "warnings": list(done.image.warnings),

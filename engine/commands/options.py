@@ -121,6 +121,18 @@ UidsOption = Annotated[
     Uids,
     typer.Option("--uids", help="Of DICOM out: fresh, or reproducible: the same content gives the same file again."),
 ]
+DisplayedOption = Annotated[
+    bool,
+    typer.Option(
+        "--displayed", help="Of DICOM: grey values as shown, 0 to 255 (VOI LUT or window, MONOCHROME1 inverted)."
+    ),
+]
+StraightenOption = Annotated[
+    bool,
+    typer.Option(
+        "--straighten", help="Of DICOM of a tilted gantry: resample onto an upright grid; else it is sheared."
+    ),
+]
 ConfigurationOption = Annotated[
     str | None,
     typer.Option("--configuration", help="Of an nnU-Net folder with several: 2d, 3d_fullres, 3d_lowres ..."),

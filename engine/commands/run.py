@@ -16,6 +16,7 @@ from voxelrt.commands.options import (
     ConfigurationOption,
     Device,
     DeviceOption,
+    DisplayedOption,
     Fallback,
     FallbackOption,
     FoldsOption,
@@ -27,6 +28,7 @@ from voxelrt.commands.options import (
     RepairOption,
     SeriesOption,
     ShapeOption,
+    StraightenOption,
     ThreadsOption,
     Uids,
     UidsOption,
@@ -96,7 +98,7 @@ def run(
         list[Path] | None,
         typer.Argument(
             metavar="STUDY...",
-            help="NIfTI files, folders or zips of DICOM, or a folder of nnU-Net's <case>_0000.nii.gz.",
+            help="NIfTI, DICOM (folders, zips), PNG, JPEG, TIFF, or a folder of nnU-Net's <case>_0000.nii.gz.",
         ),
     ] = None,
     out: Annotated[
@@ -168,6 +170,8 @@ def run(
     series: SeriesOption = None,
     volume: VolumeOption = None,
     repair: RepairOption = False,
+    displayed: DisplayedOption = False,
+    straighten: StraightenOption = False,
     source_rounding: Annotated[
         bool,
         typer.Option(
@@ -219,7 +223,7 @@ def run(
     if device is Device.CUDA:
         raise UsageError("volumes are run on the CPU in this version; voxelrt compile --device cuda builds engines")
     screen = Screen(quiet=quiet, json_to=json)
-    pick = Pick(series, volume, repair)
+    pick = Pick(series, volume, repair, displayed, straighten)
     named = _names(names)
     form = _form(output_format, seg, uids, out)
     target = Target(
@@ -299,6 +303,8 @@ def _run_one(plan: Plan, study: Study, target: Target, screen: Screen) -> None:
             series=target.pick.series,
             volume=target.pick.volume,
             repair=target.pick.repair,
+            displayed=target.pick.displayed,
+            straighten=target.pick.straighten,
             source_rounding=target.source_rounding,
             time_limit=target.time_limit,
             maps=target.maps,
@@ -365,6 +371,8 @@ def _run_many(plan: Plan, studies: list[Study], target: Target, screen: Screen) 
 def _show(result: Result, screen: Screen) -> None:
     for name, millilitres in result.volumes_ml.items():
         screen.line(f"{name}: {millilitres:.1f} mL")
+    for name, area in result.areas_mm2.items():
+        screen.line(f"{name}: {area:.4g} mm2")
     for name, score in result.scores.items():
         screen.line(f"{name}: {score:.4f}")
     for line in result.lines:
@@ -379,6 +387,7 @@ def _as_json(result: Result) -> dict[str, Any]:
     return {
         "out": str(result.out) if result.out is not None else None,
         "volumes_ml": result.volumes_ml,
+        "areas_mm2": result.areas_mm2,
         "scores": result.scores,
         **({"details": dict(result.details)} if result.details else {}),
         "timings_s": result.timings,

@@ -12,7 +12,9 @@ from voxelrt.errors import InputError, UsageError
 from voxelrt.io import kind_of, open_dicom, read_image
 from voxelrt.io.dicom import DicomStudy, Series
 from voxelrt.io.dicom.description import shown
-from voxelrt.io.orientation import axis_codes
+from voxelrt.io.dicom.slide import open_dicom_slide
+from voxelrt.io.slide import Slide
+from voxelrt.io.tiff_slide import open_tiff_slide
 from voxelrt.models.recipe import shipped_recipes
 
 
@@ -40,7 +42,22 @@ def study_info(
         alone = len(study.series) == 1 and not study.damaged and _volumes_of(study.series[0]) == 1
         if series is None and not alone:
             return _list(study, screen, repair, with_identifiers)
+    slide = open_tiff_slide(place) if kind_of(place) == "picture" and volume is None else None
+    if slide is not None:
+        return _levels(slide, screen)
     return _image(place, screen, series, volume, repair)
+
+
+def _levels(slide: Slide, screen: Screen) -> dict[str, Any]:
+    screen.line(f"{slide.kind}: {len(slide.levels)} {'level' if len(slide.levels) == 1 else 'levels'}")
+    rows = []
+    for number, level in enumerate(slide.levels, start=1):
+        screen.line(f"level {number}: {level.words}")
+        spacing = None if level.spacing_mm is None else list(level.spacing_mm)
+        rows.append(
+            {"level": number, "size_yx": list(level.size), "tile_yx": list(level.tile), "spacing_mm_yx": spacing}
+        )
+    return {"kind": "slide", "levels": rows, "warnings": list(slide.warnings)}
 
 
 def _volumes_of(series: Series) -> int:
@@ -59,7 +76,7 @@ def _image(place: Path, screen: Screen, series: str | None, volume: str | None, 
         "shape_zyx": list(made.shape_zyx),
         "channels": int(values.shape[0]),
         "spacing_mm_zyx": list(made.spacing_mm),
-        "orientation_xyz": axis_codes(made.affine),
+        "orientation_xyz": image.orientation_xyz,
         "dtype": str(values.dtype),
         "range": [float(finite.min()), float(finite.max())] if finite.size else None,
         "modality": made.modality or None,
@@ -68,12 +85,17 @@ def _image(place: Path, screen: Screen, series: str | None, volume: str | None, 
     }
     screen.line(f"image: {' × '.join(map(str, made.shape_zyx))} voxels (z, y, x), {values.shape[0]} channel(s)")
     screen.line(f"spacing: {' × '.join(f'{mm:.4g}' for mm in made.spacing_mm)} mm (z, y, x)")
-    screen.line(f"orientation: x, y, z point to {', '.join(data['orientation_xyz'])}")
+    screen.line(f"orientation: {in_words(image.orientation_xyz)}")
     span = "no finite values" if data["range"] is None else f"{data['range'][0]:g} to {data['range'][1]:g}"
     screen.line(f"values: {values.dtype}, {span}; modality {made.modality or 'not stated'}")
     for warning in image.warnings:
         screen.warn(warning)
     return data
+
+
+def in_words(codes: str) -> str:
+    """Where the axes point to, as `Image.orientation_xyz` has it."""
+    return "not known" if codes == "---" else f"x, y, z point to {', '.join(codes)}"
 
 
 def _list(study: DicomStudy, screen: Screen, repair: bool, with_identifiers: bool) -> dict[str, Any]:
@@ -114,6 +136,8 @@ def _rows(series: Series, repair: bool, with_identifiers: bool) -> list[dict[str
         "size_yx": [series.headers[0].integer("Rows"), series.headers[0].integer("Columns")],
     }
     try:
+        if series.slide:
+            return [{**common, **row} for row in _slide_rows(open_dicom_slide(series.headers))]
         groups = series.groups
     except InputError as error:
         return [{**common, "volume": "", "slices": len(series.headers), **_nowhere(str(error))}]
@@ -136,6 +160,22 @@ def _rows(series: Series, repair: bool, with_identifiers: bool) -> list[dict[str
             }
         )
     return rows
+
+
+def _slide_rows(slide: Slide) -> list[dict[str, Any]]:
+    """One row for each level."""
+    return [
+        {
+            "volume": f"level {number}",
+            "slices": 1,
+            "size_yx": list(level.size),
+            "spacing_mm_zyx": None if level.spacing_mm is None else [1.0, *level.spacing_mm],
+            "orientation_xyz": None,
+            "geometry": None,
+            "problem": "; ".join(slide.warnings),
+        }
+        for number, level in enumerate(slide.levels, start=1)
+    ]
 
 
 def _nowhere(problem: str) -> dict[str, Any]:

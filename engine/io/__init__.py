@@ -13,10 +13,11 @@ from typing import Literal
 from voxelrt.errors import InputError, UsageError
 from voxelrt.io.dicom import DicomStudy, looks_like_dicom, open_dicom, read_dicom_series
 from voxelrt.io.dicom.contents import is_zip
-from voxelrt.io.image import DicomSource, GridSource, Image, NiftiSource, Source
+from voxelrt.io.image import DicomSource, GridSource, Image, NiftiSource, PictureSource, Source
 from voxelrt.io.metaimage import is_metaimage, read_metaimage, write_metaimage
 from voxelrt.io.nifti import is_nifti, read_nifti, write_nifti
 from voxelrt.io.nrrd import is_nrrd, read_nrrd, write_nrrd
+from voxelrt.io.picture import is_picture, read_picture
 from voxelrt.volume import Volume
 
 __all__ = [
@@ -25,18 +26,20 @@ __all__ = [
     "GridSource",
     "Image",
     "NiftiSource",
+    "PictureSource",
     "Source",
     "kind_of",
     "open_dicom",
     "read_dicom_series",
     "read_image",
     "read_nifti",
+    "read_picture",
     "write_image",
     "write_nifti",
 ]
 
 
-Kind = Literal["NIfTI", "DICOM", "MetaImage", "NRRD"]
+Kind = Literal["NIfTI", "DICOM", "MetaImage", "NRRD", "picture"]
 # What needs nothing but its path.
 READERS: dict[Kind, Callable[[Path], Image]] = {
     "MetaImage": read_metaimage, "NRRD": read_nrrd,
@@ -52,8 +55,10 @@ def read_image(
     series: int | str | None = None,
     volume: int | str | None = None,
     repair: bool = False,
+    displayed: bool = False,
+    straighten: bool = False,
 ) -> Image:
-    """Read an image: DICOM (a folder or zip with a series, or one file), NIfTI, MetaImage or NRRD.
+    """Read an image: DICOM (a folder or zip with a series, or one file), NIfTI, MetaImage, NRRD, PNG, JPEG or TIFF.
 
     Parameters
     ----------
@@ -64,9 +69,14 @@ def read_image(
     series
         SeriesNumber or SeriesInstanceUID of the wanted series, where DICOM holds several.
     volume
-        Which volume of a DICOM series that holds several: name, number from 1, or "all" for channels.
+        Which volume of a DICOM series that holds several: name, number from 1, or "all" for channels. Of a slide the
+        number of a level.
     repair
         Leave out repeated DICOM slices and interpolate missing and uneven ones, instead of refusing them.
+    displayed
+        Grey values of DICOM as they are shown, 0 to 255: by VOI LUT or window, MONOCHROME1 inverted.
+    straighten
+        Resample a tilted DICOM series onto an upright grid instead of keeping its sheared one.
 
     Raises
     ------
@@ -76,15 +86,22 @@ def read_image(
     """
     place = Path(path)
     kind = kind_of(place)
-    if kind != "DICOM" and (series is not None or volume is not None or repair):
-        raise UsageError(f"{place.name!r} is a {kind} file; series=, volume= and repair= are for DICOM")
+    options = (series is not None, repair, displayed, straighten)
+    if kind == "picture" and not any(options) and volume_index is None:
+        return read_picture(place, level=volume)
+    if kind != "DICOM" and (any(options) or volume is not None):
+        raise UsageError(
+            f"{place.name!r} is a {kind} file; series=, volume=, repair=, displayed= and straighten= are for DICOM"
+        )
     if kind != "NIfTI" and volume_index is not None:
         raise UsageError(f"{place.name!r} is {kind}; volume_index= is for NIfTI")
     if kind == "NIfTI":
         return read_nifti(place, volume_index=volume_index)
     if kind in READERS:
         return READERS[kind](place)
-    return read_dicom_series(place, series=series, volume=volume, repair=repair)
+    return read_dicom_series(
+        place, series=series, volume=volume, repair=repair, displayed=displayed, straighten=straighten
+    )
 
 
 def write_image(volume: Volume, path: str | os.PathLike[str], *, source: Source | None = None) -> None:
@@ -129,6 +146,8 @@ def kind_of(place: Path) -> Kind:
         raise InputError(f"{place.name!r} is empty")
     if looks_like_dicom(start) or is_zip(place):
         return "DICOM"
+    if is_picture(start):
+        return "picture"
     if is_nrrd(start):
         return "NRRD"
     if is_metaimage(start):
@@ -136,5 +155,6 @@ def kind_of(place: Path) -> Kind:
     if is_nifti(place):
         return "NIfTI"
     raise InputError(
-        f"{place.name!r} is neither NIfTI (.nii, .nii.gz, .hdr/.img), MetaImage, NRRD nor DICOM; convert it first"
+        f"{place.name!r} is neither NIfTI (.nii, .nii.gz, .hdr/.img), MetaImage, NRRD, PNG, JPEG, TIFF nor DICOM; "
+        "convert it first"
     )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from voxelrt.io.orientation import axis_codes
 from voxelrt.volume import Volume
 
 if TYPE_CHECKING:
@@ -103,7 +104,29 @@ class GridSource:
     shape_zyx: tuple[int, int, int]
 
 
-Source = NiftiSource | DicomSource | GridSource
+@dataclass(frozen=True, eq=False)
+class PictureSource:
+    """The picture that a volume was read from; it has no place in the patient.
+
+    Parameters
+    ----------
+    path
+        The file.
+    kind
+        "PNG", "JPEG" or "TIFF".
+    affine
+        (4, 4) voxel (x, y, z) -> mm; the directions mean nothing.
+    shape_zyx
+        The size of its grid.
+    """
+
+    path: Path = field(repr=False)
+    kind: str
+    affine: NDArray[np.float64]
+    shape_zyx: tuple[int, int, int]
+
+
+Source = NiftiSource | DicomSource | GridSource | PictureSource
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,3 +146,12 @@ class Image:
     volume: Volume
     warnings: tuple[str, ...]
     source: Source
+
+    @property
+    def orientation_xyz(self) -> str:
+        """Where growing indices x, y, z point to, the nearest of L/R, P/A, S/I; "-" for what nothing tells."""
+        if isinstance(self.source, PictureSource):
+            return "---"
+        if isinstance(self.source, DicomSource):  # a level of a whole slide has no report
+            return "---" if self.source.report is None else self.source.report.orientation_xyz
+        return axis_codes(self.volume.affine)

@@ -43,18 +43,18 @@ def to_labels(answer: Array, output: Output, way: GridMap, study: Volume) -> Vol
     ------
     ModelError : the answer has other channels than the recipe has labels for.
     """
-    values = _values(answer, output)
+    values = label_values(answer, output)
     dtype = np.uint8 if int(values.max(initial=0)) <= 255 else np.uint16
     result = np.zeros((1, *way.turned_zyx), dtype)
     if output.kind == "labels" or output.threshold_on == "network-grid":
-        decided = answer[:1] if output.kind == "labels" else _decide(answer, output, values)[None]
+        decided = answer[:1] if output.kind == "labels" else decide(answer, output, values)[None]
         for planes, slab in way.backward(decided, interpolation="nearest"):
             result[:, planes] = np.rint(slab)
     else:
         # Cutting the interpolated probability gives a smooth surface; interpolating the cut one would give steps.
         zeros_outside = output.kind == "probability" and way.grid.padding == "zeros"
         for planes, slab in way.backward(answer, zeros_outside=zeros_outside):
-            result[0, planes] = _decide(slab, output, values)
+            result[0, planes] = decide(slab, output, values)
     _clear_unseen(result, way)
     if output.largest_component:
         _keep_largest(result[0])
@@ -74,7 +74,7 @@ def volumes_ml(labels: Volume) -> dict[str, float]:
     }
 
 
-def _values(answer: Array, output: Output) -> NDArray[np.int64]:
+def label_values(answer: Array, output: Output) -> NDArray[np.int64]:
     """The label value of each channel; of one channel, of what is over the threshold."""
     listed = np.array([label.value for label in output.labels], np.int64)
     channels = answer.shape[0]
@@ -89,7 +89,7 @@ def _values(answer: Array, output: Output) -> NDArray[np.int64]:
     return listed
 
 
-def _decide(scores: Array, output: Output, values: NDArray[np.int64]) -> Array:
+def decide(scores: Array, output: Output, values: NDArray[np.int64]) -> Array:
     """The label value of every voxel, from scores (C, ...)."""
     if scores.shape[0] == 1:
         threshold = DEFAULT_THRESHOLD[output.kind] if output.threshold is None else output.threshold

@@ -1,4 +1,4 @@
-"""A folder of cases as nnU-Net keeps them: a file a channel, ``<case>_0000.nii.gz`` and so on."""
+"""A folder of cases as nnU-Net keeps them: a file a channel, ``<case>_0000.nii.gz``, ``.png`` or ``.tif`` and so on."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-_NAME = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})(?P<ending>\.nii(\.gz)?)")
+_NAME = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})(?P<ending>\.nii(\.gz)?|\.png|\.jpe?g|\.tiff?)")
 
 
 def cases_in(folder: Path, channels: Sequence[str]) -> list[dict[str, Path]]:

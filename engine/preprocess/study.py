@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from voxelrt.errors import GeometryError, UsageError
+from voxelrt.errors import GeometryError, InputError, UsageError
 from voxelrt.io import kind_of, open_dicom, read_image
 from voxelrt.io.dicom import DicomStudy, GeometryReport, read_series
-from voxelrt.io.image import DicomSource, Image, Source
+from voxelrt.io.image import DicomSource, Image, PictureSource, Source
 from voxelrt.models.recipe_schema import Channel, Recipe
 from voxelrt.preprocess.checks import check_image
 from voxelrt.volume import Volume
@@ -22,6 +22,8 @@ Study = Place | Volume | Mapping[str, Place | Volume]
 
 # Two grids are one if no voxel of the one lies further than this from the same voxel of the other (mm).
 SAME_GRID_MM = 1e-2
+# Red, green and blue of ITU-R BT.601, by which pictures are made grey everywhere.
+LUMINANCE = (0.299, 0.587, 0.114)
 
 
 @dataclass(frozen=True)
@@ -36,11 +38,18 @@ class Pick:
         Of a series with several volumes: name, or number from 1.
     repair
         Leave out repeated slices and interpolate missing and uneven ones, instead of refusing them.
+    displayed
+        Grey values as a viewer shows them, 0 to 255 (VOI LUT or window, MONOCHROME1 inverted), also where the recipe
+        does not ask for it.
+    straighten
+        Resample a tilted series onto an upright grid, on which the result then lies.
     """
 
     series: int | str | None = None
     volume: int | str | None = None
     repair: bool = False
+    displayed: bool = False
+    straighten: bool = False
 
 
 ANY = Pick()
@@ -79,7 +88,8 @@ def open_study(study: Study, recipe: Recipe, *, force: bool = False, pick: Pick 
     Parameters
     ----------
     study
-        A path (NIfTI file, folder or zip of DICOM files), a Volume, or a mapping channel name -> one of these.
+        A path (NIfTI file, folder or zip of DICOM files, PNG, JPEG, TIFF), a Volume, or a mapping channel name -> one
+        of these.
     recipe
         Says which channels there are and what they must be.
     force
@@ -99,7 +109,8 @@ def open_study(study: Study, recipe: Recipe, *, force: bool = False, pick: Pick 
     warnings: list[str] = []
     reader = _Reader(recipe, pick)
     for channel in channels:
-        one = reader.read(given[channel.name], channel)
+        alone = isinstance(study, Mapping) and len(study) > 1
+        one = reader.read(given[channel.name], channel, alone=alone or len(channels) == 1)
         said = [*one.warnings, *check_image(one.volume, one.source, channel, recipe, force=force)]
         warnings += [f"{channel.name}: {line}" for line in said] if len(channels) > 1 else said
         opened.append(one)
@@ -111,8 +122,10 @@ def open_study(study: Study, recipe: Recipe, *, force: bool = False, pick: Pick 
 
 def _by_channel(study: Study, channels: tuple[Channel, ...]) -> dict[str, Place | Volume]:
     names = [channel.name for channel in channels]
+    if isinstance(study, Mapping) and list(study) == names[:1] and _kind(study[names[0]]) == "picture":
+        study = study[names[0]]  # nnU-Net's cases of colour pictures: one file, numbered 0000
     if not isinstance(study, Mapping):
-        if len(names) > 1 and _is_dicom(study):
+        if len(names) > 1 and _kind(study) in ("DICOM", "picture"):
             return dict.fromkeys(names, study)
         if len(names) > 1 and isinstance(study, Volume) and len(study.array) == len(names):
             return {name: study.with_array(study.array[index : index + 1]) for index, name in enumerate(names)}
@@ -129,28 +142,41 @@ def _by_channel(study: Study, channels: tuple[Channel, ...]) -> dict[str, Place 
     return dict(study)
 
 
-def _is_dicom(given: Place | Volume) -> bool:
-    return not isinstance(given, Volume) and Path(given).exists() and kind_of(Path(given)) == "DICOM"
+def _kind(given: Place | Volume) -> str:
+    """ "NIfTI", "DICOM" or "picture"; "" for a volume and for what is not there."""
+    return "" if isinstance(given, Volume) or not Path(given).exists() else kind_of(Path(given))
 
 
 class _Reader:
-    """Reads the channels of one study; a DICOM folder that gives several is looked through once."""
+    """Reads the channels of one study; what gives several is looked through once."""
 
     def __init__(self, recipe: Recipe, pick: Pick) -> None:
         self._recipe, self._pick = recipe, pick
         self._studies: dict[str, DicomStudy] = {}
+        self._colours: dict[str, Image] = {}
 
-    def read(self, given: Place | Volume, channel: Channel) -> Opened:
-        """One channel."""
+    def read(self, given: Place | Volume, channel: Channel, *, alone: bool) -> Opened:
+        """One channel; `alone` where `given` gives no other."""
         if isinstance(given, Volume):
             return Opened(given, None, ())
-        image = self._dicom(given, channel) if _is_dicom(given) else self._other(given)
-        return Opened(image.volume, image.source, image.warnings)
+        image = self._dicom(given, channel) if _kind(given) == "DICOM" else self._other(given)
+        names = [one.name for one in self._recipe.input.channels]
+        wanted = 0 if alone else names.index(channel.name)
+        volume, notes = fit_channels(image.volume, wanted, [channel.name] if alone else names)
+        return Opened(volume, image.source, (*image.warnings, *notes))
 
     def _other(self, given: Place) -> Image:
         if self._pick != ANY:
-            raise UsageError(f"{Path(given).name!r} is not DICOM; series, volume and repair are for DICOM")
-        return read_image(given)
+            raise UsageError(
+                f"{Path(given).name!r} is not DICOM; series, volume, repair, displayed and straighten are for DICOM"
+            )
+        key = str(given)
+        if key not in self._colours:
+            image = read_image(given)
+            if not isinstance(image.source, PictureSource):
+                return image
+            self._colours[key] = image
+        return self._colours[key]
 
     def _dicom(self, given: Place, channel: Channel) -> Image:
         key = str(given)
@@ -158,8 +184,45 @@ class _Reader:
             self._studies[key] = open_dicom(given)
         study, pick = self._studies[key], self._pick
         series = study.choose(pick.series, patterns=channel.series, modality=self._recipe.modality)
+        if (key := f"{key}\0{series.index}") in self._colours:
+            return self._colours[key]
         said = [f"took {series.title} of {len(study.series)}"] if len(study.series) > 1 else []
-        return read_series(series, volume=pick.volume, repair=pick.repair, warnings=[*study.warnings, *said])
+        shown = pick.displayed or self._recipe.input.values == "displayed"
+        warnings = [*study.warnings, *said]
+        options = {"displayed": shown, "straighten": pick.straighten, "repair": pick.repair}
+        image = read_series(series, volume=pick.volume, **options, warnings=warnings)
+        if len(image.volume.array) > 1:
+            self._colours[key] = image
+        return image
+
+
+def fit_channels(volume: Volume, wanted: int, names: Sequence[str]) -> tuple[Volume, list[str]]:
+    """One of the channels that a model sees, of an image that may be grey or in colour.
+
+    Parameters
+    ----------
+    volume
+        (C, Z, Y, X).
+    wanted
+        Which of `names`.
+    names
+        Of the model's channels that this image gives.
+
+    Raises
+    ------
+    InputError : the image has other channels than the model sees.
+    """
+    count, array = len(volume.array), volume.array
+    if count == len(names):
+        return (volume if count == 1 else volume.with_array(array[wanted : wanted + 1])), []
+    if count == 1 and [name.lower()[:1] for name in names] == ["r", "g", "b"]:
+        return volume, ["a grey picture is seen as red, green and blue"]
+    if count == 3 and len(names) == 1:
+        grey = np.tensordot(np.array(LUMINANCE, np.float32), array.astype(np.float32), axes=1)
+        return volume.with_array(grey[None]), ["colours are seen as grey (their luminance)"]
+    if len(names) > 1 and count == 1:  # a DICOM series, or a file, for each
+        return volume, []
+    raise InputError(f"the image has {count} channels and the model sees {len(names)}: {', '.join(names)}")
 
 
 def _refuse_other_grid(first_name: str, first: Volume, name: str, other: Volume) -> None:

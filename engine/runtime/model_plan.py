@@ -86,6 +86,10 @@ def _shape_of_study(
     if (dims and None not in dims) or recipe.task == "registration":
         return None
     layout = recipe.input.layout
+    _, height, width = zyx_of(dims, layout)
+    if recipe.input.window == "sliding" and "Z" not in layout and height is not None and width is not None:
+        shape = layout_shape(layout, len(recipe.input.channels), (None, height, width))
+        return {recipe.input.name: tuple(size for size in shape if size is not None)}
     volume = open_study(study, recipe, force=force, pick=pick).volume
     way = map_grid(volume, recipe.input.grid, zyx_of(dims, layout))
     shape = layout_shape(layout, len(recipe.input.channels), way.network_zyx)

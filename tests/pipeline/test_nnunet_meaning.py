@@ -41,13 +41,12 @@ def _plan(folder: Path, configuration: str | None = None) -> vx.Plan:
 
 
 def _study(folder: Path, plan: vx.Plan) -> Any:
-    """The case's images, as files by the model's names; what the engine has no reader for as a volume."""
+    """The case's images, as files by the model's names."""
     assert plan.info.model_settings is not None
     names = [channel["name"] for channel in plan.info.model_settings["channels"]]
-    if (folder / "images.npy").is_file():
-        beside = folder / "case.json"
-        spacing = json.loads(beside.read_text())["spacing"] if beside.is_file() else [1, 1, 1]
-        return vx.Volume(np.load(folder / "images.npy"), np.diag([*spacing[::-1], 1.0]))
+    for ending in (".png", ".tif"):
+        if (folder / f"case_0000{ending}").is_file():  # one picture has all the colours
+            return {names[0]: folder / f"case_0000{ending}"}
     return {name: folder / f"case_{index:04d}.nii.gz" for index, name in enumerate(names)}
 
 

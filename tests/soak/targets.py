@@ -10,18 +10,21 @@ import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 import onnx
 import onnx_ir as ir
 import pydicom
-from pydicom.dataset import FileDataset
+from pydicom.dataset import Dataset, FileDataset
+from pydicom.sequence import Sequence
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     RLELossless,
+    UltrasoundImageStorage,
     generate_uid,
 )
 
@@ -42,6 +45,8 @@ def _nifti() -> Target:
 
 def _dicom() -> Target:
     from tests.phantoms import dicom_slice, octants
+    from tests.unit.test_dicom_pictures import cine, radiograph, region
+    from tests.unit.test_dicom_pixels import csa, mosaic
     from tests.unit.test_dicom_study import enhanced
     from voxelrt.io import open_dicom, read_image
 
@@ -55,6 +60,15 @@ def _dicom() -> Target:
     def plane() -> FileDataset:
         return dicom_slice(octants()[0], np.zeros(3), BitsStored=12, HighBit=11, FrameOfReferenceUID="1.2.4")
 
+    table = Dataset()
+    table.LUTDescriptor = [16, 0, 12]
+    table.add_new("LUTData", "OW", bytes(range(32)))
+    pixels = np.arange(2 * 5 * 6 * 3, dtype=np.uint8).reshape(2, 5, 6, 3)
+    palette = dicom_slice(pixels[0, ..., 0], np.zeros(3), SOPClassUID=UltrasoundImageStorage, Modality="US")
+    palette.PhotometricInterpretation = "PALETTE COLOR"
+    for colour in ("Red", "Green", "Blue"):
+        palette.add_new(f"{colour}PaletteColorLookupTableDescriptor", "US", [256, 0, 16])
+        palette.add_new(f"{colour}PaletteColorLookupTableData", "OW", bytes(512))
     packed = plane()
     packed.compress(RLELossless, generate_instance_uid=False)
     plain = saved(plane())
@@ -64,6 +78,13 @@ def _dicom() -> Target:
         saved(plane(), DeflatedExplicitVRLittleEndian),
         saved(packed, RLELossless),
         saved(enhanced(octants())),
+        saved(mosaic(csa(NumberOfImagesInMosaic=["6"], SliceNormalVector=["0.0", "0.0", "1.0"]))),
+        saved(
+            radiograph(WindowCenter=40, WindowWidth=400, PatientOrientation=["L", "F"], ImagerPixelSpacing=[0.1, 0.1])
+        ),
+        saved(radiograph(VOILUTSequence=Sequence([table]), VOILUTFunction="SIGMOID")),
+        saved(cine(pixels, SequenceOfUltrasoundRegions=Sequence([region((0, 0, 5, 4), (0.1, 0.1))]))),
+        saved(palette),
     ]
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as opened:
@@ -74,8 +95,40 @@ def _dicom() -> Target:
         for series in open_dicom(path).series:
             _ignore(series.title)
         _ignore(read_image(path, repair=True))
+        _ignore(read_image(path, repair=True, displayed=True))
 
     return run, [*seeds, archive.getvalue()]
+
+
+def _picture() -> Target:
+    import tifffile
+    from PIL import Image as Pillow
+
+    from voxelrt.io import read_picture
+
+    colours = np.arange(20 * 30 * 3, dtype=np.uint16).astype(np.uint8).reshape(20, 30, 3)
+    grey = Pillow.fromarray(colours[..., 0])
+
+    def packed(picture: Pillow.Image, kind: str) -> bytes:
+        stream = io.BytesIO()
+        picture.save(stream, kind)
+        return stream.getvalue()
+
+    def paged(array: Any, **options: Any) -> bytes:
+        stream = io.BytesIO()
+        tifffile.imwrite(stream, array, **options)
+        return stream.getvalue()
+
+    seeds = [packed(picture, "PNG") for picture in (grey, Pillow.fromarray(colours), grey.convert("P"))]
+    seeds += [packed(picture, "JPEG") for picture in (grey, Pillow.fromarray(colours))]
+    seeds += [
+        paged(colours, photometric="rgb"),
+        paged(colours[..., 0], compression="zlib", resolution=(200, 200), resolutionunit=3),
+        paged(np.stack([colours[..., 0]] * 3), photometric="minisblack", tile=(16, 16)),
+        paged(colours[..., 0], imagej=True, metadata={"spacing": 2.0, "unit": "micron"}),
+        paged(colours, photometric="rgb", bigtiff=True, tile=(16, 16), compression="zlib"),
+    ]
+    return lambda path: _ignore(read_picture(path)), seeds
 
 
 def _onnx() -> Target:
@@ -238,6 +291,7 @@ TARGETS: dict[str, Callable[[], Target]] = {
     "nifti": _nifti,
     "nnunet": _nnunet,
     "onnx": _onnx,
+    "picture": _picture,
     "plan": _plan,
     "recipe": _recipe,
     "safetensors": _safetensors,

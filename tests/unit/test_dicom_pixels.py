@@ -11,7 +11,7 @@ import numpy as np
 import pydicom
 import pytest
 from numpy.typing import NDArray
-from pydicom.dataset import Dataset
+from pydicom.dataset import Dataset, FileDataset
 from pydicom.sequence import Sequence
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
@@ -27,7 +27,7 @@ from voxelrt.io import read_image
 from voxelrt.io.dicom import contents
 from voxelrt.io.dicom.contents import FileContent
 from voxelrt.io.dicom.header import read_header
-from voxelrt.io.dicom.pixels import picture
+from voxelrt.io.dicom.pixels import Job, Shelf, decode_picture, refuse_what_is_not_read
 
 SHIPPED = Path(pydicom.__file__).parent / "data" / "test_files"
 _more = importlib.util.find_spec("data_store")
@@ -40,7 +40,10 @@ needs_more = pytest.mark.skipif(MORE is None, reason="pydicom-data is not instal
 def frames(path: Path) -> NDArray[Any]:
     header = read_header(FileContent(path), "the DICOM file")
     assert header is not None
-    return np.stack([picture(header, index) for index in range(header.frames)])
+    refuse_what_is_not_read(header, colour=True)
+    jobs = [Job(header, index, ()) for index in range(header.frames)]
+    shelf = Shelf(jobs)
+    return np.stack([decode_picture(header, job.index, shelf) for job in jobs])
 
 
 def same(folder: Path, compressed: str, plain: str) -> None:
@@ -210,21 +213,30 @@ def csa(**fields: list[str]) -> bytes:
     return made
 
 
-def test_a_mosaic_is_taken_apart_and_placed(tmp_path: Path) -> None:
-    volume = octants()
+def mosaic(header: bytes) -> FileDataset:
+    """The phantom as six of nine tiles, with a maker's header."""
     tiles = np.zeros((9, 8, 10), np.int16)
-    tiles[:6] = volume
+    tiles[:6] = octants()
     sheet = tiles.reshape(3, 3, 8, 10).transpose(0, 2, 1, 3).reshape(24, 30)
     dataset = dicom_slice(sheet, np.array([0.0, 0, 7]), ImageType=["ORIGINAL", "PRIMARY", "M", "MOSAIC"],
                           SpacingBetweenSlices=3, Modality="MR", SOPClassUID=MRImageStorage)  # fmt: skip
     dataset.add_new((0x0029, 0x0010), "LO", "SIEMENS CSA HEADER")
-    header = csa(NumberOfImagesInMosaic=["6"], SliceNormalVector=["0.0", "0.0", "1.0"])
     dataset.add_new((0x0029, 0x1010), "OB", header)
+    return dataset
+
+
+def test_a_mosaic_is_taken_apart_and_placed(tmp_path: Path) -> None:
+    header = csa(NumberOfImagesInMosaic=["6"], SliceNormalVector=["0.0", "0.0", "1.0"])
+    dataset = mosaic(header)
     image = read_image(save_series([dataset], tmp_path, order=[0]))
-    assert (image.volume.array[0] == volume).all()
+    assert (image.volume.array[0] == octants()).all()
     # The mosaic's corner, moved by half of what it is wider and higher than a slice.
     np.testing.assert_allclose(image.volume.affine[:3, 3], [20 * 0.75 / 2, 16 * 0.5 / 2, 7])
     np.testing.assert_allclose(image.volume.spacing_mm, (3, 0.5, 0.75))
+    # Found by fuzzing: a normal of two numbers.
+    short = mosaic(csa(NumberOfImagesInMosaic=["6"], SliceNormalVector=["0.0", "0.0"]))
+    with pytest.raises(GeometryError, match="does not say where its slices lie"):
+        read_image(save_series([short], tmp_path / "a", order=[0]))
     del dataset[0x0029, 0x1010]
     with pytest.raises(GeometryError, match="does not say how many slices"):
         read_image(save_series([dataset], tmp_path / "b", order=[0]))

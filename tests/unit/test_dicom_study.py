@@ -90,15 +90,6 @@ def test_links_do_not_lead_out_or_round_in_circles(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-def test_thousands_of_small_files_are_passed_over(tmp_path: Path) -> None:
-    save_series(dicom_series(octants()), tmp_path)
-    for number in range(10_000):
-        (tmp_path / f"small{number}").write_bytes(b"x" * (number % 200))
-    image = read_image(tmp_path)
-    assert image.volume.shape_zyx == (6, 8, 10)
-    assert image.warnings == ("skipped 10000 files: not DICOM",)
-
-
 # Choosing
 
 

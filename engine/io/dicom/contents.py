@@ -24,6 +24,7 @@ MAX_FILE_BYTES = 16 * 2**30
 MAX_ZIP_BYTES = 64 * 2**30
 # A deflated file is inflated as a whole, so it is held to less.
 MAX_INFLATED_BYTES = 512 * 2**20
+PIECE = 4 * 2**20
 START = 132  # bytes that tell DICOM
 
 
@@ -124,22 +125,30 @@ class DeflatedContent:
         return self.inner.key
 
     def size(self) -> int:
-        return len(self._inflate())
+        return len(self._inflate().getbuffer())
 
     def open(self) -> IO[bytes]:
-        return io.BytesIO(self._inflate())
+        return self._inflate()
 
     def read(self, offset: int, count: int) -> bytes:
-        return self._inflate()[offset : offset + max(0, count)]
+        return bytes(self._inflate().getbuffer()[offset : offset + max(0, count)])
 
-    def _inflate(self) -> bytes:
-        unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
+    def _inflate(self) -> io.BytesIO:
+        """Piece by piece: a single call would hold what it makes twice."""
+        unpacker, plain = zlib.decompressobj(-zlib.MAX_WBITS), io.BytesIO()
+        code = self.inner.read(self.start, MAX_INFLATED_BYTES)
         try:
-            plain = unpacker.decompress(self.inner.read(self.start, MAX_INFLATED_BYTES), MAX_INFLATED_BYTES)
+            while code and not unpacker.eof:
+                plain.write(unpacker.decompress(code, PIECE))
+                code = unpacker.unconsumed_tail
+                if plain.tell() > MAX_INFLATED_BYTES:
+                    raise InputError(
+                        f"a deflated DICOM file holds more than the {MAX_INFLATED_BYTES >> 20} MiB that are read"
+                    )
+            plain.write(unpacker.flush(PIECE))
         except zlib.error:
             raise InputError("a deflated DICOM file is damaged") from None
-        if unpacker.unconsumed_tail:
-            raise InputError(f"a deflated DICOM file holds more than the {MAX_INFLATED_BYTES >> 20} MiB that are read")
+        plain.seek(0)
         return plain
 
 

@@ -248,8 +248,8 @@ def _mosaic(header: Header) -> list[Frame]:
     if not 1 <= count <= 4096 or rows % side or columns % side or not rows or not columns:
         raise GeometryError(f"{header.number} is a mosaic that does not say how many slices it holds")
     base = _frame(header, 0, (None, None))
-    normal, gap = csa.get("SliceNormalVector"), header.number_of("SpacingBetweenSlices")
-    if base.position is None or base.orientation is None or base.spacing is None or not normal or not gap:
+    normal, gap = csa.get("SliceNormalVector", []), header.number_of("SpacingBetweenSlices")
+    if base.position is None or base.orientation is None or base.spacing is None or not gap or len(normal) < 3:
         raise GeometryError(f"{header.number} is a mosaic that does not say where its slices lie")
     row, column = np.array(base.orientation[:3]), np.array(base.orientation[3:])
     height, width = rows // side, columns // side

@@ -41,7 +41,7 @@ TEXTS = (
     "VOILUTFunction", "PresentationLUTShape", "TemporalPositionIdentifier", "AcquisitionNumber", "EchoTime",
     "EchoNumbers", "TriggerTime", "ContentTime", "AcquisitionTime", "AcquisitionDate", "SeriesTime", "SeriesDate",
     "FrameTime", "Units", "DecayCorrection", "CorrectedImage", "PatientWeight", "ImageLaterality", "Laterality",
-    "ViewPosition",
+    "ViewPosition", "PatientOrientation", "BurnedInAnnotation",
 )  # fmt: skip
 # Binary numbers; DiffusionBValue is the standard's own.
 NUMBERS = (

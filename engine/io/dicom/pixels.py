@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from pydicom.pixels import get_decoder
 
 from voxelrt import environment
 from voxelrt.errors import InputError, MissingExtraError
-from voxelrt.io.dicom.codecs import as_stored, side_by_side
+from voxelrt.io.dicom.codecs import as_stored, is_whole, side_by_side
 from voxelrt.io.dicom.contents import FileContent
 from voxelrt.io.dicom.frames import Frame
 from voxelrt.io.dicom.header import BIG_ENDIAN, DAMAGE, Header, PixelPlace
@@ -27,7 +27,6 @@ from voxelrt.io.dicom.quiet import quiet_pydicom
 from voxelrt.io.image import MAX_VOLUME_BYTES
 
 Array = NDArray[Any]
-END_OF_CODE = b"\xff\xd9"
 KEYWORDS = {"integer": "PixelData", "float32": "FloatPixelData", "float64": "DoubleFloatPixelData"}
 FLOATS: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "float64": np.dtype("<f8")}
 
@@ -60,7 +59,7 @@ def read_stored(frames: Sequence[Frame], *, threads: int | None = None) -> Array
     InputError : not a grey image, damaged, truncated, more than is read.
     MissingExtraError : compressed pixels without a decoder.
     """
-    jobs = _jobs(frames)
+    jobs = jobs_of(frames)
     kinds = set()
     for job in jobs:
         refuse_what_is_not_read(job.header)
@@ -70,7 +69,7 @@ def read_stored(frames: Sequence[Frame], *, threads: int | None = None) -> Array
     if len(frames) * rows * columns * max(4, dtype.itemsize) > MAX_VOLUME_BYTES:
         raise InputError(f"a series of {len(frames)} slices of {rows} × {columns} is more than is read into memory")
     stack: Array = np.empty((len(frames), rows, columns), dtype=dtype)
-    shelf = _Shelf(jobs)
+    shelf = Shelf(jobs)
     count = min(len(jobs), threads or environment.threads())
     if count == 1:
         for job in jobs:
@@ -85,17 +84,6 @@ def read_stored(frames: Sequence[Frame], *, threads: int | None = None) -> Array
             for future in waiting:
                 future.cancel()
     return stack
-
-
-def picture(header: Header, index: int) -> Array:
-    """One picture of a file, (rows, columns) or (rows, columns, samples); colours as RGB.
-
-    Raises
-    ------
-    InputError, MissingExtraError : as `read_stored`.
-    """
-    refuse_what_is_not_read(header, colour=True)
-    return _picture(header, index, _Shelf([Job(header, index, ())]))
 
 
 def refuse_what_is_not_read(header: Header, *, colour: bool = False) -> None:
@@ -167,7 +155,8 @@ def _decoder(header: Header) -> Any:
         raise InputError(f"{header.number}: pixel data in {header.syntax.name} is not read") from None
 
 
-def _jobs(frames: Sequence[Frame]) -> list[Job]:
+def jobs_of(frames: Sequence[Frame]) -> list[Job]:
+    """The pictures that frames are in, each with the planes that it fills."""
     planes: dict[tuple[int, int], list[tuple[int, tuple[int, int] | None]]] = {}
     headers: dict[int, Header] = {}
     for plane, frame in enumerate(frames):
@@ -176,7 +165,14 @@ def _jobs(frames: Sequence[Frame]) -> list[Job]:
     return [Job(headers[key], index, tuple(targets)) for (key, index), targets in planes.items()]
 
 
-class _Shelf:
+class Codes(Protocol):
+    """Where the code of a compressed frame comes from."""
+
+    def fragments(self, header: Header, index: int) -> bytes:
+        """The code of one frame. Raises InputError if the file has fewer."""
+
+
+class Shelf:
     """The compressed frames of files that hold several: taken apart once, kept until the last is decoded."""
 
     def __init__(self, jobs: Sequence[Job]) -> None:
@@ -215,7 +211,7 @@ def _fragmented(header: Header) -> list[tuple[bytes, ...]]:
         raise InputError(f"{header.number} is damaged or truncated: no whole pixel data") from None
 
 
-def _fill(stack: Array, job: Job, shelf: _Shelf) -> None:
+def _fill(stack: Array, job: Job, shelf: Shelf) -> None:
     """Decode one picture into its planes."""
     (first, tile), header = job.planes[0], job.header
     place = header.pixels
@@ -226,7 +222,7 @@ def _fill(stack: Array, job: Job, shelf: _Shelf) -> None:
         for plane, _ in job.planes[1:]:
             stack[plane] = stack[first]
         return
-    values = _picture(header, job.index, shelf)
+    values = decode_picture(header, job.index, shelf)
     for plane, corner in job.planes:
         if corner is None:
             stack[plane] = values
@@ -258,8 +254,13 @@ def _read_raw(header: Header, index: int, plane: Array) -> None:
         raise InputError(f"{header.number} is truncated: no whole pixel data") from None
 
 
-def _picture(header: Header, index: int, shelf: _Shelf) -> Array:
-    """One picture through pydicom's decoder: (rows, columns) or (rows, columns, 3)."""
+def decode_picture(header: Header, index: int, shelf: Codes) -> Array:
+    """One picture of a file, through pydicom's decoder: (rows, columns), or (rows, columns, 3) as RGB.
+
+    Raises
+    ------
+    InputError, MissingExtraError : as `read_stored`.
+    """
     syntax, place = header.syntax, header.pixels
     if place is None:
         raise InputError(f"{header.number} is damaged or truncated: no whole pixel data")
@@ -267,8 +268,7 @@ def _picture(header: Header, index: int, shelf: _Shelf) -> Array:
         if syntax.is_encapsulated:
             code: Any = shelf.fragments(header, index)
             fast = side_by_side(header)
-            # A code without its end marker is cut; imagecodecs would fill in what is missing, pydicom's plugins refuse.
-            if fast is not None and code.rstrip(b"\0").endswith(END_OF_CODE):
+            if fast is not None and is_whole(header, code):
                 return _of_code(header, code, fast)
             code = _item(code)
         else:

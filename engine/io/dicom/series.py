@@ -15,11 +15,14 @@ from voxelrt.errors import GeometryError, InputError, UsageError
 from voxelrt.io.dicom.frames import Frame, frames_of
 from voxelrt.io.dicom.geometry import GeometryReport, Placement, place_slices
 from voxelrt.io.dicom.header import Header
+from voxelrt.io.dicom.planar import is_picture, name_pictures, place_picture
+from voxelrt.io.dicom.slide import is_slide
 from voxelrt.io.dicom.split import PLACE_MM, split_volumes
 
 # Slices of one volume must agree in these; orientation and spacing up to rounding.
 SAME_ORIENTATION = 1e-4
 SAME_SPACING = 1e-4
+LISTED = 40
 
 Floats = NDArray[np.float64]
 
@@ -104,6 +107,16 @@ class Series:
         return f"{self.modality or 'unknown modality'} series {number} ({what})"
 
     @cached_property
+    def pictures(self) -> bool:
+        """Whether it holds images without a place in the patient: each file is then a volume of its own."""
+        return all(is_picture(header) for header in self.headers)
+
+    @cached_property
+    def slide(self) -> bool:
+        """Whether it is a whole slide, whose files are levels of tiles."""
+        return all(is_slide(header) for header in self.headers)
+
+    @cached_property
     def frames(self) -> tuple[Frame, ...]:
         """All planes, unsorted. Raises InputError if a file's are damaged."""
         return tuple(frame for header in self.headers for frame in frames_of(header))
@@ -117,6 +130,11 @@ class Series:
         GeometryError : frames that are not placed, or differ in size, orientation, spacing or frame of reference.
         InputError : damaged files.
         """
+        if self.slide:
+            raise InputError("a whole slide has levels, not volumes: one is read by its number (--volume, volume=...)")
+        if self.pictures:
+            names = name_pictures(self.headers)
+            return tuple((name, tuple(frames_of(header))) for name, header in zip(names, self.headers, strict=True))
         positions, orientation, _ = common_geometry(self.frames)
         normal = np.cross(orientation[:3], orientation[3:])
         along = np.sort(positions @ normal)
@@ -148,6 +166,8 @@ class Series:
         GeometryError : slices that make no even grid.
         """
         name, frames = self._chosen(which)
+        if self.pictures:
+            return SeriesVolume(name, frames, frames, place_picture(frames))
         positions, orientation, spacing = common_geometry(frames)
         thickness = frames[0].header.number_of("SliceThickness")
         placement = place_slices(positions, orientation, spacing, thickness, repair=repair)
@@ -155,11 +175,13 @@ class Series:
 
     def _chosen(self, which: str | int | None) -> tuple[str, tuple[Frame, ...]]:
         names = self.volume_names
-        listed = ", ".join(f"{number}: {name}" for number, name in enumerate(names, start=1))
+        listed = ", ".join(f"{number}: {name}" for number, name in enumerate(names[:LISTED], start=1))
+        listed += f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
         if which is None or (len(names) == 1 and which in (1, "1", names[0])):
             if len(names) > 1:
+                what = "pictures" if self.pictures else "volumes"
                 raise InputError(
-                    f"the series holds {len(names)} volumes ({listed}): choose one by its name or number (--volume, "
+                    f"the series holds {len(names)} {what} ({listed}): choose one by its name or number (--volume, "
                     'volume=...), or "all" for a 4-D image'
                 )
             return self.groups[0]

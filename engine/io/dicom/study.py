@@ -16,6 +16,7 @@ from pathlib import Path
 from voxelrt.errors import InputError, UsageError
 from voxelrt.io.dicom.contents import list_contents
 from voxelrt.io.dicom.header import Header, read_header
+from voxelrt.io.dicom.planar import is_picture
 from voxelrt.io.dicom.series import Series
 
 Place = str | os.PathLike[str]
@@ -124,6 +125,10 @@ def open_dicom(path: Place | Sequence[Place]) -> DicomStudy:
         except InputError as error:
             damaged.append(str(error))
             continue
+        bare = header is not None and header.pixels is None and not header.text("SeriesInstanceUID")
+        if header is not None and bare and not _no_slice(header):
+            damaged.append(f"{number} is damaged or truncated: it says neither its series nor its pixels")
+            continue
         reason = _no_slice(header) if header else "not DICOM"
         if header is None or reason:
             skipped[reason] += 1
@@ -135,6 +140,8 @@ def open_dicom(path: Place | Sequence[Place]) -> DicomStudy:
 def _no_slice(header: Header) -> str:
     """Why this object is no slice of a volume, "" if it may be one."""
     sop_class = header.text("SOPClassUID")
+    if is_picture(header):
+        return ""
     for prefix, what in NO_SLICES:
         if sop_class == prefix or sop_class.startswith(prefix + "."):
             return what

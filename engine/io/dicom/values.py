@@ -55,7 +55,9 @@ class Notes:
     unit: str = ""
 
 
-def to_modality(stored: Array, frames: Sequence[Frame], *, suv: bool = True) -> tuple[Array, Notes]:
+def to_modality(
+    stored: Array, frames: Sequence[Frame], *, suv: bool = True, displayed: bool = False
+) -> tuple[Array, Notes]:
     """Stored values in modality units.
 
     Parameters
@@ -66,6 +68,8 @@ def to_modality(stored: Array, frames: Sequence[Frame], *, suv: bool = True) -> 
         One for each plane.
     suv
         PET in Bq/mL becomes the standardised uptake by body weight where the files say all that it takes.
+    displayed
+        The values are shown next, so that nothing is said of MONOCHROME1.
 
     Returns
     -------
@@ -79,7 +83,8 @@ def to_modality(stored: Array, frames: Sequence[Frame], *, suv: bool = True) -> 
     notes = Notes(unit=frames[0].header.code("RescaleType") or _usual_unit(frames[0].header))
     factor = _uptake(frames, notes) if suv else 1.0
     scalings = [_scaling(frame, factor, stored.dtype) for frame in frames]
-    _say_inverted(frames, notes)
+    if not displayed:
+        _say_inverted(frames, notes)
     with ThreadPoolExecutor(environment.threads(), thread_name_prefix="voxelrt-dicom") as pool:
         planes = list(pool.map(_look, stored, scalings))
         low = min((plane.low for plane in planes), default=0.0)
@@ -192,13 +197,14 @@ def _look(plane: Array, scaling: Scaling) -> Plane:
     if not plane.size:
         return Plane(np.inf, -np.inf, padded)
     if scaling.table is not None:
-        values = _looked_up(plane, scaling.table)
+        values = look_up(plane, scaling.table)
         return Plane(float(values.min()), float(values.max()), padded)
     ends = sorted(float(end) * scaling.slope + scaling.intercept for end in (plane.min(), plane.max()))
     return Plane(ends[0], ends[1], padded)
 
 
-def _looked_up(plane: Array, table: tuple[int, NDArray[np.float64]]) -> Array:
+def look_up(plane: Array, table: tuple[int, NDArray[np.float64]]) -> Array:
+    """The entries of a table for values; those outside of it take its first or last entry."""
     first, entries = table
     return entries[np.clip(plane.astype(np.int64) - first, 0, len(entries) - 1)]
 
@@ -216,7 +222,7 @@ def _shift(plane: Array, scaling: Scaling, low: int) -> None:
 def _scale(out: Array, plane: Array, scaling: Scaling, low: float) -> None:
     mask = _padded(plane, scaling.padding) if scaling.padding is not None else None
     if scaling.table is not None:
-        out[...] = _looked_up(plane, scaling.table)
+        out[...] = look_up(plane, scaling.table)
     elif scaling.whole and plane.dtype.kind in "iu":
         out[...] = plane.astype(np.int64) + int(scaling.intercept)
     else:
