@@ -107,7 +107,11 @@ ForceOption = Annotated[
 ]
 SeriesOption = Annotated[
     str | None,
-    typer.Option("--series", metavar="NUMBER|UID", help="Of DICOM with several series: which one."),
+    typer.Option(
+        "--series",
+        metavar="NUMBER|#PLACE|UID",
+        help="Of DICOM with several series: which one; #2 is the second that info lists.",
+    ),
 ]
 VolumeOption = Annotated[
     str | None,

@@ -106,7 +106,7 @@ def _list(study: DicomStudy, screen: Screen, repair: bool, with_identifiers: boo
         columns,
         [
             (
-                row["series"] if row["series"] is not None else "-",
+                f"{'-' if row['series'] is None else row['series']} (#{row['place']})",
                 row["modality"] or "-",
                 row["description"],
                 row["volume"],
@@ -130,6 +130,7 @@ def _rows(series: Series, repair: bool, with_identifiers: bool) -> list[dict[str
     """One row for each volume of a series."""
     common: dict[str, Any] = {
         "series": series.number,
+        "place": series.index,
         "modality": series.modality,
         "description": series.description if with_identifiers else shown(series.description),
         "uid": series.uid if with_identifiers else None,

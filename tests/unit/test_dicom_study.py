@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 import pytest
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.sequence import Sequence
@@ -90,6 +92,26 @@ def test_links_do_not_lead_out_or_round_in_circles(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_a_newcomers_folder_works_on_the_first_try(tmp_path: Path) -> None:
+    """Several modalities, a DICOMDIR, junk and a zip."""
+    two_series(tmp_path)
+    shutil.copy(Path(pydicom.__file__).parent / "data" / "test_files" / "dicomdirtests" / "DICOMDIR", tmp_path)
+    for name, data in ((".DS_Store", b"\0\0\0\1Bud1" + bytes(500)), ("Thumbs.db", b"\xd0\xcf" * 400),
+                       ("viewer.exe", b"MZ" + bytes(2000)), ("readme.txt", b"text " * 90)):  # fmt: skip
+        (tmp_path / name).write_bytes(data)
+    zipped(tmp_path / "a", tmp_path / "old.zip")
+    study = open_dicom(tmp_path)
+    assert study.skipped == {"DICOMDIR": 1, "not DICOM": 5}
+    with pytest.raises(
+        InputError, match=r"2 series where one is needed.*by its place in the list of voxelrt info \(#2"
+    ):
+        read_image(tmp_path)
+    assert (read_image(tmp_path, series="#2").volume.array[0] == octants() + 1).all()
+    (tmp_path / "a" / "cut").write_bytes(next((tmp_path / "a").iterdir()).read_bytes()[:300])
+    with pytest.raises(InputError, match="take it out \\(files are counted in the order of their names"):
+        read_image(tmp_path, series=3)
+
+
 # Choosing
 
 
@@ -108,6 +130,7 @@ def test_a_series_is_chosen_by_number_uid_or_pattern(tmp_path: Path) -> None:
     assert [series.number for series in study.series] == [3, 7]
     assert study.choose("7").uid == mr[0].SeriesInstanceUID
     assert study.choose(ct[0].SeriesInstanceUID).number == 3
+    assert study.choose("#2").number == 7
     assert study.choose(patterns=["(?i)flair"]).number == 7
     assert study.choose(modality="CT").number == 3
     with pytest.raises(InputError, match="2 series where one is needed"):

@@ -211,6 +211,8 @@ def _parse(content: Content, stream: IO[bytes], number: str) -> Header:
     stream.seek(0)
     dataset = pydicom.dcmread(stream, stop_before_pixels=True, force=True, specific_tags=WANTED)
     texts, numbers, nested = _values(dataset)
+    if not texts.get("SOPClassUID"):  # a DICOMDIR says it in its meta information only
+        texts["SOPClassUID"] = str(dataset.file_meta.get("MediaStorageSOPClassUID", "") or "")
     implicit = bool(dataset.original_encoding[0])
     syntax = str(dataset.file_meta.get("TransferSyntaxUID", "") or "")
     if not syntax:

@@ -67,7 +67,7 @@ class DicomStudy:
         Parameters
         ----------
         which
-            SeriesNumber, SeriesInstanceUID, or None.
+            SeriesNumber, "#" and the place in the study's list, SeriesInstanceUID, or None.
         patterns
             Regular expressions for SeriesDescription that a recipe gives; used only where several series are left.
         modality
@@ -79,20 +79,24 @@ class DicomStudy:
         InputError : no images, several series and no choice, damaged files.
         """
         if self.damaged:
-            raise InputError(self.damaged[0])
+            raise InputError(
+                f"{self.damaged[0]}; take it out (files are counted in the order of their names), or give the folder "
+                "of one series"
+            )
         if not self.series:
             listed = ", ".join(f"{count} {what}" for what, count in self.skipped.items())
             raise InputError(f"no DICOM images of a volume here ({listed or 'no files'})")
         left = [series for series in self.series if which is None or _is(series, which)]
         if not left:
-            shown = f"number {which}" if str(which).isdigit() else "UID that was given"
+            known = str(which).removeprefix("#").isdigit()
+            shown = f"number {which}" if known else "UID that was given"
             raise UsageError(f"no series has the {shown}; there are: {_listed(self.series)}")
         if which is None:
             left = _narrowed(left, patterns, modality)
         if len(left) > 1:
             raise InputError(
-                f"{len(left)} series where one is needed: {_listed(left)}; choose one by its number or UID (--series, "
-                "series=...), or give the folder of one"
+                f"{len(left)} series where one is needed: {_listed(left)}; choose one by its number, by its place "
+                "in the list of voxelrt info (#2), or by its UID (--series, series=...), or give the folder of one"
             )
         return left[0]
 
@@ -166,6 +170,8 @@ def _order(series: Series) -> tuple[int, str]:
 
 def _is(series: Series, which: int | str) -> bool:
     text = str(which)
+    if text.startswith("#"):
+        return text[1:] == str(series.index)
     return series.number == int(text) if text.lstrip("-").isdigit() else bool(text) and series.uid == text
 
 
