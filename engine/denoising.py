@@ -25,6 +25,7 @@ from voxelrt.pipeline import predict
 from voxelrt.plan.plan import Plan
 from voxelrt.postprocess.comparison import comparison_picture
 from voxelrt.preprocess.contract import recipe_of
+from voxelrt.preprocess.study import ANY, Pick
 from voxelrt.volume import Volume
 
 Progress = Callable[[str, int, int], None]
@@ -63,6 +64,7 @@ def denoise_study(
     options: Mapping[str, Any] | None = None,
     picture: Path | None = None,
     volume_index: int | Literal["all"] | None = None,
+    pick: Pick = ANY,
     uids: UidKind = "fresh",
     progress: Progress | None = None,
 ) -> Denoised:
@@ -77,6 +79,7 @@ def denoise_study(
     modality : where the file does not say (NIfTI never does) or says it wrongly.
     picture : a PNG of before, after and difference.
     volume_index : which volume of a 4-D NIfTI file; "all" filters each on its own.
+    pick : which series and volume of a DICOM study, and whether its slices may be mended.
     uids : of a derived series: "fresh", or "reproducible" from a hash of the content.
     progress : called with (stage, step, steps).
 
@@ -90,7 +93,7 @@ def denoise_study(
     _refuse_unwritable(study, out, picture)
     timings: dict[str, float] = {}
     stage = _Stages(timings, tell)
-    image = stage("read", lambda: read_image(study, volume_index=volume_index))
+    image = stage("read", lambda: _read(study, volume_index, pick))
     if out is not None and format_of(out) == "folder" and isinstance(image.source, DicomSource):
         refuse_derived(image.volume, image.source)
     choice = None
@@ -113,6 +116,12 @@ def denoise_study(
         stage("draw", lambda: comparison_picture(image.volume, volume, picture, title=title, caption=_caption(choice)))
     taken = np.subtract(image.volume.array, volume.array, dtype=np.float64)
     return Denoised(volume, choice, float(taken.std()) if taken.size else 0.0, timings, image.warnings)
+
+
+def _read(study: Path, volume_index: int | Literal["all"] | None, pick: Pick) -> Image:
+    if pick == ANY:
+        return read_image(study, volume_index=volume_index)
+    return read_image(study, series=pick.series, volume=pick.volume, repair=pick.repair)
 
 
 class _Stages:

@@ -10,11 +10,22 @@ import typer
 
 from voxelrt.commands.console import Screen
 from voxelrt.commands.models import is_plan, open_plan
-from voxelrt.commands.options import MODEL_HELP, ForceOption, JsonOption, QuietOption, Uids, UidsOption
+from voxelrt.commands.options import (
+    MODEL_HELP,
+    ForceOption,
+    JsonOption,
+    QuietOption,
+    RepairOption,
+    SeriesOption,
+    Uids,
+    UidsOption,
+)
 from voxelrt.denoising import Denoised, denoise_study
 from voxelrt.errors import UsageError
+from voxelrt.io import kind_of
 from voxelrt.kernels.denoise.methods import METHODS, NOISES, UNITS
 from voxelrt.plan.plan import Plan
+from voxelrt.preprocess.study import Pick
 from voxelrt.runtime.model_plan import plan_for_study
 
 
@@ -49,8 +60,13 @@ def denoise_command(
         Path | None, typer.Option("--picture", metavar="FILE", help="A PNG: before, after and their difference.")
     ] = None,
     volume: Annotated[
-        str | None, typer.Option("--volume", metavar="N|all", help="Of a 4-D file: which volume, from 0, or all.")
+        str | None,
+        typer.Option(
+            "--volume", metavar="N|all", help="Of several: from 0 (NIfTI), from 1 or by name (DICOM), or all."
+        ),
     ] = None,
+    series: SeriesOption = None,
+    repair: RepairOption = False,
     uids: UidsOption = Uids.FRESH,
     force: ForceOption = False,
     json: JsonOption = None,
@@ -73,6 +89,7 @@ def denoise_command(
     if out is None and picture is None and json is None:
         raise UsageError("nothing would be kept: give -o OUT, --picture FILE or --json -")
     screen = Screen(quiet=quiet, json_to=json)
+    is_dicom = study.exists() and kind_of(study) == "DICOM"
     options = _options(option, radius)
     if model is not None and (options or method != "nlm" or noise != "auto" or sigma != "auto"):
         raise UsageError("--model takes the noise out by itself: leave --method, --noise, --sigma and options away")
@@ -95,7 +112,8 @@ def denoise_command(
             unit=unit,
             options=options,
             picture=picture,
-            volume_index=_index(volume),
+            volume_index=None if is_dicom else _index(volume),
+            pick=Pick(series, volume if is_dicom else None, repair),
             uids=uids.value,
             progress=tell,
         )

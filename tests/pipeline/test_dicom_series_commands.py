@@ -43,6 +43,14 @@ def test_denoise(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert PATIENT_NAME not in printed.out + printed.err
 
 
+def test_denoise_picks_a_series(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_series(dicom_series(octants((4, 6, 6)), Modality="MR", SeriesNumber=9), study / "other")
+    assert call("denoise", study, "-o", tmp_path / "no", "--method", "median") == 3
+    assert "--series" in capsys.readouterr().err
+    assert call("denoise", study, "-o", tmp_path / "nine", "--method", "median", "--series", 9) == 0
+    assert len(list((tmp_path / "nine").iterdir())) == 4
+
+
 def test_warp(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shift = np.eye(4)
     shift[0, 3] = 0.75  # one column
