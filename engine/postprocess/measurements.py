@@ -34,6 +34,8 @@ class Measured:
         The largest distance of two points of its surface, in mm; None without voxels. The surface is that of the
         marching-cubes mesh at one half: its points lie half a voxel outside of the outermost centres, along the axes
         (the "maximum 3D diameter" of the Image Biomarker Standardisation Initiative).
+    slices
+        The first slice on which it is, and the one behind the last, along the array's z; (0, 0) without voxels.
     """
 
     value: int
@@ -43,6 +45,7 @@ class Measured:
     mean: float | None
     deviation: float | None
     diameter_mm: float | None
+    slices: tuple[int, int] = (0, 0)
 
 
 def measure(labels: Volume, image: Volume | None = None) -> list[Measured]:
@@ -75,7 +78,8 @@ def measure(labels: Volume, image: Volume | None = None) -> list[Measured]:
         known = there and means is not None and deviations is not None
         mean, deviation = (float(means[value]), float(deviations[value])) if known else (None, None)  # type: ignore[index]
         volume_ml = voxels * labels.voxel_volume_mm3 / 1000
-        made.append(Measured(value, name, voxels, volume_ml, mean, deviation, diameter))
+        slices = (boxes[value][0].start, boxes[value][0].stop) if there else (0, 0)
+        made.append(Measured(value, name, voxels, volume_ml, mean, deviation, diameter, slices))
     return made
 
 

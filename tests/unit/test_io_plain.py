@@ -123,8 +123,8 @@ def test_any_grid_comes_back_through_dicom(
     segments = [Segment(1, "one"), Segment(2, "two"), Segment(3, "three")]
     write_segmentation(mask, folder / "seg.dcm", image.source, segments, ALGORITHM)
     np.testing.assert_array_equal(bits_of(pydicom.dcmread(folder / "seg.dcm"), shape, world), labels)
-    made = write_structure_set(mask, folder / "rt.dcm", image.source, segments, ALGORITHM)
-    np.testing.assert_array_equal(labels_of_structures(made, shape, world), labels)
+    write_structure_set(mask, folder / "rt.dcm", image.source, segments, ALGORITHM)
+    np.testing.assert_array_equal(labels_of_structures(pydicom.dcmread(folder / "rt.dcm"), shape, world), labels)
 
 
 @pytest.mark.parametrize("suffix", FORMATS)

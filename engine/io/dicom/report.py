@@ -71,7 +71,7 @@ def write_report(
         What made the labels.
     segmentation
         What `write_segmentation` returned: each group then refers to its segment (TID 1411). Without it the groups
-        refer to the slices (TID 1501).
+        refer to the slices on which the finding lies (TID 1501).
     uids
         "fresh" or "reproducible".
 
@@ -160,7 +160,7 @@ def _groups(
                 referenced_segment=referred, algorithm_id=made_by, **common
             )
         else:
-            slices = [_slice_of(frame) for frame in frames]
+            slices = [_slice_of(frame) for frame in frames[slice(*one.slices)] or frames[:1]]
             group = sr.MeasurementsAndQualitativeEvaluations(source_images=slices, algorithm_id=made_by, **common)
         groups.append(group)
     return groups

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom import Dataset
+from pydicom import DataElement, Dataset
 from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.tag import Tag
 from pydicom.uid import ImplicitVRLittleEndian, RTStructureSetStorage
 
 from voxelrt.errors import OutputError
@@ -42,6 +43,7 @@ from voxelrt.volume import Volume
 
 Labels = NDArray[Any]
 
+CONTOUR_DATA = Tag("ContourData")
 # The class by which a structure set refers to a study (PS3.3 C.8.8.5), though services of it are retired.
 STUDY_CLASS = "1.2.840.10008.3.1.2.3.1"
 
@@ -180,20 +182,25 @@ def _contours(
             contour.ContourGeometricType = "CLOSED_PLANAR"
             contour.NumberOfContourPoints = len(corners)
             contour.ContourNumber = len(made) + 1
-            contour.ContourData = _in_world(corners + np.array([rows.start, columns.start]), frames[z], labels)
+            contour[CONTOUR_DATA] = _in_world(corners + np.array([rows.start, columns.start]), frames[z], labels)
             made.append(contour)
     if made:
         item.ContourSequence = made
     return item
 
 
-def _in_world(corners: NDArray[np.int64], frame: Frame, labels: Volume) -> list[str]:
-    """(x, y, z) of each corner in mm as decimal strings, in the slice's own plane: slices may lie a little off the even
-    grid of the volume. Pixel (r, c) has its centre at index (c, r)."""
+def _in_world(corners: NDArray[np.int64], frame: Frame, labels: Volume) -> DataElement:
+    """(x, y, z) of each corner in mm as decimal strings, encoded: pydicom would check each of millions of numbers.
+
+    They lie in the slice's own plane: slices may be a little off the even grid of the volume. Pixel (r, c) has its
+    centre at index (c, r).
+    """
     index = corners[:, ::-1] - 0.5
     points = np.array(frame.position) + index @ labels.affine[:3, :2].T
     # Nine digits: a millionth of a millimetre at a metre, and 16 characters in any case.
-    return [f"{value:.9g}" for value in points.reshape(-1).tolist()]
+    text = "\\".join([f"{value:.9g}" for value in points.reshape(-1).tolist()]).encode("ascii")
+    # Files with implicit VR do not say it, so bytes under any VR are the decimal strings that the tag has.
+    return DataElement(CONTOUR_DATA, "OB", text + b" " * (len(text) % 2))
 
 
 def _observation(segment: Segment) -> Dataset:
