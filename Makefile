@@ -74,8 +74,9 @@ test-emulation: $(VENV)/.emulation
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest $(EMULATION_OPTIONS) tests/emulation/test_triton_interpreter.py
 	$(BIN)/python -m pytest $(EMULATION_OPTIONS) --ignore tests/emulation/test_triton_interpreter.py tests/emulation
 
-# Registers, spills and shared memory of the CUDA kernels, from ptxas.
-gpu-report: $(VENV)/.developer
+# Registers, spills and shared memory of the GPU kernels, from ptxas, and predicted floors.
+gpu-report: export TRITON_CACHE_DIR := $(CURDIR)/build/triton
+gpu-report: $(VENV)/.emulation
 	$(BIN)/python -m tests.emulation.report > docs/gpu-report.md
 
 # Engines for GPUs that are not here. TensorRT-RTX (230 MB to download) is installed for this alone.

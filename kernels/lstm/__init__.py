@@ -83,6 +83,7 @@ KERNEL = Kernel(
         _case("lstm", 256, 16, 256, 256, "bidirectional", tolerance=2e-6, bench=True),
         _case("gru", 256, 1, 256, 256, tolerance=2e-6, bench=True),
     ),
+    backends=("cpu", "triton"),
 )
 
 

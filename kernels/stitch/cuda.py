@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from voxelrt.errors import UnsupportedError
 from voxelrt.kernels.common.gpu.program import Program
 from voxelrt.kernels.common.kernel import Array
 
@@ -11,8 +10,6 @@ _BLOCK = 256
 
 
 def program(sums: Array, logits: Array, weights: Array, *, share: float = 1.0, half: bool = False) -> Program:
-    if half:
-        raise UnsupportedError("stitch on cuda does not round its sums to half precision: use backend='cpu'")
     made = Program(__file__)
     z, c, y, x = sums.shape
     old, new, share_of = made.input(sums), made.input(logits), made.input(weights)
@@ -27,6 +24,7 @@ def program(sums: Array, logits: Array, weights: Array, *, share: float = 1.0, h
         *new.strides,
         *share_of.strides,
         float(share),
+        half,
         block=_BLOCK,
     )
     return made

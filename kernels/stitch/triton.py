@@ -5,7 +5,6 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from voxelrt.errors import UnsupportedError
 from voxelrt.kernels.common.gpu.program import Program
 from voxelrt.kernels.common.kernel import Array
 
@@ -31,6 +30,7 @@ def _stitch(
     weights_y,
     weights_x,
     share,
+    HALF: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     line = tl.program_id(0).to(tl.int64)
@@ -42,12 +42,13 @@ def _stitch(
     weight = share * tl.load(weights + z * weights_z + y * weights_y + x * weights_x, mask=inside)
     logit = tl.load(logits + c * logits_c + z * logits_z + y * logits_y + x * logits_x, mask=inside)
     old = tl.load(sums + z * sums_z + c * sums_c + y * sums_y + x * sums_x, mask=inside)
-    tl.store(out + line * columns + x, tl.fma(weight, logit, old), mask=inside)
+    made = tl.fma(weight, logit, old)
+    if HALF:
+        made = made.to(tl.float16).to(tl.float32)
+    tl.store(out + line * columns + x, made, mask=inside)
 
 
 def program(sums: Array, logits: Array, weights: Array, *, share: float = 1.0, half: bool = False) -> Program:
-    if half:
-        raise UnsupportedError("stitch on triton does not round its sums to half precision: use backend='cpu'")
     made = Program(__file__)
     z, c, y, x = sums.shape
     old, new, share_of = made.input(sums), made.input(logits), made.input(weights)
@@ -55,5 +56,5 @@ def program(sums: Array, logits: Array, weights: Array, *, share: float = 1.0, h
     strides = (*old.strides, *new.strides, *share_of.strides)
     block = 128
     grid = (z * c * y, -(-x // block))
-    made.launch(_stitch, grid, out, old, new, share_of, c, y, x, *strides, float(share), BLOCK=block)
+    made.launch(_stitch, grid, out, old, new, share_of, c, y, x, *strides, float(share), HALF=half, BLOCK=block)
     return made

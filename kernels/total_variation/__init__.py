@@ -36,6 +36,7 @@ KERNEL = Kernel(
         _case((32, 48, 64), bench=True),
     ),
     backends=("cpu", "triton"),
+    gpu_cases=(_case((3, 4, 5), iterations=5, tolerance=0.0),),
 )
 
 

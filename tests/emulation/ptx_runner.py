@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -33,8 +33,12 @@ def code_of(program: Program, launch: Launch, target: int) -> tuple[str, str, in
     return compiled.ptx, metadata["name"], metadata["shared"]
 
 
-def run(program: Program, target: int, seed: int = 0, mutate: Mutation | None = None) -> Any:
+def run(
+    program: Program, target: int, seed: int = 0, mutate: Mutation | None = None, only: Mapping[int, int] | None = None
+) -> Any:
     """Run a program's launches on ``sm_<target>`` code; ``seed`` draws the order of warps and blocks.
+
+    ``only`` : launch -> the one block of it to run.
 
     Raises
     ------
@@ -48,7 +52,9 @@ def run(program: Program, target: int, seed: int = 0, mutate: Mutation | None = 
         arguments = [_bytes(memory, place, value) for value in launch.arguments]
         # Triton adds pointers to memory of its own, which kernels without scratch memory never touch.
         arguments += [bytes(8)] * (0 if isinstance(launch.kernel, str) else 2)
-        Machine(kernel, memory, seed * 1000 + number).launch(launch.grid, launch.block, dynamic, arguments)
+        Machine(kernel, memory, seed * 1000 + number).launch(
+            launch.grid, launch.block, dynamic, arguments, (only or {}).get(number)
+        )
     return program.result(lambda b: memory.contents(place[id(b)]).view(b.dtype))
 
 

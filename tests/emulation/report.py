@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import subprocess
 import sys
@@ -10,12 +11,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from voxelrt.errors import DeviceError
+import numpy as np
+
+from voxelrt.errors import DeviceError, UnsupportedError
 from voxelrt.kernels.common.gpu.cuda_compiler import compile_cuda
-from voxelrt.kernels.common.gpu.program import Launch
+from voxelrt.kernels.common.gpu.program import Launch, Program
 from voxelrt.kernels.common.gpu.targets import TARGETS
 from voxelrt.kernels.common.gpu.triton_compiler import compile_triton
-from voxelrt.kernels.common.kernel import entries
+from voxelrt.kernels.common.kernel import Case, Kernel, entries
 
 _FOLDER = Path(__file__).resolve().parents[2] / "kernels"
 _ENTRY = re.compile(
@@ -87,14 +90,46 @@ def _tool(name: str, *arguments: object) -> str:
     return subprocess.run([tool, *map(str, arguments)], capture_output=True, text=True, check=True).stdout
 
 
+# By NVIDIA's data sheets, dense: TFLOP/s of float32, of TF32 on tensor cores, and GB/s of memory.
+_GPUS = {"A100": (19.5, 156.0, 2039.0), "H100": (66.9, 494.7, 3350.0), "RTX 4090": (82.6, 82.6, 1008.0)}
+_GPUS["AGX Orin"] = (5.3, 21.3, 204.8)
+
+
+def floor_ms(case: Case, gpu: str, tensor_cores: bool) -> float:
+    """No kernel is faster: the case's arithmetic or its memory traffic alone; float32 is three passes of TF32."""
+    vector, tensor, memory = _GPUS[gpu]
+    rate = tensor / 3 if tensor_cores else vector
+    return max(case.flops / (rate * 1e9), case.bytes / (memory * 1e6))
+
+
+def bench_programs(kernel: Kernel, backend: str) -> Iterator[tuple[Case, Program]]:
+    """The programs of the realistic cases that a backend takes."""
+    for case in kernel.cases:
+        if case.bench:
+            given, options = case.make(np.random.default_rng(1))
+            with contextlib.suppress(UnsupportedError):
+                yield case, kernel.program(backend)(*given, **options)
+
+
+def _forms(kernel: Kernel) -> dict[str, Launch]:
+    """The first form of each Triton kernel of the realistic cases."""
+    found: dict[str, Launch] = {}
+    for case, made in bench_programs(kernel, "triton"):
+        for launch in made.launches:
+            found.setdefault(launch.name if kernel.name != "conv3d" else f"{launch.name}, {case.name}", launch)
+    return found
+
+
 def lines() -> Iterator[str]:
     """The report, Markdown."""
-    yield "# CUDA kernels, as ptxas compiled them"
+    yield "# GPU kernels, as ptxas compiled them"
     yield ""
-    yield "Written by `make gpu-report`. Spills and stack in bytes a thread, static shared memory in bytes a block; the"
-    yield "warps of a multiprocessor are those that its 65536 registers have room for. No kernel was timed."
+    yield "Written by `make gpu-report`. Spills and stack in bytes a thread, shared memory in bytes a block; the warps"
+    yield "of a multiprocessor are those that its 65536 registers have room for. No kernel was timed."
     yield ""
-    yield "| entry | target | registers | warps | spills | stack | shared |"
+    yield "## CUDA"
+    yield ""
+    yield "| entry | target | registers | warps | spills | stack | static shared |"
     yield "|---|---|---|---|---|---|---|"
     for op, kernel in entries().items():
         if "cuda" not in kernel.backends:
@@ -102,6 +137,46 @@ def lines() -> Iterator[str]:
         for u in sorted((u for target in TARGETS for u in usages(op, target)), key=lambda u: (u.entry, u.target)):
             numbers = (f"sm_{u.target}", u.registers, u.warps, u.spills, u.stack, u.shared)
             yield f"| {u.entry} | {' | '.join(map(str, numbers))} |"
+    yield from _triton_lines()
+    yield from _floor_lines()
+
+
+def _triton_lines() -> Iterator[str]:
+    yield ""
+    yield "## Triton, in the forms of the realistic cases"
+    yield ""
+    yield "All of a kernel's stack holds spilled registers. Tensor-core instructions are those of the disassembly."
+    for (op, target), reason in UNFIT.items():
+        yield f"{op} is not for sm_{target}: {reason}."
+    yield ""
+    yield "| op | kernel | target | registers | warps | spills | shared | tensor-core instructions |"
+    yield "|---|---|---|---|---|---|---|---|"
+    for op, kernel in entries().items():
+        if "triton" not in kernel.backends:
+            continue
+        for name, launch in _forms(kernel).items():
+            for target in TARGETS:
+                u = triton_usage(op, launch, target)
+                numbers = (f"sm_{target}", u.registers, u.warps, u.stack, u.shared, u.tensor_cores)
+                yield f"| {op} | {name.lstrip('_')} | {' | '.join(map(str, numbers))} |"
+
+
+def _floor_lines() -> Iterator[str]:
+    yield ""
+    yield "## Predicted floors"
+    yield ""
+    yield "Predicted, not measured: for each realistic case the milliseconds below which no kernel can be, by its"
+    yield "arithmetic or its memory traffic and the data sheets' figures. conv3d in float32 is three passes of TF32."
+    yield ""
+    yield f"| op | case | GFLOP | MB | {' | '.join(_GPUS)} |"
+    yield "|---|---|---|---|" + "---|" * len(_GPUS)
+    for op, kernel in entries().items():
+        if not {"cuda", "triton"} & set(kernel.backends):
+            continue
+        for case in kernel.cases:
+            if case.bench and (case.flops or case.bytes):
+                floors = (f"{floor_ms(case, gpu, op == 'conv3d'):.4f}" for gpu in _GPUS)
+                yield f"| {op} | {case.name} | {case.flops / 1e9:.3f} | {case.bytes / 1e6:.2f} | {' | '.join(floors)} |"
 
 
 if __name__ == "__main__":

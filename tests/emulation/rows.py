@@ -26,6 +26,8 @@ MOST_OF = {
     ("anisotropic_diffusion", "triton"): 400,
     ("curvature_flow", "triton"): 800,
     ("gaussian", "triton"): 3000,
+    ("lstm", "triton"): 3000,
+    ("mdlstm", "triton"): 2100,
 }
 
 

@@ -212,8 +212,8 @@ class Machine:
         self.kernel, self.memory = kernel, memory
         self.random = np.random.default_rng(seed)
 
-    def launch(self, grid: Any, block: Any, dynamic: int, arguments: list[bytes]) -> None:
-        """Run a grid; ``arguments`` are the bytes of each parameter in order.
+    def launch(self, grid: Any, block: Any, dynamic: int, arguments: list[bytes], only: int | None = None) -> None:
+        """Run a grid, or one block of it; ``arguments`` are the bytes of each parameter in order.
 
         Raises
         ------
@@ -230,7 +230,7 @@ class Machine:
         self.parameter_bytes = raw
         self.memory.begin_launch()
         with np.errstate(all="ignore"):
-            for number in self.random.permutation(int(np.prod(self.grid))):
+            for number in [only] if only is not None else self.random.permutation(int(np.prod(self.grid))):
                 x, y, z = number % grid[0], number // grid[0] % grid[1], number // (grid[0] * grid[1])
                 block_ = Block(self, (int(x), int(y), int(z)), int(number))
                 block_.run()
