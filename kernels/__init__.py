@@ -30,8 +30,10 @@ from voxelrt.kernels.non_local_means_blocks import non_local_means_blocks
 from voxelrt.kernels.norm3d import layer_norm, norm3d
 from voxelrt.kernels.pad import pad
 from voxelrt.kernels.pool3d import pool3d
+from voxelrt.kernels.preprocess import preprocess
 from voxelrt.kernels.quantize import dequantize, quantize
 from voxelrt.kernels.reduce import reduce
+from voxelrt.kernels.resample3d import resample3d
 from voxelrt.kernels.resample_argmax import resample_argmax
 from voxelrt.kernels.resize import resize
 from voxelrt.kernels.softmax import softmax
@@ -72,8 +74,10 @@ __all__ = [
     "norm3d",
     "pad",
     "pool3d",
+    "preprocess",
     "quantize",
     "reduce",
+    "resample3d",
     "resample_argmax",
     "resample_field",
     "resize",

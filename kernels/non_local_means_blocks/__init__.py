@@ -49,6 +49,7 @@ KERNEL = Kernel(
         _case((2, 2, 3, 5, 21), search=1),
         _case((19, 23), search=3, noise="rician"),
         _case((11, 12, 13), noise="rician", own=False),
+        _case((11, 12, 13), strength=0.17),
         _case((5, 20, 6), search=(1, 9, 1), axes=(2, 0, 1)),
         _case((0, 4, 5)),
         _case((24, 40, 48), search=2, bench=True),
@@ -74,8 +75,8 @@ def non_local_means_blocks(
 
     Blocks are the patches around every second voxel along axes where a patch has a radius. Each is the weighted mean of
     the patches around the voxels j of its window, ``w = exp(-d / (strength sigma)^2)`` with d the mean squared
-    difference. Partners whose mean or variance differs too much are left out. A voxel is the mean of the blocks that
-    hold it.
+    difference; weights below 2^-100 are none. Partners whose mean or variance differs too much are left out. A voxel is
+    the mean of the blocks that hold it.
 
     Parameters
     ----------

@@ -15,7 +15,8 @@ namespace {
 VOXELRT_PARAMS(NonLocalMeansBlocksParams, NON_LOCAL_MEANS_BLOCKS_PARAMS)
 
 constexpr int64_t kBoxPlanes = 32, kBoxRows = 32;
-constexpr int64_t kMostSearch = 32, kMostPatch = 3, kMostValues = 343; // 7^3
+constexpr int64_t kMostSearch = 32, kMostPatch = 3;
+constexpr float kLeast = -100.0f; // the exponent of a weight that counts: float32 could not divide by much less
 
 int64_t half_down(int64_t x, int64_t step) { // x / step towards minus infinity
     return step == 1 ? x : x >> 1;
@@ -250,7 +251,8 @@ template <int P0, int P1, int P2, bool Squares> struct Blocks {
                         const vf16 d = load(from) - own[i];
                         apart[i & 1] = fma(d, d, apart[i & 1]);
                     });
-                    const vf16 w = select(alike, exp2_negative(slope * (apart[0] + apart[1])), zero());
+                    const vf16 t = slope * (apart[0] + apart[1]);
+                    const vf16 w = select(alike & (t >= broadcast(kLeast)), exp2_negative(t), zero());
                     most = max(w, most);
                     total = total + w;
                     patch(z + oz, y + oy, x + ox, [&](int i, const float *from) {

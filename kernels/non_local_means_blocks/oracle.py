@@ -10,6 +10,8 @@ from voxelrt.kernels.common.kernel import Array
 from voxelrt.kernels.common.volumes import each_volume, radii
 from voxelrt.kernels.common.windows import Triple
 
+LEAST = 2.0**-100  # weights below it are none: float32 could not divide by them
+
 
 def non_local_means_blocks(
     volume: Array,
@@ -44,7 +46,7 @@ def non_local_means_blocks(
             )
             itself = tuple(c - w.start for c, w in zip(centre, window, strict=True))
             like[itself] = False
-            weights = np.where(like.ravel(), weights, 0.0)
+            weights = np.where(like.ravel() & (weights >= LEAST), weights, 0.0)
             most = float(weights.max())
             weights[np.ravel_multi_index(itself, like.shape)] = (most if own else 0.0) if most > 0 else 1.0
             values = found**2 if rician else found
