@@ -39,7 +39,7 @@ def _weights(at: Array, n: int, order: int, *, later: bool) -> Array:
         return np.asarray(nearest[:, None] == voxels, np.float64)
     if order == 1:
         return np.maximum(0.0, 1 - np.abs(at[:, None] - voxels))
-    return _bspline(at, n) @ np.linalg.inv(_bspline(voxels.astype(np.float64), n))
+    return np.asarray(_bspline(at, n) @ np.linalg.inv(_bspline(voxels.astype(np.float64), n)))
 
 
 def _bspline(at: Array, n: int) -> Array:
