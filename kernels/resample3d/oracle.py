@@ -38,7 +38,7 @@ def _weights(at: Array, n: int, order: int, *, later: bool) -> Array:
         nearest = np.floor(at + 0.5) if later else np.rint(at)
         return np.asarray(nearest[:, None] == voxels, np.float64)
     if order == 1:
-        return np.maximum(0.0, 1 - np.abs(at[:, None] - voxels))
+        return np.asarray(np.maximum(0.0, 1 - np.abs(at[:, None] - voxels)))
     return np.asarray(_bspline(at, n) @ np.linalg.inv(_bspline(voxels.astype(np.float64), n)))
 
 
