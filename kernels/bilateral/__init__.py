@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
-
-import numpy as np
 
 from voxelrt.kernels.bilateral.oracle import bilateral as oracle
 from voxelrt.kernels.common.kernel import Array, Case, Kernel
-from voxelrt.kernels.common.volumes import check_volume, positive, spatial_values
+from voxelrt.kernels.common.volumes import check_volume, noisy_case, positive, spatial_values
 
 
-def _case(shape: tuple[int, ...], width: Any = 1.0, bench: bool = False, axes: Any = None, **options: Any) -> Case:
-    def make(rng: np.random.Generator) -> tuple[Sequence[Any], Mapping[str, Any]]:
-        volume = (100 + rng.normal(0, 10, shape)).astype(np.float32)
-        return (volume if axes is None else volume.transpose(axes), width, 25.0), options
-
-    words = ["x".join(map(str, shape)), f"width{width}", *map(str, options.values()), *(["strided"] if axes else [])]
-    return Case("-".join(words).replace(" ", ""), make, 1e-5, 0.0, 8.0 * float(np.prod(shape)), bench)
+def _case(shape: tuple[int, ...], width: Any = 1.0, **rest: Any) -> Case:
+    return noisy_case(shape, width, 25.0, words=[f"width{width}"], allowed=1e-5, **rest)
 
 
 KERNEL = Kernel(

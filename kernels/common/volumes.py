@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from voxelrt.errors import ShapeError, UsageError
 from voxelrt.kernels.common import native
-from voxelrt.kernels.common.kernel import Array
+from voxelrt.kernels.common.kernel import Array, Case
 from voxelrt.kernels.common.windows import Triple, triple
 
 
@@ -96,3 +96,22 @@ def stable_scheme(step: float, iterations: int, spacing: Sequence[float]) -> tup
     if positive(step, "step") > most * (1 + 1e-6):
         raise UsageError(f"a step of {step:g} is unstable; with a spacing of {min(lengths):g} it is at most {most:.4g}")
     return (1 / lengths[0], 1 / lengths[1], 1 / lengths[2])
+
+
+def noisy_case(
+    shape: tuple[int, ...],
+    *arguments: Any,
+    words: Sequence[str] = (),
+    allowed: float = 1e-6,
+    axes: Sequence[int] | None = None,
+    bench: bool = False,
+    **options: Any,
+) -> Case:
+    """A case of a filter: noise of 10 around 100, its axes turned where asked for, then `arguments` and `options`."""
+
+    def make(rng: np.random.Generator) -> tuple[Sequence[Any], Mapping[str, Any]]:
+        volume = (100 + rng.normal(0, 10, shape)).astype(np.float32)
+        return (volume if axes is None else volume.transpose(axes), *arguments), options
+
+    said = ["x".join(map(str, shape)), *words, *map(str, options.values()), *(["strided"] if axes else [])]
+    return Case("-".join(said).replace(" ", ""), make, allowed, 0.0, 8.0 * float(np.prod(shape)), bench)

@@ -2,38 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-import numpy as np
-
-from voxelrt.kernels.common.kernel import Array, Case, Kernel
-from voxelrt.kernels.common.volumes import check_volume
+from voxelrt.kernels.common.kernel import Array, Kernel
+from voxelrt.kernels.common.volumes import check_volume, noisy_case
 from voxelrt.kernels.curvature_flow.oracle import curvature_flow as oracle
-
-
-def _case(shape: tuple[int, ...], bench: bool = False, axes: Any = None, **options: Any) -> Case:
-    def make(rng: np.random.Generator) -> tuple[Sequence[Any], Mapping[str, Any]]:
-        volume = (100 + rng.normal(0, 10, shape)).astype(np.float32)
-        return (volume if axes is None else volume.transpose(axes),), options
-
-    words = ["x".join(map(str, shape)), *map(str, options.values()), *(["strided"] if axes else [])]
-    return Case("-".join(words).replace(" ", ""), make, 1e-6, 0.0, 8.0 * float(np.prod(shape)), bench)
-
 
 KERNEL = Kernel(
     name="curvature_flow",
     oracle=oracle,
     cases=(
-        _case((1, 1, 1)),
-        _case((3, 5, 7)),
-        _case((9, 33, 17), step=0.05, spacing=(2.5, 1.5, 1.0), iterations=3),
-        _case((2, 1, 40), iterations=4),
-        _case((23, 31)),
-        _case((2, 3, 4, 7, 18)),
-        _case((7, 9, 6), axes=(1, 2, 0)),
-        _case((0, 4, 5)),
-        _case((32, 48, 64), bench=True),
+        noisy_case((1, 1, 1)),
+        noisy_case((3, 5, 7)),
+        noisy_case((9, 33, 17), step=0.05, spacing=(2.5, 1.5, 1.0), iterations=3),
+        noisy_case((2, 1, 40), iterations=4),
+        noisy_case((23, 31)),
+        noisy_case((2, 3, 4, 7, 18)),
+        noisy_case((7, 9, 6), axes=(1, 2, 0)),
+        noisy_case((0, 4, 5)),
+        noisy_case((32, 48, 64), bench=True),
     ),
     backends=("cpu", "triton"),
 )

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from voxelrt.kernels.common.kernel import Array, Case, Kernel
-from voxelrt.kernels.common.volumes import check_volume, positive
+from voxelrt.kernels.common.volumes import check_volume, noisy_case, positive
 from voxelrt.kernels.total_variation.oracle import total_variation as oracle
 
 
-def _case(shape: tuple[int, ...], weight: float = 8.0, bench: bool = False, axes: Any = None, **options: Any) -> Case:
-    def make(rng: np.random.Generator) -> tuple[Sequence[Any], Mapping[str, Any]]:
-        volume = (100 + rng.normal(0, 10, shape)).astype(np.float32)
-        return (volume if axes is None else volume.transpose(axes), weight), options
-
-    words = ["x".join(map(str, shape)), f"weight{weight}", *map(str, options.values()), *(["strided"] if axes else [])]
-    return Case("-".join(words).replace(" ", ""), make, 1e-5, 0.0, 8.0 * float(np.prod(shape)), bench)
+def _case(shape: tuple[int, ...], weight: float = 8.0, **rest: Any) -> Case:
+    return noisy_case(shape, weight, words=[f"weight{weight}"], allowed=1e-5, **rest)
 
 
 KERNEL = Kernel(
