@@ -10,16 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 import pytest
+from onnx.reference import ReferenceEvaluator
 from PIL import Image as Pillow
 
 from tests.phantoms import PATIENT_NAME, dicom_series, save_series
+from tests.pipeline.counting import save
 from voxelrt.cli import main
 from voxelrt.denoising import denoise_study
 from voxelrt.errors import UsageError
 from voxelrt.io import read_image, write_nifti
 from voxelrt.kernels import denoise
 from voxelrt.kernels.common.kernel import Array
+from voxelrt.models.architectures.volumes import build_dncnn3d
 from voxelrt.postprocess.comparison import draw_comparison
 from voxelrt.volume import Volume
 
@@ -42,6 +46,21 @@ def call(*arguments: object) -> int:
         main(["denoise", *(str(a) for a in arguments)])
     assert isinstance(left.value.code, int)
     return left.value.code
+
+
+def test_a_network_that_denoises(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    proto = ir.to_proto(build_dncnn3d(depth=4, width=8, grid=(18, 20, 22)))
+    model = save(tmp_path, proto, output='kind = "image"')
+    recipe = model.with_suffix(".toml")
+    text = recipe.read_text("utf-8").replace('name = "image"', 'name = "noisy"', 1).replace('"scores"', '"clean"')
+    recipe.write_text(text, "utf-8")
+    out = tmp_path / "out.nii.gz"
+    assert call(study, "-o", out, "--model", recipe, "--json", "-") == 0
+    assert json.loads(capsys.readouterr().out)["difference_deviation"] > 0
+    before, after = read_image(study).volume.array, read_image(out).volume.array
+    expected = ReferenceEvaluator(proto).run(None, {"noisy": before[None].astype(np.float32)})[0][0]
+    assert np.abs(after - expected).max() < 0.51  # rounded
+    assert np.abs(after - before).max() > 2
 
 
 def test_geometry_and_dtype_are_kept(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
