@@ -21,7 +21,7 @@ GAP, HEAD, LINE = 12, 40, 28
 WIDTH = 1400
 # The difference is drawn grey at zero, black and white at this many of its own standard deviations.
 DIFFERENCE_DEVIATIONS = 3.0
-COLUMNS = ("before", "after", "before − after")
+COLUMNS = ("before", "after", "before less after")  # the font has no minus sign
 
 
 def comparison_picture(
