@@ -128,7 +128,7 @@ def make_scheduler(
     """
     cancel = cancel or CancelFlag()
     (given,), (answer,) = plan.inputs, plan.outputs
-    batch = max(1, given.dims[0]) * plan.variants[0][2][1] if given.batched else 1
+    batch, in_flight = _rows(plan, overlap=overlap and not source_rounding)
 
     def network(inputs: Floats, outputs: Floats) -> None:
         plan.run({INPUT: inputs}, {OUTPUT: outputs}, cancel=cancel)
@@ -139,9 +139,15 @@ def make_scheduler(
         answers = (folds * answer.dims[1], *answer.dims[2:])
         # One window at a time: the plan that keeps folds apart is for one.
         return Scheduler(CpuDevice(), kernels, given.dims[1:], answers, batch=1, cancel=cancel)
-    little = 4 * batch * math.prod(answer.dims[1:]) <= OVERLAP_BYTES
-    device = ThreadedCpuDevice() if overlap and little else CpuDevice()
+    device = ThreadedCpuDevice() if in_flight > 1 else CpuDevice()
     return Scheduler(device, CpuWindows(network), given.dims[1:], answer.dims[1:], batch=batch, cancel=cancel)
+
+
+def _rows(plan: Plan, *, overlap: bool) -> tuple[int, int]:
+    """Windows in one run of the network, and how many such batches are held."""
+    (given,), (answer,) = plan.inputs, plan.outputs
+    batch = max(1, given.dims[0]) * plan.variants[0][2][1] if given.batched else 1
+    return batch, 2 if overlap and 4 * batch * math.prod(answer.dims[1:]) <= OVERLAP_BYTES else 1
 
 
 def make_job(
@@ -174,8 +180,9 @@ def make_job(
     windows = _windows(corners, sets, keys, flat=settings.dimensions == 2)
     kept_key = most_repeated([one.key for one in windows])
     channels = settings.outputs * (len(settings.folds) if source_rounding else 1)
-    parts = _parts(plan, case, size, window)
-    kept = parts["a window's logits"]
+    rows = math.prod(_rows(plan, overlap=memory is None and not source_rounding))
+    parts = _parts(plan, case, size, window, rows)
+    kept = 4 * settings.outputs * math.prod(window)
     if memory is None or sum(parts.values()) + kept + _sums_bytes(channels, size, window) <= memory:
         parts["logits that are kept"] = kept if kept_key is not None else 0
     else:
@@ -184,7 +191,7 @@ def make_job(
     if say is not None:
         say(sentence)
     weights = importance(settings.patch_size, settings.gaussian_sigma).reshape(window)
-    decision = _decision(case, inside)
+    decision = decision_of(case, inside)
     kind = np.uint8 if decision.values.max() < 256 else np.uint16
     return Job(
         padded,
@@ -237,13 +244,13 @@ def _windows(
     return made
 
 
-def _parts(plan: Plan, case: Case, size: Triple, window: Triple) -> dict[str, int]:
+def _parts(plan: Plan, case: Case, size: Triple, window: Triple, rows: int) -> dict[str, int]:
     """What a run holds in any case, in bytes."""
     planes = planes_of(window[0], size[0])
     return {
         "this process with the study": memory_bytes(),
         "the network": plan.memory_bytes,
-        "a window's logits": 4 * case.settings.outputs * window[0] * window[1] * window[2],
+        "windows and their logits": 4 * rows * (len(case.data) + case.settings.outputs) * math.prod(window),
         "weights and labels": 4 * planes * size[1] * size[2] + 3 * case.cropped_voxels,
     }
 
@@ -278,7 +285,7 @@ def _slab(
     )
 
 
-def _decision(case: Case, inside: tuple[slice, slice, slice]) -> Decision:
+def decision_of(case: Case, inside: tuple[slice, slice, slice]) -> Decision:
     """How planes of logits are brought to the cropped grid and decided."""
     settings, size = case.settings, case.cropped_zyx
     old = (case.data.shape[1], case.data.shape[2], case.data.shape[3])

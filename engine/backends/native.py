@@ -255,7 +255,10 @@ class NativePlan:
 
     @property
     def context_bytes(self) -> int:
-        """Memory of all contexts made so far."""
+        """Memory of all contexts made so far; of the first, where none has been made."""
+        if not self._made:
+            with self._context():
+                pass
         return sum(_library().voxelrt_context_bytes(c) for c in self._made)
 
     def run(

@@ -236,7 +236,7 @@ class Plan:
 
     @property
     def memory_bytes(self) -> int:
-        """What the contexts made so far hold: arena, scratch, staging."""
+        """What a run holds: arena, scratch, staging, for each run that was under way at once; at least for one."""
         return self._native.context_bytes
 
     # ---- running ----
