@@ -103,9 +103,12 @@ def test_more_lossless_codes_equal_their_twins(compressed: str, plain: str) -> N
 
 @needs_codecs
 @pytest.mark.filterwarnings("ignore")
-def test_every_file_that_pydicom_reads_is_read_the_same() -> None:
+@pytest.mark.parametrize(
+    "folder", [SHIPPED, pytest.param(MORE, marks=[pytest.mark.slow, needs_more])], ids=["pydicom", "pydicom-data"]
+)
+def test_every_file_that_pydicom_reads_is_read_the_same(folder: Path) -> None:
     read = 0
-    for path in sorted(SHIPPED.glob("*.dcm")) + (sorted(MORE.glob("*.dcm")) if MORE else []):
+    for path in sorted(folder.glob("*.dcm")):
         try:
             dataset = pydicom.dcmread(path)
             wanted = dataset.pixel_array
@@ -116,7 +119,7 @@ def test_every_file_that_pydicom_reads_is_read_the_same() -> None:
         found = frames(path)
         assert (found.reshape(wanted.shape) == wanted).all(), path.name
         read += 1
-    assert read > 40
+    assert read > 30
 
 
 # From stored values to the modality's.
