@@ -75,7 +75,6 @@ struct AnyFunctions {
 // What holds for every unit of a direction.
 struct CellOptions {
     float clip;          // of what the functions get; infinity for none
-    bool input_forget;   // the forget gate is one less the input gate
     int64_t peep_stride; // between the peepholes of i, o and f
     float bound(float x) const {
         x = x < -clip ? -clip : x;
@@ -84,8 +83,9 @@ struct CellOptions {
 };
 
 // x, s: the parts of the gates that come from the input and from the state, (i, o, f, c) × 16; peep: those units'
-// weights of the peephole of i, or null.
-template <bool peepholes, class F>
+// weights of the peephole of i, or null. coupled: the forget gate is one less the input gate; asked of the compiler,
+// since a branch on it keeps the whole loop scalar.
+template <bool peepholes, bool coupled, class F>
 static void lstm_cell(const F &functions, const CellOptions &o, const float *x, const float *s, const float *peep,
                       const float *c_old, float *c, float *h) {
     VOXELRT_INDEPENDENT
@@ -97,7 +97,9 @@ static void lstm_cell(const F &functions, const CellOptions &o, const float *x, 
             forget += peep[2 * o.peep_stride + l] * before;
         }
         const float i = functions.f(o.bound(in));
-        const float f = o.input_forget ? 1.0f - i : functions.f(o.bound(forget));
+        float f = 1.0f - i;
+        if constexpr (!coupled)
+            f = functions.f(o.bound(forget));
         const float now = f * before + i * functions.g(o.bound(x[48 + l] + s[48 + l]));
         if constexpr (peepholes)
             out += peep[o.peep_stride + l] * now;

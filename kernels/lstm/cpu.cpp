@@ -1,19 +1,19 @@
 // lstm: the recurrent part of LSTM, GRU and RNN layers; the input's part of the gates is a product made before.
 //
 // A chain (one direction, up to kStateRows rows) is independent of all others, so chains are tasks that run from the
-// first step to the last. A single chain, and few chains of much work a step, are cut into parts of the hidden units
-// that meet after each step. The cut follows from the layer alone, never from the number of threads.
+// first step to the last. Only where there are fewer chains than threads are they cut, into parts of the hidden units
+// that meet after each step. No number depends on the cut: each is one sum over k, whoever makes it.
 #include "lstm/layer.h"
 
+#include <algorithm>
 #include <atomic>
 
 namespace voxelrt::VOXELRT_ISA {
 namespace {
 
-constexpr int64_t kPair = 2;           // blocks of units that are worked on together
-constexpr int64_t kMostTasks = 8;      // that a step of all chains is cut into
-constexpr int64_t kLeastBlocks = 4;    // of a part, so that it is worth a meeting of the threads
-constexpr int64_t kMuchWork = 1 << 20; // multiplications of a chain's step, beside which a meeting costs little
+constexpr int64_t kPair = 2;        // blocks of units that are worked on together
+constexpr int64_t kMostTasks = 8;   // that a step of all chains is cut into
+constexpr int64_t kLeastBlocks = 4; // of a part, so that it is worth a meeting of the threads
 
 template <class F> struct Run {
     const Layer &layer;
@@ -63,11 +63,12 @@ template <class F> struct Run {
         const F &f = functions[c.d];
         if (l.p.cell == kLstm) {
             float *state = c.at(c.c, block, row);
-            if (l.step.input(3).present())
-                lstm_cell<true>(f, options, x, sums, l.step.in[3].as<const float>() + c.d * 3 * padded + block * kBlock,
-                                state, state, h);
-            else
-                lstm_cell<false>(f, options, x, sums, nullptr, state, state, h);
+            const float *peep = l.step.input(3).present()
+                                    ? l.step.in[3].as<const float>() + c.d * 3 * padded + block * kBlock
+                                    : nullptr;
+            const auto cell = peep ? (l.p.input_forget ? lstm_cell<true, true, F> : lstm_cell<true, false, F>)
+                                   : (l.p.input_forget ? lstm_cell<false, true, F> : lstm_cell<false, false, F>);
+            cell(f, options, x, sums, peep, state, state, h);
         } else if (l.p.cell == kRnn) {
             rnn_cell(f, options, x, sums, h);
         } else if (l.phases() == 1) {
@@ -142,17 +143,15 @@ template <class F> struct Run {
             Chain(layer, i, env.scratch).finish();
     }
 
-    int64_t parts_of(int64_t chains) const {
-        const Layer &l = layer;
-        const int64_t rows = l.N < kStateRows ? l.N : kStateRows;
-        if (chains < 1 || (chains > 1 && rows * l.columns * l.H < kMuchWork))
+    int64_t parts_of(int64_t chains, int64_t threads) const {
+        if (chains < 1 || chains >= threads)
             return 1;
-        const int64_t most = kMostTasks / chains, parts = l.blocks / kLeastBlocks;
-        return parts < most ? parts : most;
+        const int64_t wanted = (threads + chains - 1) / chains, parts = layer.blocks / kLeastBlocks;
+        return std::min(std::min(wanted, parts), kMostTasks / chains);
     }
 
     void run(const Env &env) const {
-        const int64_t chains = layer.D * layer.groups, parts = parts_of(chains);
+        const int64_t chains = layer.D * layer.groups, parts = parts_of(chains, env.threads);
         float *sums = reinterpret_cast<float *>(env.scratch + static_cast<uint64_t>(chains) * layer.chain_bytes());
         if (chains == 0)
             return;
@@ -245,7 +244,7 @@ Message run(const Step &step, const Env &env) {
             return fail("a sequence of %lld steps in a batch of %lld steps", static_cast<long long>(layer.length(n)),
                         static_cast<long long>(layer.T));
     const LstmParams &p = layer.p;
-    const CellOptions options{p.clip, p.input_forget != 0, layer.blocks * kBlock};
+    const CellOptions options{p.clip, layer.blocks * kBlock};
     AnyFunctions any[2];
     bool usual = true;
     for (int d = 0; d < 2; ++d)
