@@ -81,12 +81,20 @@ struct Run {
 
     template <int A> void cell(const float *x, const float *s, const float *const before[A], float *c, float *h) const {
         constexpr int last = (A + 2) * kBlock;
+        alignas(64) float now[kBlock]; // one loop for each step: as a single one the compiler keeps it scalar
+        VOXELRT_INDEPENDENT
+        for (int l = 0; l < kBlock; ++l)
+            now[l] = sigmoid_f32(x[l] + s[l]) * tanh_f32(x[last + l] + s[last + l]);
+        for (int a = 0; a < A; ++a) {
+            const float *forget_x = x + (2 + a) * kBlock, *forget_s = s + (2 + a) * kBlock, *old = before[a];
+            VOXELRT_INDEPENDENT
+            for (int l = 0; l < kBlock; ++l)
+                now[l] += sigmoid_f32(forget_x[l] + forget_s[l]) * old[l];
+        }
+        VOXELRT_INDEPENDENT
         for (int l = 0; l < kBlock; ++l) {
-            float now = sigmoid_f32(x[l] + s[l]) * tanh_f32(x[last + l] + s[last + l]);
-            for (int a = 0; a < A; ++a)
-                now += sigmoid_f32(x[(2 + a) * kBlock + l] + s[(2 + a) * kBlock + l]) * before[a][l];
-            c[l] = now;
-            h[l] = sigmoid_f32(x[kBlock + l] + s[kBlock + l]) * tanh_f32(now);
+            c[l] = now[l];
+            h[l] = sigmoid_f32(x[kBlock + l] + s[kBlock + l]) * tanh_f32(now[l]);
         }
     }
 
