@@ -7,7 +7,7 @@ SANITIZED := build/sanitized
 # Fresh memory is NaN, arenas and scratch included, so that what a kernel reads without having written it shows.
 POISONED := detect_leaks=0:max_malloc_fill_size=1000000000:malloc_fill_byte=255
 
-.PHONY: demo test bench-cases test-emulation gpu-report test-gpu-aot gpu-acceptance test-native-matrix soak native types lint format bench bench-quick \
+.PHONY: demo test bench-cases test-emulation gpu-report test-gpu-aot test-gpu-matrix gpu-acceptance test-native-matrix soak native types lint format bench bench-quick \
 	bench-compare conformance clean test-packaging
 
 # ---- set-up: done once, again only when what it depends on has changed ----
@@ -79,17 +79,29 @@ gpu-report: export TRITON_CACHE_DIR := $(CURDIR)/build/triton
 gpu-report: $(VENV)/.emulation
 	$(BIN)/python -m tests.emulation.report > docs/gpu-report.md
 
-# Engines for GPUs that are not here. TensorRT-RTX (230 MB to download) is installed for this alone.
+# Engines for GPUs that are not here. TensorRT-RTX (230 MB to download), CuPy (70 MB) and the bindings of TensorRT, whose
+# signatures are read, are installed for this alone.
 $(VENV)/.gpu-aot: $(VENV)/.developer
-	$(BIN)/pip install --quiet 'tensorrt-rtx-cu13>=1.7,<1.8'
+	$(BIN)/pip install --quiet 'tensorrt-rtx-cu13>=1.7,<1.8' 'cupy-cuda13x>=14,<15'
+	$(BIN)/pip install --quiet --no-deps --upgrade --target build/tensorrt-bindings/10 'tensorrt-cu13-bindings==10.16.1.11'
+	$(BIN)/pip install --quiet --no-deps --upgrade --target build/tensorrt-bindings/11 'tensorrt-cu13-bindings==11.4.0.106'
 	touch $@
 
 test-gpu-aot: $(VENV)/.gpu-aot
-	$(BIN)/python -m pytest -n 2 --durations 4 tests/gpu_aot
+	$(BIN)/python -m pytest -n 2 --durations 4 -m 'not slow' tests/gpu_aot
 
-# What only silicon can show. Without a GPU every test is skipped by name.
+# Every network for every GPU and precision: some minutes.
+test-gpu-matrix: $(VENV)/.gpu-aot
+	$(BIN)/python -m pytest -n 2 --durations 8 -m slow tests/gpu_aot
+
+# What only silicon can show: all tests of tests/gpu, a short form of bench/gpu, and a page about both. Without a GPU
+# every test is skipped by name, and the page and the exit status (77) say that nothing was measured.
+GPU_LOG := bench-output/gpu-tests.log
 gpu-acceptance: $(VENV)/.developer
-	$(BIN)/python -m pytest -ra -m gpu tests/gpu
+	@mkdir -p bench-output
+	@$(BIN)/python -m pytest -ra -m gpu tests/gpu > $(GPU_LOG) 2>&1; tests=$$?; tail -n 40 $(GPU_LOG); \
+	$(BIN)/python -m bench.gpu --quick --tests $(GPU_LOG); measured=$$?; \
+	if [ $$tests -ne 0 ]; then exit $$tests; fi; exit $$measured
 
 # The sdist, the wheel made from it, and a clean venv that uses it.
 test-packaging: $(VENV)/.developer

@@ -179,8 +179,14 @@ def compile(
 
         own: dict[str, Any] = {"shapes": shapes, "constants": constants, "verify": verify, "fallback": fallback}
         own |= {"samples": samples, "reference": reference, "threads": threads, "tune": tune}
-        plan = compile(source, weights_memory=weights_memory, progress=progress, **own)
-        return with_gpu(plan, loaded.graph, sets, constants or {}, precision=precision, arch=arch, progress=progress)
+        alone = replace(source, parts=())
+        plan = compile(alone, weights_memory=weights_memory, progress=progress, **own)
+        same: dict[str, Any] = {"precision": precision, "arch": arch, "progress": progress}
+        plan = with_gpu(plan, loaded.graph, sets, constants or {}, **same)
+        if source.parts:
+            same |= {"device": device, "verify": verify, "fallback": fallback, "tune": tune, "threads": threads}
+            plan = plan.with_parts([compile(part, weights_memory=limit, **same) for part in source.parts])
+        return plan
     info = PlanInfo(
         name=loaded.name,
         precision=precision,
@@ -201,7 +207,7 @@ def compile(
     options = _Options(fallback, Choice(timer, limit), precision)
     plan = _compile(loaded.graph, sets, constants or {}, options, info, threads)
     if loaded.parts:
-        same: dict[str, Any] = {"precision": precision, "verify": verify, "fallback": fallback, "tune": tune}
+        same = {"precision": precision, "verify": verify, "fallback": fallback, "tune": tune}
         same |= {"threads": threads, "weights_memory": limit, "progress": progress}
         plan = plan.with_parts([compile(part, **same) for part in loaded.parts])
     if not verify:

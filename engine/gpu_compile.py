@@ -15,6 +15,8 @@ from voxelrt.errors import UsageError
 from voxelrt.plan.gpu import at_shapes, gpu_part
 from voxelrt.plan.plan import ParityLine, Plan
 
+# Windows in one run: the least, what is aimed at, the most.
+WINDOWS = (1, 2, 4)
 Shapes = Mapping[str, Sequence[int | tuple[int, int, int]]]
 
 
@@ -27,6 +29,7 @@ def with_gpu(
     precision: str,
     arch: Sequence[str],
     progress: Callable[[str], None] | None = None,
+    windows: bool = False,
 ) -> Plan:
     """The plan with a GPU part.
 
@@ -35,6 +38,7 @@ def with_gpu(
     plan : for the CPU.
     graph : that it was made of.
     sets, constants, precision, arch, progress : as for ``voxelrt.compile``.
+    windows : the network sees windows of studies, as nnU-Net's do: an open batch, and kernels for them.
 
     Raises
     ------
@@ -43,10 +47,25 @@ def with_gpu(
     """
     if len(sets) > 1:
         raise UsageError("for GPUs a plan has one set of shapes; give the batch a range instead")
-    if plan.parts:
-        raise UsageError(f"{plan.info.name} has several networks (a cascade); for GPUs compile one at a time")
+    windows = windows or plan.info.model_settings is not None
+    if windows and not sets[0] and precision != "int8":
+        graph, sets = _open_batch(graph)
     model, profiles, twice = at_shapes(graph, sets[0], constants)
-    part, sections = gpu_part(model, profiles, precision, arch, progress or (lambda line: None), twice=twice)
+    say = progress or (lambda line: None)
+    part, sections = gpu_part(model, profiles, precision, arch, say, twice=twice, windows=windows)
     lines = [*plan.parity, ParityLine("gpu plan", "pending", "the first load on a GPU")]
     info = replace(plan.info, settings={**plan.info.settings, "gpu": part.to_json()}, parity=lines)
     return plan.with_sections(sections, info)
+
+
+def _open_batch(graph: ir.Model) -> tuple[ir.Model, list[Shapes]]:
+    """A network of windows with an open batch, and its range; its file fixes the batch at one."""
+    graph = graph.clone()
+    shapes: Shapes = {}
+    for value in graph.graph.inputs:
+        dims = [int(d) for d in value.shape or ()]  # type: ignore[arg-type]
+        value.shape = ir.Shape(["batch", *dims[1:]])
+        shapes = {**shapes, str(value.name): [WINDOWS, *dims[1:]]}
+    for value in (*graph.graph.outputs, *(v for node in graph.graph for v in node.outputs)):
+        value.shape = None
+    return graph, [shapes]

@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Hashable, Mapping
 from contextlib import closing
-from functools import partial
+from functools import partial, wraps
 from typing import Any
 
 import numpy as np
@@ -51,6 +51,28 @@ Say = Callable[[str], None]
 OVERLAP_BYTES = 256 * 2**20  # of a second batch's logits, for the network not to wait until the first is summed
 
 
+def _or_on_gpu(run: Callable[..., Labels]) -> Callable[..., Labels]:
+    """A case of a plan that is on GPUs runs there, for labels alone."""
+
+    @wraps(run)
+    def either(plan: Plan, case: Case, tell: Tell, cancel: CancelFlag | None = None, **options: Any) -> Labels:
+        if plan.gpu is None:
+            return run(plan, case, tell, cancel, **options)
+        known: dict[str, Any] = {"mirroring": True, "step": None, "memory": None, "say": None, "deadline": math.inf}
+        known |= {name: options.pop(name) for name in known if name in options}
+        refused = [name for name, value in options.items() if value]
+        if refused:
+            raise UsageError(f"{', '.join(refused)}: on the CPU only; on GPUs there are labels alone")
+        how = {"mirroring": known["mirroring"], "step": known["step"]}
+        job = make_job(plan, case, tell, memory=None, say=None, **how)
+        job.time_limit = known["deadline"] - time.monotonic()
+        plan.gpu.run_windows(job, memory=known["memory"], cancel=cancel, say=known["say"])
+        return job.labels
+
+    return either
+
+
+@_or_on_gpu
 def run_case(
     plan: Plan,
     case: Case,
@@ -75,6 +97,7 @@ def run_case(
     mirroring : average over mirrored windows along the axes that the model allows.
     step : of the windows, as a share of their size; default the model's.
     memory : what the process may hold at most, in bytes; where the windows' sums do not fit they go to a scratch file.
+        On a GPU of its memory: the batch shrinks, then the sums go to the host.
     say : called with a sentence that says what memory is expected, before the first window.
     source_rounding : repeat nnU-Net's own half-precision sums, to compare with its predictor.
     deadline : of ``time.monotonic``; past it the case is given up.

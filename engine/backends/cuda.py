@@ -23,7 +23,7 @@ from voxelrt.plan.gpu_steps import DTYPES, EngineStep, GpuPart, engine_profiles,
 from voxelrt.plan.plan import Plan
 from voxelrt.runtime.engine_cache import EngineKey, cached_engine
 from voxelrt.runtime.gpu_driver import Driver
-from voxelrt.runtime.gpu_network import Compiled, GpuNetwork
+from voxelrt.runtime.gpu_network import Compiled, GpuNetwork, load_engines
 
 Array = NDArray[Any]
 Engines = Callable[[Plan, GpuPart, str], list[tuple[str, bytes]]]
@@ -138,7 +138,7 @@ class CudaPlan:
         self.driver = driver
         compiled = compiled_for(plan, driver, engines)
         self.part = compiled.part
-        self._network = GpuNetwork(driver, compiled, batch or self.part.batches[1])
+        self._network = GpuNetwork(driver, compiled, batch or self.part.batches[1], load_engines(driver, compiled))
         self._stream, self._done = driver.stream(), driver.event()
         names = (*self.part.profiles, *self.part.outputs)
         sizes = {name: self.part.values[name].bytes_at(self._network.batch) for name in names}

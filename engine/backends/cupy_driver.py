@@ -25,6 +25,7 @@ _LOST = (46, 214, 219, 220, 700, 702, 708, 710, 714, 715, 716, 717, 718, 719, 72
 _H2D, _D2H, _D2D = 1, 2, 3
 _NON_BLOCKING = 1
 _NO_TIMING = 2
+_PORTABLE, _MAPPED = 1, 2
 _THREAD_LOCAL = 1  # capture: other threads may allocate meanwhile
 
 
@@ -97,6 +98,14 @@ class CupyDriver:
     def free(self, address: int) -> None:
         with self._checked("freeing memory"):
             self._runtime.free(address)
+
+    def allocate_mapped(self, size: int) -> int:
+        with self._checked(f"allocating {size} bytes of mapped memory"):
+            return int(self._runtime.hostAlloc(size, _PORTABLE | _MAPPED))
+
+    def free_mapped(self, address: int) -> None:
+        with self._checked("freeing memory"):
+            self._runtime.freeHost(address)
 
     def allocate_host(self, size: int) -> Array:
         with self._checked(f"allocating {size} bytes of pinned memory"):

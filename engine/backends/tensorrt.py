@@ -143,24 +143,41 @@ class DeviceContext:
 
 
 class DeviceEngine:
-    """A loaded engine; ``scratch_bytes`` is the memory that each of its contexts works in."""
+    """A loaded engine."""
 
-    def __init__(self, trt: Any, engine: Any, logger: Any) -> None:
-        self._trt, self._engine, self._logger = trt, engine, logger
-        self.scratch_bytes = int(engine.device_memory_size_v2)
+    def __init__(self, trt: Any, runtime: Any, engine: Any, logger: Any) -> None:
+        # An engine does not outlive the runtime that loaded it.
+        self._trt, self._runtime, self._engine, self._logger = trt, runtime, engine, logger
 
-    def context(self, scratch: int) -> DeviceContext:
-        """A context that works in memory at an address; contexts of one stream may share it.
+    def scratch_bytes(self, dims: Mapping[str, tuple[int, ...]]) -> int:
+        """The memory that a run of these inputs works in.
+
+        Raises
+        ------
+        EngineError : the engine refuses these dims.
+        """
+        context = self._context()
+        for name, shape in dims.items():
+            if not context.set_input_shape(name, shape):
+                raise EngineError(f"the engine refused {shape} for {name}: {self._logger.told()}")
+        return int(context.update_device_memory_size_for_shapes())
+
+    def context(self, scratch: int, size: int) -> DeviceContext:
+        """A context that works in `size` bytes at an address; contexts of one stream may share them.
 
         Raises
         ------
         EngineError : the library made none.
         """
+        made = self._context()
+        made.set_device_memory(scratch, size)
+        return DeviceContext(made, self._logger.told)
+
+    def _context(self) -> Any:
         made = self._engine.create_execution_context(self._trt.ExecutionContextAllocationStrategy.USER_MANAGED)
         if made is None:
             raise EngineError(f"the engine has no context: {self._logger.told()}")
-        made.set_device_memory(scratch, self.scratch_bytes)
-        return DeviceContext(made, self._logger.told)
+        return made
 
 
 def load_engine(library: Library, data: bytes) -> DeviceEngine:
@@ -173,10 +190,11 @@ def load_engine(library: Library, data: bytes) -> DeviceEngine:
     """
     trt = library.load("running engines on NVIDIA GPUs")
     logger = _logger(trt)
-    engine = trt.Runtime(logger).deserialize_cuda_engine(data)
+    runtime = trt.Runtime(logger)
+    engine = runtime.deserialize_cuda_engine(data)
     if engine is None or logger.errors:
         raise EngineError(f"{library.module} could not load the engine: {logger.told()}")
-    return DeviceEngine(trt, engine, logger)
+    return DeviceEngine(trt, runtime, engine, logger)
 
 
 def _for(architecture: str | None) -> str:

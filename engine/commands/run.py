@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -220,8 +221,13 @@ def run(
 
       voxelrt run seizures.onnx --input x=spectrogram.npy -o probabilities.npz
     """
+    place: Callable[[Plan], Plan] | None = None
     if device is Device.CUDA:
-        raise UsageError("volumes are run on the CPU in this version; voxelrt compile --device cuda builds engines")
+        if not is_plan(model):
+            raise UsageError(
+                f"--device cuda takes a plan: voxelrt compile {model} --device cuda --arch sm_.. -o plan.vxp"
+            )
+        place = _on_gpus()
     screen = Screen(quiet=quiet, json_to=json)
     pick = Pick(series, volume, repair, displayed, straighten)
     named = _names(names)
@@ -255,6 +261,7 @@ def run(
             if configuration is not None or folds is not None:
                 raise UsageError("--configuration and --folds are for compiling; a .vxp plan has its own")
             plan = open_plan(model, threads=threads, shapes=parse_shapes(shape))
+            plan = plan if place is None else place(plan)
         else:
             plan = plan_for_study(
                 nnunet_model(model, configuration, parse_folds(folds), say),
@@ -274,6 +281,14 @@ def run(
         _run_many(plan, chosen, target, screen)
     else:
         _run_one(plan, chosen[0], target, screen)
+
+
+def _on_gpus() -> Callable[[Plan], Plan]:
+    """Puts a plan on all GPUs of this machine. Raises MissingExtraError, DeviceError before any work."""
+    from voxelrt.runtime.gpu_run import GpuPlan, open_gpus  # takes a while to import
+
+    gpus = open_gpus("running studies on a GPU")
+    return lambda plan: plan.on_gpu(lambda part: GpuPlan(part, gpus))
 
 
 def _form(wanted: Format | None, seg: Seg | None, uids: Uids, out: Path | None) -> Form:

@@ -21,7 +21,7 @@ from voxelrt.backends.tensorrt_libraries import RTX, check_architecture
 from voxelrt.errors import UnsupportedError, UsageError
 from voxelrt.graph.specialise import specialise
 from voxelrt.plan.file import Section, SectionKind
-from voxelrt.plan.gpu_codes import CONSTANTS_TARGET
+from voxelrt.plan.gpu_codes import CONSTANTS_TARGET, add_window_codes
 from voxelrt.plan.gpu_partition import partition, prepare
 from voxelrt.plan.gpu_steps import EngineStep, GpuPart, Range, as_range, engine_profiles, pack_parts
 
@@ -38,6 +38,7 @@ def gpu_part(
     say: Tell = lambda line: None,
     *,
     twice: ir.Model | None = None,
+    windows: bool = False,
 ) -> tuple[GpuPart, list[Section]]:
     """Build the GPU part.
 
@@ -49,6 +50,7 @@ def gpu_part(
     architectures : such as ``sm_86``.
     say : called with a line of text before each engine, and for each node that a kernel of ours might have taken.
     twice : where the batch is a range, the same model for a batch of two, while `model` is for one.
+    windows : add the kernels that gather, sum and decide windows of studies.
 
     Returns
     -------
@@ -76,6 +78,8 @@ def gpu_part(
     for note in notes:
         say(f"no kernel of ours for {note}")
     parts = partition(model, taken, profiles, twice)
+    if windows:
+        add_window_codes(parts.codes)
     refused = [line for typed in parts.typed for line in unsupported_nodes(typed)]
     if refused:
         raise UnsupportedError(f"TensorRT does not take {len(refused)} of the network's nodes:", refused)

@@ -9,8 +9,9 @@ With it a plan runs where neither nvcc nor Triton is installed; a GPU that is ne
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from voxelrt.plan.file import Section, SectionKind
 from voxelrt.plan.gpu_steps import MOST, pack_parts, parts_of
 
 CONSTANTS_TARGET = "cuda"
+# What windows are launched with: the op's folder and its module.
+_WINDOW_OPS = {"copy": "cuda", "stitch": "slab", "resample_argmax": "cuda"}
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,7 @@ def code_key(program: Program, launch: Launch) -> Any:
 
 def _name(source: Path, launch: Launch) -> str:
     op = source.parent.name
-    return f"{op}/cuda.cu" if isinstance(launch.kernel, str) else f"{op}/triton.py {launch.name}"
+    return f"{op}/{source.stem}.cu" if isinstance(launch.kernel, str) else f"{op}/triton.py {launch.name}"
 
 
 def _compile(source: Path, launch: Launch, target: int) -> Code:
@@ -150,3 +153,16 @@ def choose(architectures: list[str], wanted: str) -> tuple[str, bool]:
             f"--arch {wanted}"
         )
     return f"sm_{older[0]}", False
+
+
+def add_window_codes(table: CodeTable) -> None:
+    """Put the kernels that gather, sum and decide windows among those of a plan."""
+    for op, name in _WINDOW_OPS.items():
+        module = import_module(f"voxelrt.kernels.{op}.{name}")
+        table.add_source(str(module.__file__), module.ENTRIES[0])
+
+
+def window_codes(codes: Sequence[Code]) -> dict[str, Code]:
+    """These kernels' codes among a plan's, by the op's name; those that are not there are missing."""
+    names = {f"{op}/{name}.cu": op for op, name in _WINDOW_OPS.items()}
+    return {names[code.name]: code for code in codes if code.name in names}

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,6 +78,21 @@ class PlanInfo:
             raise PlanError("the plan is damaged: its description is not what this version writes") from error
 
 
+class Gpu(Protocol):
+    """What runs a plan on GPUs, see ``runtime/gpu_run.py``."""
+
+    @property
+    def count(self) -> int: ...
+
+    def run(self, inputs: Mapping[str, Any], out: Mapping[str, Array] | None = None) -> dict[str, Any]: ...
+
+    def run_windows(
+        self, job: Any, *, memory: int | None, cancel: CancelFlag | None, say: Callable[[str], None] | None
+    ) -> None: ...
+
+    def close(self) -> None: ...
+
+
 Recompile = Callable[["Plan", Mapping[str, tuple[int, ...]], Sequence[str]], "Plan"]
 
 
@@ -105,6 +120,8 @@ class Plan:
         self._tails = read_tails(self.info.settings.get("tails", []))
         self._call = TailCall()
         self._profile: Profile | None = None
+        self._open_gpu: Callable[[Plan], Gpu] | None = None
+        self.gpu: Gpu | None = None
         if not self._native.variants:
             raise PlanError("the plan is damaged: it has no variant")
 
@@ -157,10 +174,18 @@ class Plan:
             found = {s.target: s.data for s in self._sections if s.kind == SectionKind.PART}
             if set(found) != {str(index) for index in range(len(found))}:
                 raise PlanError("the plan is damaged: the plans inside it are not numbered")
-            self._parts = tuple(
-                Plan(found[str(index)], pool=self._pool, checksums=self._checksums) for index in range(len(found))
-            )
+            parts = [Plan(found[str(index)], pool=self._pool, checksums=self._checksums) for index in range(len(found))]
+            self._parts = tuple(p if self._open_gpu is None else p.on_gpu(self._open_gpu) for p in parts)
         return self._parts
+
+    def on_gpu(self, open_gpu: Callable[[Plan], Gpu]) -> Plan:
+        """The same plan, run on GPUs in place of the CPU; so are the plans inside it.
+
+        open_gpu : makes of a plan what runs it there.
+        """
+        made = Plan(self._file, pool=self._pool, checksums=False)
+        made._open_gpu, made.gpu = open_gpu, open_gpu(made)
+        return made
 
     def with_info(self, info: PlanInfo, threads: int | None = None) -> Plan:
         """The same plan with another description."""
@@ -181,7 +206,8 @@ class Plan:
 
     def with_threads(self, threads: int) -> Plan:
         """The same plan, on its own compute threads; the file in memory is shared."""
-        return Plan(self._file, threads=threads, checksums=False)
+        made = Plan(self._file, threads=threads, checksums=False)
+        return made if self._open_gpu is None else made.on_gpu(self._open_gpu)
 
     def section(self, kind: SectionKind, target: str = "") -> Bytes:
         """The bytes of a section. Raises PlanError where there is none."""
@@ -277,6 +303,10 @@ class Plan:
         UsageError : unknown or missing names. ShapeError : shapes or dtypes the plan was not compiled for.
         CancelledError : the flag was set.
         """
+        if self.gpu is not None:
+            if taps:
+                raise UsageError("inner values are read on the CPU only: open the plan without a GPU for taps")
+            return self.gpu.run(inputs, out)
         arrays, library = self._take(inputs)
         if taps:
             return self._other(arrays, tuple(taps)).run(inputs, out, cancel=cancel, progress=progress)

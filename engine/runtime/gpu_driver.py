@@ -55,10 +55,11 @@ class EngineContext(Protocol):
 class LoadedEngine(Protocol):
     """An engine on the device."""
 
-    scratch_bytes: int
+    def scratch_bytes(self, dims: dict[str, tuple[int, ...]]) -> int:
+        """The memory that a run of these inputs works in. Raises EngineError for dims that the engine refuses."""
 
-    def context(self, scratch: int) -> EngineContext:
-        """A context that works in ``scratch_bytes`` at an address; contexts of one stream may share it."""
+    def context(self, scratch: int, size: int) -> EngineContext:
+        """A context that works in `size` bytes at an address; contexts of one stream may share them."""
 
 
 class Driver(Protocol):
@@ -75,6 +76,11 @@ class Driver(Protocol):
 
     def free(self, address: int) -> None:
         """Give memory back; nothing that was launched may still use it."""
+
+    def allocate_mapped(self, size: int) -> int:
+        """Memory of the host that kernels reach by this address, slowly. Raises MemoryError."""
+
+    def free_mapped(self, address: int) -> None: ...
 
     def allocate_host(self, size: int) -> Array:
         """Pinned memory of the host as bytes, which copies can use while the host goes on. Raises MemoryError."""

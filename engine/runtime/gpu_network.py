@@ -42,6 +42,55 @@ class Compiled:
     constants: Sequence[bytes]
 
 
+def load_engines(driver: Driver, compiled: Compiled) -> dict[int, LoadedEngine]:
+    """The engine of each TensorRT step, by the step's number.
+
+    Raises
+    ------
+    EngineError : one could not be loaded.
+    """
+    made = {}
+    for number, step in enumerate(compiled.part.steps):
+        if isinstance(step, EngineStep):
+            library, data = compiled.engines[step.part]
+            made[number] = driver.engine(data, library, compiled.typed[step.part])
+    return made
+
+
+@dataclass(frozen=True)
+class NetworkMemory:
+    """What a network takes of a device.
+
+    Parameters
+    ----------
+    places : of each value between steps, in the arena.
+    arena, scratch, bytes : of the arena, of what steps work in, and of all with the constants.
+    """
+
+    places: dict[str, int]
+    arena: int
+    scratch: int
+    bytes: int
+
+
+def network_memory(compiled: Compiled, batch: int, engines: Mapping[int, LoadedEngine]) -> NetworkMemory:
+    """What a network takes for a batch; nothing is allocated."""
+    part, lives, scratch = compiled.part, dict[str, tuple[int, int]](), 0
+    for number, step in enumerate(part.steps):
+        for name in (*step.inputs, *step.outputs):
+            if name not in part.profiles and name not in part.outputs:
+                lives[name] = (lives.get(name, (number, 0))[0], number)
+        if isinstance(step, KernelStep):
+            scratch = max(scratch, sum(_aligned(b.bytes) for b in step.buffers if b.kind == "scratch"))
+        else:
+            dims = {name: part.values[name].dims_at(batch) for name in step.inputs}
+            scratch = max(scratch, engines[number].scratch_bytes(dims))
+    sizes = [_aligned(part.values[name].bytes_at(batch)) for name in lives]
+    offsets, arena = place_buffers(sizes, list(lives.values()))
+    constants = sum(map(len, compiled.constants))
+    return NetworkMemory(dict(zip(lives, offsets, strict=True)), arena, scratch, arena + scratch + constants)
+
+
 class GpuNetwork:
     """A network that is ready to run.
 
@@ -50,6 +99,7 @@ class GpuNetwork:
     driver : of the GPU.
     compiled : for it.
     batch : items in one run at most.
+    engines : from ``load_engines``.
 
     Raises
     ------
@@ -57,9 +107,9 @@ class GpuNetwork:
     EngineError, DeviceError : an engine or a kernel could not be loaded. PlanError : the plan is damaged.
     """
 
-    def __init__(self, driver: Driver, compiled: Compiled, batch: int) -> None:
+    def __init__(self, driver: Driver, compiled: Compiled, batch: int, engines: Mapping[int, LoadedEngine]) -> None:
         self.part, self.batch = compiled.part, batch
-        self._driver, self._compiled = driver, compiled
+        self._driver, self._compiled, self._engines = driver, compiled, engines
         self._taken: list[int] = []
         self._kernels: dict[tuple[int, str], Kernel] = {}
         self._seen: dict[tuple[int, ...], int] = {}
@@ -71,22 +121,16 @@ class GpuNetwork:
             raise
 
     def _load(self) -> None:
-        driver, compiled, part = self._driver, self._compiled, self.part
+        compiled, part = self._compiled, self.part
         self._constants = [self._constant(data) for data in compiled.constants]
-        loaded: dict[int, LoadedEngine] = {}
-        for number, step in enumerate(part.steps):
-            if isinstance(step, EngineStep):
-                library, data = compiled.engines[step.part]
-                loaded[number] = driver.engine(data, library, compiled.typed[step.part])
-        self._arena_places, arena, kernel_scratch = self._plan_memory()
-        scratch = max([kernel_scratch, *(engine.scratch_bytes for engine in loaded.values())], default=0)
-        self.bytes = arena + scratch + sum(map(len, compiled.constants))
-        self._arena, self._scratch = self._take(arena), self._take(scratch)
+        memory = network_memory(compiled, self.batch, self._engines)
+        self._places, self.bytes = memory.places, memory.bytes
+        self._arena, self._scratch = self._take(memory.arena), self._take(memory.scratch)
         # A captured run keeps its context to itself: another shape set on it would be the graph's too.
         self._contexts: dict[tuple[int, bool], EngineContext] = {}
-        for number, engine in loaded.items():
+        for number, engine in self._engines.items():
             for full in (True, False):
-                self._contexts[number, full] = engine.context(self._scratch)
+                self._contexts[number, full] = engine.context(self._scratch, memory.scratch)
         for step in part.steps:
             for launch in step.launches if isinstance(step, KernelStep) else ():
                 self._kernel(launch)
@@ -121,24 +165,6 @@ class GpuNetwork:
         while self._taken:
             self._driver.free(self._taken.pop())
         self._graphs.clear()
-
-    # ---- memory ----
-
-    def _plan_memory(self) -> tuple[dict[str, int], int, int]:
-        """Where values between steps lie in the arena, its bytes, and the most scratch memory of a kernel step."""
-        part, lives = self.part, dict[str, tuple[int, int]]()
-        for number, step in enumerate(part.steps):
-            for name in (*step.inputs, *step.outputs):
-                if name not in part.profiles and name not in part.outputs:
-                    lives[name] = (lives.get(name, (number, 0))[0], number)
-        names = list(lives)
-        sizes = [-(-part.values[name].bytes_at(self.batch) // ALIGNMENT) * ALIGNMENT for name in names]
-        offsets, end = place_buffers(sizes, [lives[name] for name in names])
-        scratch = 0
-        for step in part.steps:
-            if isinstance(step, KernelStep):
-                scratch = max(scratch, sum(_aligned(b.bytes) for b in step.buffers if b.kind == "scratch"))
-        return dict(zip(names, offsets, strict=True)), end, scratch
 
     # ---- runs ----
 
@@ -177,7 +203,7 @@ class GpuNetwork:
         self._put(stream, addresses, batch)
 
     def _put(self, stream: Handle, addresses: Mapping[str, int], batch: int) -> None:
-        place = {name: self._arena + offset for name, offset in self._arena_places.items()} | dict(addresses)
+        place = {name: self._arena + offset for name, offset in self._places.items()} | dict(addresses)
         for number, step in enumerate(self.part.steps):
             if isinstance(step, EngineStep):
                 context = self._contexts[number, batch == self.batch]

@@ -406,4 +406,8 @@ class Scheduler:
 
 
 def _named(error: Exception) -> Exception:
-    return InputError("the study needs more memory than there is") if isinstance(error, MemoryError) else error
+    if not isinstance(error, MemoryError):
+        return error
+    named = InputError("the study needs more memory than there is")
+    named.__cause__ = error  # for whoever can try again with less
+    return named

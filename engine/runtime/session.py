@@ -124,13 +124,15 @@ class Session:
         self._tell = progress or (lambda stage, step, steps: None)
         self._cancel = CancelFlag()
         self._room = BoundedSemaphore(IN_FLIGHT if budget is None else 1)
+        runners = 1 if self.plan.gpu is None else self.plan.gpu.count
         self._reader, self._runner, self._writer = (
-            ThreadPoolExecutor(1, f"voxelrt-{name}") for name in ("read", "run", "write")
+            ThreadPoolExecutor(count, f"voxelrt-{name}")
+            for name, count in (("read", 1), ("run", runners), ("write", 1))
         )
         self._beside = native.Pool(1)  # the network has all cores; what runs beside it takes what it leaves
         self._streams: list[LabelStream] = []
         self._windows: WindowRunner | None = None
-        if one_network(self.plan):
+        if one_network(self.plan) and self.plan.gpu is None:
             self._windows = WindowRunner(
                 make_scheduler(self.plan, self._cancel, source_rounding=source_rounding, overlap=budget is None)
             )

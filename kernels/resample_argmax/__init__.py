@@ -69,7 +69,7 @@ KERNEL = Kernel(
         _ties(),
         _case(118, (171, 171), (256, 256), bench=True),
     ),
-    backends=("cpu", "triton"),
+    backends=("cpu", "triton", "cuda"),
 )
 
 

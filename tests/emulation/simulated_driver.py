@@ -52,6 +52,7 @@ class Graph:
 @dataclass(eq=False)
 class Stream:
     number: int
+    haste: float  # how often it is chosen, beside others
     queue: deque[tuple[str, Any]] = field(default_factory=deque)
     capturing: list[tuple[str, Any]] | None = None
 
@@ -62,12 +63,21 @@ class SimulatedDriver:
     Parameters
     ----------
     seed, eager : the order of streams, and how much is done at each call of the host, 0 to 1.
-    capacity : bytes of memory.
+    capacity : bytes of memory, the host's that kernels reach among them.
+    held : bytes of the device's own.
     """
 
     name = "simulated"
 
-    def __init__(self, seed: int = 0, eager: float = 0.3, capacity: int = 1 << 22, architecture: str = "sm_86") -> None:
+    def __init__(
+        self,
+        seed: int = 0,
+        eager: float = 0.3,
+        capacity: int = 1 << 22,
+        architecture: str = "sm_86",
+        held: int | None = None,
+    ) -> None:
+        self._held, self.mapped = held, set[int]()
         self.architecture = architecture
         self._random, self._eager, self._seed = random.Random(seed), eager, seed
         self.memory_ = GlobalMemory([(b"\xff" * capacity, np.zeros(capacity, bool))])
@@ -77,30 +87,50 @@ class SimulatedDriver:
         self._capacity = capacity
         self.blocks: dict[int, int] = {}
         self._streams: list[Stream] = []
-        self.allocations, self.launches, self.graph_launches, self.captured = 0, 0, 0, 0
+        self.allocations, self.pinned, self.launches, self.graph_launches, self.captured = 0, 0, 0, 0, 0
+        self.fail_allocations = 0  # so many of the next fail, for want of memory
         self.lose_after = -1  # launches until the device is lost
         self._lost = False
 
     # ---- memory ----
 
     def memory(self) -> tuple[int, int]:
-        return self._capacity - sum(self.blocks.values()), self._capacity
+        whole = self._capacity if self._held is None else self._held
+        return whole - sum(size for at, size in self.blocks.items() if at not in self.mapped), whole
 
     def allocate(self, size: int) -> int:
         self._outside_capture("memory is allocated")
         self._alive()
+        if self.fail_allocations:
+            self.fail_allocations -= 1
+            raise DeviceMemoryError("the next allocation fails")
         rounded = -(-size // ALIGN) * ALIGN + ALIGN  # with a gap behind it, so that what runs over shows
         at = 0
         for start, length in sorted(self.blocks.items()):
             if start - at >= rounded:
                 break
             at = start + length
-        if at + rounded > self._capacity:
+        taken = sum(length for start, length in self.blocks.items() if start not in self.mapped)
+        if at + rounded > self._capacity or (self._held is not None and taken + rounded > self._held):
             raise DeviceMemoryError(f"{size} bytes of the device's memory are not there")
         self.blocks[at] = rounded
         self.allocations += 1
         self._mark(at, size, MAPPED)
         return self._base + at
+
+    def allocate_mapped(self, size: int) -> int:
+        """Of the same arena, but of the host: it does not count as the device's."""
+        held, self._held = self._held, None
+        try:
+            address = self.allocate(size)
+        finally:
+            self._held = held
+        self.mapped.add(address - self._base)
+        return address
+
+    def free_mapped(self, address: int) -> None:
+        self.mapped.discard(address - self._base)
+        self.free(address)
 
     def free(self, address: int) -> None:
         self._outside_capture("memory is freed")
@@ -116,6 +146,7 @@ class SimulatedDriver:
 
     def allocate_host(self, size: int) -> Array:
         self._outside_capture("pinned memory is allocated")
+        self.pinned += 1
         return np.full(size, 0xFF, np.uint8)
 
     def _place(self, address: int, size: int) -> slice:
@@ -138,7 +169,7 @@ class SimulatedDriver:
     # ---- streams and events ----
 
     def stream(self) -> Stream:
-        self._streams.append(Stream(len(self._streams)))
+        self._streams.append(Stream(len(self._streams), self._random.random() ** 4 + 0.005))
         return self._streams[-1]
 
     def event(self) -> Event:
@@ -158,6 +189,7 @@ class SimulatedDriver:
         while event.come < event.recorded:
             self._alive()
             if not self._step():
+                self._alive()
                 raise MisuseError("the host waits for an event that can never come")
         self._alive()
 
@@ -257,7 +289,7 @@ class SimulatedDriver:
         ready = [s for s in self._streams if s.queue and (s.queue[0][0] != "wait" or _come(s.queue[0][1]))]
         if not ready:
             return False
-        kind, what = self._random.choice(ready).queue.popleft()
+        kind, what = self._random.choices(ready, [stream.haste for stream in ready])[0].queue.popleft()
         if kind == "record":
             what[0].come = max(what[0].come, what[1])
         elif kind == "work":
@@ -276,8 +308,6 @@ def _come(wait: tuple[Event, int]) -> bool:
 class SimulatedEngine:
     """The typed ONNX of an engine, in ONNX Runtime."""
 
-    scratch_bytes = 1000
-
     def __init__(self, driver: SimulatedDriver, typed: bytes) -> None:
         import onnxruntime
 
@@ -287,22 +317,35 @@ class SimulatedEngine:
         self.driver = driver
         self.session = onnxruntime.InferenceSession(typed, options, providers=["CPUExecutionProvider"])
 
-    def context(self, scratch: int) -> SimulatedContext:
-        return SimulatedContext(self, scratch)
+    def scratch_bytes(self, dims: dict[str, tuple[int, ...]]) -> int:
+        return 100 + 4 * sum(int(np.prod(shape)) for shape in dims.values())
+
+    def context(self, scratch: int, size: int) -> SimulatedContext:
+        return SimulatedContext(self, scratch, size)
 
 
 class SimulatedContext:
     """Runs an engine; its scratch memory is soiled each time, as a real engine's is."""
 
-    def __init__(self, engine: SimulatedEngine, scratch: int) -> None:
-        self._engine, self._scratch = engine, scratch
+    def __init__(self, engine: SimulatedEngine, scratch: int, size: int) -> None:
+        self._engine, self._scratch, self._size = engine, scratch, size
+        self._ran: dict[str, tuple[int, ...]] | None = None
+        self._captured: dict[str, tuple[int, ...]] | None = None
 
     def enqueue(self, stream: Stream, addresses: dict[str, int], dims: dict[str, tuple[int, ...]]) -> None:
         session, driver = self._engine.session, self._engine.driver
         places, shapes = dict(addresses), dict(dims)
+        if stream.capturing is not None and self._ran != shapes:
+            raise MisuseError("an engine is captured that has not run with these dims before")
+        if self._captured not in (None, shapes):
+            raise MisuseError("a context whose run was captured is given other dims")
+        self._ran = shapes
+        self._captured = shapes if stream.capturing is not None else self._captured
 
         def work() -> None:
-            driver.write(self._scratch, b"\xee" * self._engine.scratch_bytes)
+            if self._size < self._engine.scratch_bytes(shapes):
+                raise MisuseError("an engine has too little memory to work in")
+            driver.write(self._scratch, b"\xee" * self._size)
             given = {}
             for io in session.get_inputs():
                 dtype = DTYPES[ORT_TYPES[io.type]]

@@ -8,7 +8,7 @@ from voxelrt.errors import DeviceError, MissingExtraError
 from voxelrt.kernels.common.gpu.device import open_device
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="session")
 def _gpu() -> None:
     try:
         open_device("this test")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from onnx import TensorProto, helper
 
 import voxelrt as vx
 from voxelrt.backends.tensorrt import EngineRequest, build_engine, unsupported_nodes
-from voxelrt.backends.tensorrt_libraries import ARCHITECTURES, RTX, check_architecture
+from voxelrt.backends.tensorrt_libraries import ARCHITECTURES, check_architecture
 from voxelrt.cli import main
 from voxelrt.errors import EngineError, PlanError, UnsupportedError, UsageError
 from voxelrt.graph.specialise import specialise
@@ -26,47 +25,6 @@ from voxelrt.plan.gpu import at_shapes, gpu_part
 from voxelrt.plan.gpu_steps import GpuPart, parts_of
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX (the extra gpu-aot) is not installed")
-
-# What we call of a library, as its own bindings have it: a name that goes shows here before it shows on a GPU.
-CALLED = {
-    "Builder": ("create_network", "create_builder_config", "create_optimization_profile", "build_serialized_network"),
-    "INetworkDefinition": ("num_inputs", "get_input"),
-    "OnnxParser": ("parse", "num_errors", "get_error"),
-    "IBuilderConfig": (
-        "num_compute_capabilities",
-        "set_compute_capability",
-        "set_flag",
-        "clear_flag",
-        "set_memory_pool_limit",
-        "progress_monitor",
-        "add_optimization_profile",
-    ),
-    "IOptimizationProfile": ("set_shape",),
-    "Runtime": ("deserialize_cuda_engine",),
-    "ICudaEngine": (
-        "create_execution_context",
-        "num_io_tensors",
-        "get_tensor_name",
-        "get_tensor_mode",
-        "get_tensor_dtype",
-    ),
-    "IExecutionContext": ("set_input_shape", "set_tensor_address", "get_tensor_shape", "execute_async_v3"),
-    "ILogger": ("ERROR", "INTERNAL_ERROR", "log"),
-    "IProgressMonitor": ("phase_start", "step_complete", "phase_finish"),
-    "TensorIOMode": ("OUTPUT",),
-    "BuilderFlag": ("TF32",),
-    "MemoryPoolType": ("WORKSPACE",),
-    "NetworkDefinitionCreationFlag": ("STRONGLY_TYPED",),
-    "ComputeCapability": tuple(RTX.targets.values()),
-}
-
-
-def test_the_library_has_all_that_is_called() -> None:
-    trt = importlib.import_module(RTX.module)
-    called = [(name, member) for name, members in CALLED.items() for member in members]
-    missing = [f"{name}.{member}" for name, member in called if not hasattr(getattr(trt, name), member)]
-    assert missing == []
-    assert callable(trt.nptype)
 
 
 def _unet() -> ir.Model:

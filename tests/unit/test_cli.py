@@ -272,3 +272,16 @@ def _long() -> onnx.ModelProto:
         [numpy_helper.from_array(first, "first"), numpy_helper.from_array(weight, "w")],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def test_a_gpu_that_is_not_there_is_said_before_any_work(
+    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    net = save(tmp_path, counting((6, 8, 10)))
+    assert call("run", net, study, "--device", "cuda") == 2
+    assert "voxelrt compile" in capsys.readouterr().err
+    vx.compile(net, tune="off", verify=False).save(tmp_path / "net.vxp")
+    code = call("run", tmp_path / "net.vxp", study, "--device", "cuda")
+    told = capsys.readouterr().err
+    # With a GPU the plan is at fault: it was not compiled for one.
+    assert (code, "pip install" in told) == (7, True) or (code in (5, 10) and "GPU" in told)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,14 @@ def open_device(purpose: str) -> Device:
     return Device(cupy)
 
 
+@dataclass(frozen=True)
+class Resident:
+    """A program on the device: ``run`` launches it and waits, ``answer`` brings back what the last run left."""
+
+    run: Callable[[], None]
+    answer: Callable[[], Any]
+
+
 class Device:
     """Runs programs. Loaded code is kept for the life of the process, by source, target and specialisation."""
 
@@ -54,11 +63,20 @@ class Device:
 
     def run(self, program: Program) -> Any:
         """Copy inputs in, launch, copy answers out. Memory starts as NaN bit patterns where nothing was copied."""
-        bytes_of = {id(buffer): self._allocate(buffer) for buffer in program.buffers}
-        for launch in program.launches:
-            self.launch(program, launch, lambda buffer: int(bytes_of[id(buffer)].data.ptr))
-        self._cupy.cuda.get_current_stream().synchronize()
-        return program.result(lambda buffer: self._fetch(buffer, bytes_of[id(buffer)]))
+        resident = self.resident(program)
+        resident.run()
+        return resident.answer()
+
+    def resident(self, program: Program) -> Resident:
+        """A program whose buffers are on the device, its inputs copied."""
+        memory = {id(buffer): self._allocate(buffer) for buffer in program.buffers}
+
+        def run() -> None:
+            for launch in program.launches:
+                self.launch(program, launch, lambda buffer: int(memory[id(buffer)].data.ptr))
+            self._cupy.cuda.get_current_stream().synchronize()
+
+        return Resident(run, lambda: program.result(lambda buffer: self._fetch(buffer, memory[id(buffer)])))
 
     def launch(self, program: Program, launch: Launch, address: Callable[[Buffer], int]) -> None:
         """Put one launch on the current stream; ``address`` says where each buffer is."""

@@ -1,0 +1,223 @@
+"""The rows: a network of MLPerf's 3-D U-Net shape, studies through it, warps and denoising. Peers come where installed.
+
+Everything is on the device before the clock starts, but for whole studies, whose copies belong to them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+import voxelrt as vx
+from bench.gpu import peers
+from bench.gpu.contest import SUBJECT, Array, Contestant, Row, array_of
+from voxelrt.backends.cuda import compiled_for, find_engines
+from voxelrt.backends.cupy_driver import CupyDriver
+from voxelrt.kernels.common.gpu.device import open_device
+from voxelrt.kernels.common.kernel import entries
+from voxelrt.kernels.integrate import smooth_field
+from voxelrt.kernels.resample_argmax.taps import Taps
+from voxelrt.models.architectures.unet3d import FEATURES, FEATURES_SMALL, build_unet3d
+from voxelrt.plan.plan import Plan
+from voxelrt.runtime.cuda_scheduler import GpuWindows, study_bytes
+from voxelrt.runtime.gpu_network import GpuNetwork, load_engines
+from voxelrt.runtime.window_job import Decision, Job, Window
+from voxelrt.tiling.windows import importance, starts
+
+Size = tuple[int, int, int]
+CLASSES = 3  # kidney, tumour and neither
+
+
+@cache
+def driver() -> CupyDriver:
+    """The GPU. Raises MissingExtraError, DeviceError."""
+    return CupyDriver(0, "bench.gpu")
+
+
+@cache
+def _random(shape: tuple[int, ...]) -> Array:
+    return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+
+
+def _graph(edge: int, features: tuple[int, ...]) -> ir.Model:
+    return build_unet3d(features, (edge,) * 3, CLASSES)
+
+
+@cache
+def _plan(edge: int, features: tuple[int, ...], precision: str) -> Plan:
+    model = _graph(edge, features)
+    extra: dict[str, Any] = (
+        {"calibration": [{"input": _random((1, 1, edge, edge, edge))}]} if precision == "int8" else {}
+    )
+    arch = [driver().architecture]
+    return vx.compile(model, device="cuda", arch=arch, precision=precision, verify=False, tune="off", **extra)
+
+
+def _network(plan: Plan, x: Array) -> Contestant:
+    gpu = driver()
+    compiled = compiled_for(plan, gpu, find_engines(gpu.name, gpu.driver_version))
+    network = GpuNetwork(gpu, compiled, 1, load_engines(gpu, compiled))
+    stream, event = gpu.stream(), gpu.event()
+    part = compiled.part
+    (given,), (out,) = part.profiles, part.outputs
+    pinned = {name: gpu.allocate_host(part.values[name].item_bytes) for name in (given, out)}
+    at = {name: gpu.allocate(part.values[name].item_bytes) for name in (given, out)}
+    pinned[given][:] = x.reshape(-1).view(np.uint8)
+    gpu.upload(stream, at[given], pinned[given])
+
+    def run() -> None:
+        network.run(stream, at, 1)
+        gpu.record(event, stream)
+        gpu.synchronize(event)
+
+    def answer() -> Array:
+        gpu.download(stream, pinned[out], at[out])
+        gpu.record(event, stream)
+        gpu.synchronize(event)
+        return array_of(pinned[out].view(np.float32).reshape(part.values[out].dims))
+
+    return Contestant(SUBJECT, run, answer)
+
+
+def network_rows(*, quick: bool) -> list[Row]:
+    """One window, network only."""
+    edge, features = (64, FEATURES_SMALL) if quick else (128, FEATURES)
+    x = _random((1, 1, edge, edge, edge))
+    rows = []
+    for precision, tolerance in (("fp16", 5e-3), ("int8", 5e-2)):
+        plan = partial(_plan, edge, features, precision)
+        made: dict[str, Callable[[], Contestant]] = {SUBJECT: lambda plan=plan: _network(plan(), x)}  # type: ignore[misc]
+        made |= peers.networks(lambda: _graph(edge, features), lambda: x)
+        title = f"3-D U-Net {features}, one window of {edge}³, {precision}; peers in fp16"
+        name = f"unet3d-{edge}-{precision}"
+        rows.append(Row(name, title, (1.0, "windows"), tolerance, lambda plan=plan: array_of(plan()(x)), made))  # type: ignore[misc]
+    return rows
+
+
+def _job(edge: int, size: Size, channels: int) -> Job:
+    """A study of KiTS-like size: windows of an edge, half of them overlapping, weighted by a Gaussian."""
+    data = _random((1, *size))
+    places = [starts(n, edge, 0.5) for n in size]
+    windows = [Window((z, y, x)) for z in places[0] for y in places[1] for x in places[2]]
+    same = [Taps(np.stack([np.arange(n)] * 2).astype(np.int32), np.zeros(n, np.float32)) for n in size]
+    inside = (slice(0, size[0]), slice(0, size[1]), slice(0, size[2]))
+    decision = Decision(*same, inside, np.arange(channels, dtype=np.int32), False)
+    weights = importance((edge,) * 3, 0.125).reshape((edge,) * 3)
+    return Job(data, windows, channels, weights, decision, np.zeros(size, np.uint8))
+
+
+def _study(edge: int, features: tuple[int, ...], size: Size) -> Contestant:
+    gpu, plan = driver(), _windows_plan(edge, features)
+    compiled = compiled_for(plan, gpu, find_engines(gpu.name, gpu.driver_version))
+    channels = plan.outputs[0].dims[1]
+    job = _job(edge, size, channels)
+    sizes = study_bytes(job.data.shape, channels, edge, job.labels[0].nbytes)
+    windows = GpuWindows(gpu, compiled, *sizes)
+    return Contestant(SUBJECT, lambda: windows.run(job), lambda: array_of(job.labels))
+
+
+@cache
+def _windows_plan(edge: int, features: tuple[int, ...]) -> Plan:
+    from voxelrt.gpu_compile import with_gpu
+
+    model = _graph(edge, features)
+    plan = vx.compile(model, verify=False, tune="off")
+    return with_gpu(plan, model, [{}], {}, precision="fp16", arch=[driver().architecture], windows=True)
+
+
+def study_rows(*, quick: bool) -> list[Row]:
+    """A whole study, its copies to and from the device among it."""
+    edge, features, size = (64, FEATURES_SMALL, (96, 128, 128)) if quick else (128, FEATURES, (190, 400, 400))
+    channels = CLASSES
+    made: dict[str, Callable[[], Contestant]] = {SUBJECT: lambda: _study(edge, features, size)}
+    made |= peers.studies(lambda: _graph(edge, features), lambda: _job(edge, size, channels))
+    title = f"a study of {size}, windows of {edge}³, overlap 0.5, Gaussian, labels out, fp16"
+    reference = partial(_labels_of_cpu, edge, features, size)
+    return [Row("study", title, (1.0, "studies"), 0.05, reference, made)]
+
+
+def _labels_of_cpu(edge: int, features: tuple[int, ...], size: Size) -> Array:
+    from voxelrt.runtime.cpu_device import CpuDevice
+    from voxelrt.runtime.cpu_windows import CpuWindows
+    from voxelrt.runtime.cuda_scheduler import OneJob
+    from voxelrt.runtime.scheduler import Scheduler
+
+    plan = _windows_plan(edge, features)
+    (given,), (answer,) = plan.inputs, plan.outputs
+    job = _job(edge, size, answer.dims[1])
+
+    def network(inputs: Array, outputs: Array) -> None:
+        plan.run({given.name: inputs}, {answer.name: outputs})
+
+    scheduler = Scheduler(CpuDevice(), CpuWindows(network), given.dims[1:], answer.dims[1:])
+    list(scheduler.run(OneJob(job)))
+    return array_of(job.labels)
+
+
+def _kernel(op: str, *arguments: Any, **options: Any) -> Contestant:
+    """An op's CUDA kernels on memory of the device."""
+    device = open_device("bench.gpu")
+    program = entries()[op].program("cuda")(*arguments, **options)
+    loaded = device.resident(program)
+    return Contestant(SUBJECT, loaded.run, lambda: array_of(loaded.answer()))
+
+
+@cache
+def _warp_inputs(edge: int) -> tuple[Array, Array]:
+    field = smooth_field(np.random.default_rng(1), 1, (edge,) * 3, 6.0).astype(np.float32)
+    return _random((1, 1, edge, edge, edge)), field
+
+
+@cache
+def _velocity(edge: int) -> Array:
+    return smooth_field(np.random.default_rng(2), 1, (edge,) * 3, 3.0).astype(np.float32)
+
+
+def kernel_rows(*, quick: bool) -> list[Row]:
+    """Warps, integration and denoising."""
+    edge, half, noisy = (64, 32, 32) if quick else (256, 128, 128)
+    search: dict[str, Any] = {"search": 2 if quick else 5, "patch": 1, "noise": "gaussian"}
+    shape = (noisy,) * 3
+    ops = entries()
+    warped: dict[str, Callable[[], Contestant]] = {
+        SUBJECT: lambda: _kernel("warp3d", *_warp_inputs(edge), padding="border")
+    }
+    integrated: dict[str, Callable[[], Contestant]] = {SUBJECT: lambda: _kernel("integrate", _velocity(half), steps=7)}
+    denoised: dict[str, Callable[[], Contestant]] = {
+        SUBJECT: lambda: _kernel("non_local_means", _random(shape), 1.0, **search)
+    }
+    return [
+        Row(
+            "warp3d",
+            f"trilinear warp of {edge}³ by a dense field",
+            (float(edge**3), "voxels"),
+            1e-4,
+            lambda: array_of(ops["warp3d"](*_warp_inputs(edge), padding="border")),
+            warped | peers.warps(lambda: _warp_inputs(edge)),
+        ),
+        Row(
+            "integrate",
+            f"scaling and squaring of {half}³ in 7 steps",
+            (float(half**3), "voxels"),
+            1e-4,
+            lambda: array_of(ops["integrate"](_velocity(half), steps=7)),
+            integrated | peers.integrations(lambda: _velocity(half), 7),
+        ),
+        Row(
+            "non_local_means",
+            f"non-local means of {noisy}³, radii {search['search']} and 1 (no peer has them on a GPU)",
+            (float(noisy**3), "voxels"),
+            1e-4,
+            lambda: array_of(ops["non_local_means"](_random(shape), 1.0, **search)),
+            denoised,
+        ),
+    ]
+
+
+def all_rows(*, quick: bool) -> list[Row]:
+    """Every row."""
+    return [*network_rows(quick=quick), *study_rows(quick=quick), *kernel_rows(quick=quick)]

@@ -1,0 +1,80 @@
+"""resample_argmax as a CUDA program."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from voxelrt.errors import UnsupportedError
+from voxelrt.kernels.common.gpu.program import Program, Tensor
+from voxelrt.kernels.common.kernel import Array
+from voxelrt.kernels.resample_argmax.taps import Taps
+
+ENTRIES = ("voxelrt_resample_argmax_u8", "voxelrt_resample_argmax_u16")
+_BLOCK = 256
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Where rows and columns are read, and the classes' labels, on the device."""
+
+    rows_at: Tensor
+    row_weights: Tensor
+    columns_at: Tensor
+    column_weights: Tensor
+    values: Tensor
+
+
+def program(
+    lower: tuple[Array, Array],
+    upper: tuple[Array, Array],
+    weight: float,
+    rows: Taps,
+    columns: Taps,
+    values: Array,
+    *,
+    regions: bool = False,
+    half: bool = False,
+    dtype: type = np.uint8,
+    out: Array | None = None,
+) -> Program:
+    if out is not None:
+        raise UnsupportedError("resample_argmax on cuda does not write to a given array: use backend='cpu'")
+    made = Program(__file__)
+    tables = Tables(
+        made.input(rows.at, np.int32),
+        made.input(rows.weights),
+        made.input(columns.at, np.int32),
+        made.input(columns.weights),
+        made.input(values, np.int32),
+    )
+    planes = [(made.input(np.ascontiguousarray(s)), made.input(np.ascontiguousarray(c))) for s, c in (lower, upper)]
+    answer = made.output((len(rows.weights), len(columns.weights)), dtype)
+    launch(made, answer, planes[0], planes[1], weight, tables, regions=regions, half=half)
+    return made
+
+
+def launch(
+    made: Program,
+    out: Tensor,
+    lower: tuple[Tensor, Tensor],
+    upper: tuple[Tensor, Tensor],
+    weight: float,
+    tables: Tables,
+    *,
+    regions: bool,
+    half: bool = False,
+) -> None:
+    """Add a launch: labels out (Y, X) from two planes, each sums (C, Y, X) and counts (Y, X), rows without gaps."""
+    blocks = min(-(-out.size // _BLOCK), 1 << 16)
+    pointers = (out, lower[0], upper[0], lower[1], upper[1], tables.rows_at, tables.row_weights, tables.columns_at)
+    strides = (*lower[0].strides[:2], *upper[0].strides[:2], lower[1].strides[0], upper[1].strides[0])
+    made.launch(
+        f"voxelrt_resample_argmax_u{8 * np.dtype(out.dtype).itemsize}",
+        blocks,
+        *(*pointers, tables.column_weights, tables.values),
+        *(tables.values.size, *out.shape, *strides),
+        *(float(weight), np.int32(regions), np.int32(half)),
+        block=_BLOCK,
+    )
