@@ -1,8 +1,8 @@
 """mdlstm in Triton: a launch a diagonal of the grid, all directions at once.
 
-The cells of a diagonal depend on earlier diagonals alone. A program has 16 of them (with their batch) and 16 units:
-all gates of these are columns of one product over the input and the states of the predecessors, and the cell's
-arithmetic follows in registers.
+The cells of a diagonal depend on earlier diagonals alone. A program has 16 of them (with their batch) and 8 or 16
+units: all gates of these are columns of one product over the input and the states of the predecessors, and the
+cell's arithmetic follows in registers.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from voxelrt.kernels.common.gpu.triton_activation import tanh
 from voxelrt.kernels.common.gpu.triton_gates import add_product, gate, sigmoid
 from voxelrt.kernels.common.kernel import Array
 
-_ROWS, _UNITS, _DEPTH = 16, 16, 16
+_ROWS, _DEPTH = 16, 16
 
 
 @triton.jit
@@ -111,7 +111,8 @@ def program(x: Array, w: Array, r: Array, b: Array | None = None) -> Program:
     bias = made.input(np.zeros(w.shape[:2], np.float32) if b is None else np.ascontiguousarray(b, np.float32))
     cells = made.scratch(out.shape)
     sizes = (*(1,) * (3 - axes), *grid)
-    grid_of = (-(-sizes[0] * sizes[1] * batch // _ROWS), -(-hidden // _UNITS), 2**axes)
+    units = 16 if gates == 4 else 8  # more gates of as many units spill on sm_90
+    grid_of = (-(-sizes[0] * sizes[1] * batch // _ROWS), -(-hidden // units), 2**axes)
     for number in range(sum(sizes) - 2):
         made.launch(
             _diagonal,
@@ -121,7 +122,7 @@ def program(x: Array, w: Array, r: Array, b: Array | None = None) -> Program:
             GATES=gates,
             WIDE=4 if gates == 4 else 8,
             ROWS=_ROWS,
-            UNITS=_UNITS,
+            UNITS=units,
             BK=_DEPTH,
         )
     return made

@@ -23,7 +23,7 @@ ROWS = [
 def test_cases(kernel: Kernel, backend: str) -> None:
     function = kernel.backend(backend)
     wrong, taken = [], 0
-    for case in kernel.cases:
+    for case in (*kernel.cases, *kernel.gpu_cases):
         given, options = case.make(np.random.default_rng(zlib.crc32(case.name.encode())))
         try:
             answer = function(*given, **options)
