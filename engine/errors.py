@@ -7,6 +7,7 @@ A message says what was wrong, the value, and what to do about it. It never hold
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 
 class VoxelRTError(Exception):
@@ -90,6 +91,26 @@ class MissingExtraError(VoxelRTError):
         self.package = package
         self.extra = extra
         super().__init__(f"{purpose} needs {package}, which is not installed: pip install 'voxelrt[{extra}]'")
+
+
+class MissingPackageError(VoxelRTError):
+    """A package of the user's own environment, such as a reference, that is not installed there.
+
+    Parameters
+    ----------
+    package : the import that failed.
+    python : the interpreter that was asked.
+    purpose : what needed it.
+    """
+
+    exit_code = 7
+
+    def __init__(self, package: str, python: str, purpose: str) -> None:
+        self.package = package
+        super().__init__(
+            f"{purpose} needs {package}, which {Path(python).name} does not have: pip install {package} there, or name "
+            "the interpreter of an environment that has it with --python"
+        )
 
 
 class NativeLibraryError(VoxelRTError):

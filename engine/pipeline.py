@@ -22,10 +22,12 @@ from voxelrt.backends.native import CancelFlag
 from voxelrt.case import Case
 from voxelrt.composite import Gridded, Merged
 from voxelrt.errors import TimeLimitError, UsageError
+from voxelrt.io import write_image
 from voxelrt.io.dicom.derived import Algorithm
 from voxelrt.kernels.common.native import numpy_dtype
 from voxelrt.memory_size import parse_size
 from voxelrt.models.recipe_schema import Recipe
+from voxelrt.observed import Observer
 from voxelrt.outputs import (
     BY_NAME,
     NIFTI,
@@ -59,6 +61,7 @@ from voxelrt.tasks.answered import DEMONSTRATION, Answered
 from voxelrt.tasks.dispatch import refuse_outputs, run_task, task_of, write_task
 from voxelrt.tasks.network import network_answer
 from voxelrt.tasks.registration import Pair, bring_pair, open_pair
+from voxelrt.tasks.uncertainty import maps_of, numbers_of, observer_for, probabilities_into, refuse_observing
 from voxelrt.volume import Volume
 
 Array = NDArray[Any]
@@ -86,6 +89,8 @@ def predict(
     time_limit: float | None = None,
     progress: Progress | None = None,
     maps: Mapping[str, Place | None] | None = None,
+    probabilities: Place | None = None,
+    uncertainty: bool = False,
     say: Callable[[str], None] | None = None,
     cancel: CancelFlag | None = None,
 ) -> Result:
@@ -130,7 +135,13 @@ def predict(
         Seconds; a study that is not through the network by then is given up.
     maps
         Further volumes that the task makes, name -> the NIfTI file to write, or None to have it in ``Result.maps``:
-        heat (classification), error (anomaly), boxes (detection), warped, field, jacobian (registration).
+        heat (classification), error (anomaly), boxes (detection), warped, field, jacobian (registration), and of an
+        nnU-Net model entropy, disagreement (among folds), variance (among mirrored forms).
+    probabilities
+        Of an nnU-Net model: where to write the probabilities of all classes, .nii, .nii.gz or .zarr (extra ``zarr``);
+        row by row, so that it takes no memory of their size.
+    uncertainty
+        Of an nnU-Net model: all of its maps, and a number for each in ``Result.details``.
     progress
         Called with (stage, step, steps).
     say
@@ -164,6 +175,8 @@ def predict(
         form,
         checked_limit(time_limit),
         {name: _path(path) for name, path in (maps or {}).items()},
+        _path(probabilities),
+        uncertainty,
     )
     refuse_unwritable(given)
     plan = model if isinstance(model, Plan) else plan_for_study(model, study, force=force, pick=pick, tell=tell)
@@ -173,6 +186,7 @@ def predict(
     if given.out is not None and given.out.name.endswith(TIFF):
         raise UsageError(f"{given.out.name!r}: TIFF is written of pictures that are seen in 2-D windows")
     check_windows(plan, mirroring, step, budget, source_rounding)
+    refuse_observing(plan, given)
     refuse_outputs(recipe_of(plan), given)
     ready = prepare(plan, given, tell)
     refuse_unreferable(given.out, form, ready.recipe, ready.opened.source)
@@ -197,6 +211,8 @@ class Request:
     form: Form = BY_NAME
     time_limit: float = math.inf
     maps: Mapping[str, Path | None] = field(default_factory=dict)
+    probabilities: Path | None = None
+    uncertainty: bool = False
 
     def wants(self, name: str) -> bool:
         """Whether the map of this name, the task's first, is to be made."""
@@ -215,6 +231,7 @@ class Ready:
     tensor: Array
     timings: dict[str, float] = field(default_factory=dict)
     pair: Pair | None = None  # of a registration
+    observer: Observer | None = None  # of an nnU-Net model that is watched
 
     @property
     def time_left(self) -> float:
@@ -238,7 +255,7 @@ def prepare(plan: Plan, request: Request, tell: Progress) -> Ready:
         with _stage("preprocess", timings, tell):
             case = first_case(plan, opened.volume)
         data: Array = case.volume.array if isinstance(case, Gridded) else case.data
-        return Ready(request, recipe, opened, case, data, timings)
+        return Ready(request, recipe, opened, case, data, timings, observer=observer_for(plan, request))
     with _stage("preprocess", timings, tell):
         first = recipe.input.intensity.after == "reading"
         array: Array = opened.volume.array
@@ -280,7 +297,11 @@ def run(
     request = ready.request
     deadline = time.monotonic() + ready.time_left
     if isinstance(ready.way, (Case, Gridded)):
-        with _stage("run", ready.timings, tell):
+        watched_by, into = ready.observer, request.probabilities
+        with (
+            _stage("run", ready.timings, tell),
+            probabilities_into(into, watched_by, plan, ready.opened.volume),
+        ):
             return run_stages(
                 plan,
                 ready.way,
@@ -292,6 +313,7 @@ def run(
                 say=say,
                 source_rounding=request.source_rounding,
                 deadline=deadline,
+                observer=ready.observer,
             )
 
     def watched(stage: str, step: int, steps: int) -> None:
@@ -315,9 +337,15 @@ def finish(ready: Ready, answer: Array | Decided | Merged | Answered, tell: Prog
     with _stage("postprocess", timings, tell):
         volume = _volume(answer, ready)
         measured = volumes_ml(volume) if recipe.output.kind != "image" else {}
+        seen = ready.observer is not None and isinstance(answer, Decided)
+        maps = maps_of(answer.case, ready.observer) if seen else {}  # type: ignore[union-attr, arg-type]
+        numbers = numbers_of(maps, volume)
     with _stage("write", timings, tell):
         if request.out or request.table:
             _write(ready, volume, algorithm)
+        for name, path in request.maps.items():
+            if path is not None:
+                write_image(maps[name], path, source=ready.opened.source)
     with _stage("draw", timings, tell):
         if request.picture is not None:
             caption = ", ".join(f"{name} {millilitres:.1f} mL" for name, millilitres in measured.items())
@@ -331,6 +359,9 @@ def finish(ready: Ready, answer: Array | Decided | Merged | Answered, tell: Prog
         geometry=ready.opened.geometry,
         peak_memory_bytes=peak_memory_bytes(),
         out=request.out,
+        details={"uncertainty": numbers} if numbers else {},
+        maps=maps,
+        lines=tuple(f"{name}: {one['case']:.4f} over the foreground" for name, one in numbers.items()),
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from voxelrt.case import Case, prepare_case
 from voxelrt.composite import Gridded, Merged, bring_to_grid, composite_of, run_composite
-from voxelrt.errors import ModelError
+from voxelrt.errors import ModelError, UsageError
 from voxelrt.models.nnunet_settings import settings_from_json
 from voxelrt.plan.plan import Plan
 from voxelrt.volume import Volume
@@ -69,21 +69,25 @@ def run_stages(plan: Plan, case: Case | Gridded, tell: Tell, **options: Any) -> 
     plan : of the last stage.
     case : of the first, see ``first_case``.
     tell : called with (stage, step, steps).
-    options : as for ``run_case``.
+    options : as for ``run_case``; an observer sees the last stage.
 
     Raises
     ------
-    VoxelRTError : as ``prepare_case`` and ``run_case``.
+    UsageError : an observer of a composite. VoxelRTError : as ``prepare_case`` and ``run_case``.
     """
+    observer = options.pop("observer", None)
     if isinstance(case, Gridded):
+        if observer is not None:
+            raise UsageError("probabilities and maps are of one model; a composite merges the labels of several")
         return run_composite(plan, case, tell, **options)
     stages = stages_of(plan)
-    labels = run_case(stages[0], case, partial(_share, tell, 0, len(stages)), **options)
+    seen: list[dict[str, Any]] = [*({} for _ in stages[1:]), {"observer": observer}]
+    labels = run_case(stages[0], case, partial(_share, tell, 0, len(stages)), **options, **seen[0])
     for number, stage in enumerate(stages[1:], start=1):
         # As nnU-Net hands them on: without postprocessing.
         before = labels_of(case, labels, postprocessing=False)
         case = prepare_case(case.volume, settings_from_json(stage.info.model_settings), before)
-        labels = run_case(stage, case, partial(_share, tell, number, len(stages)), **options)
+        labels = run_case(stage, case, partial(_share, tell, number, len(stages)), **options, **seen[number])
     return Decided(case, labels)
 
 

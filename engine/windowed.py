@@ -26,6 +26,7 @@ from voxelrt.errors import UnsupportedError, UsageError
 from voxelrt.kernels.resample_argmax.taps import Taps, taps
 from voxelrt.memory_size import in_words
 from voxelrt.models.nnunet_settings import INPUT, OUTPUT, NnunetSettings, Resampling, settings_from_json
+from voxelrt.observed import ObservedWindows, Observer
 from voxelrt.plan.plan import Plan
 from voxelrt.postprocess.components import largest_touching
 from voxelrt.runtime.cpu_device import CpuDevice
@@ -85,6 +86,7 @@ def run_case(
     say: Say | None = None,
     source_rounding: bool = False,
     deadline: float = math.inf,
+    observer: Observer | None = None,
 ) -> Labels:
     """The labels of a case on its cropped grid, axes in the network's order.
 
@@ -101,6 +103,7 @@ def run_case(
     say : called with a sentence that says what memory is expected, before the first window.
     source_rounding : repeat nnU-Net's own half-precision sums, to compare with its predictor.
     deadline : of ``time.monotonic``; past it the case is given up.
+    observer : sees the logits of each plane that is decided; see ``engine/observed.py``.
 
     Returns
     -------
@@ -111,11 +114,25 @@ def run_case(
     UsageError : the budget is below what the study and the network need in any case.
     OutputError : there is no room for the scratch file. TimeLimitError : the deadline has passed.
     """
+    observed = None
+    if observer is not None:
+        observer.begin(case, mirroring, source_rounding)
+        observed = ObservedWindows(plan, cancel, case, observer)
     job = make_job(
-        plan, case, tell, mirroring=mirroring, step=step, memory=memory, say=say, source_rounding=source_rounding
+        plan,
+        case,
+        tell,
+        mirroring=mirroring,
+        step=step,
+        memory=memory,
+        say=say,
+        source_rounding=source_rounding,
+        observer=observer,
     )
     job.time_limit = deadline - time.monotonic()
-    with closing(make_scheduler(plan, cancel, source_rounding=source_rounding, overlap=memory is None)) as scheduler:
+    with closing(
+        make_scheduler(plan, cancel, source_rounding=source_rounding, overlap=memory is None, observed=observed)
+    ) as scheduler:
         for ended in scheduler.run(One(job)):
             if ended.error is not None:
                 raise ended.error
@@ -138,7 +155,12 @@ class One:
 
 
 def make_scheduler(
-    plan: Plan, cancel: CancelFlag | None, *, source_rounding: bool = False, overlap: bool = True
+    plan: Plan,
+    cancel: CancelFlag | None,
+    *,
+    source_rounding: bool = False,
+    overlap: bool = True,
+    observed: ObservedWindows | None = None,
 ) -> Scheduler:
     """A scheduler for the windows of a plan, on the CPU; as many windows at once as the plan was compiled for.
 
@@ -147,6 +169,7 @@ def make_scheduler(
     plan : of one stage.
     cancel : stops everything.
     source_rounding : keep the folds apart, for nnU-Net's own rounding.
+    observed : does the work of windows instead, one at a time.
     overlap : sum one batch while the network runs the next, where holding two batches' logits takes little memory.
     """
     cancel = cancel or CancelFlag()
@@ -156,6 +179,9 @@ def make_scheduler(
     def network(inputs: Floats, outputs: Floats) -> None:
         plan.run({INPUT: inputs}, {OUTPUT: outputs}, cancel=cancel)
 
+    if observed is not None:
+        answers = (observed.row_channels, *answer.dims[2:])
+        return Scheduler(CpuDevice(), observed, given.dims[1:], answers, batch=1, cancel=cancel)
     if source_rounding:
         folds = len(settings_from_json(plan.info.model_settings).folds)
         kernels = RoundedWindows(folds_apart(plan, folds, cancel), folds)
@@ -184,6 +210,7 @@ def make_job(
     say: Say | None,
     source_rounding: bool = False,
     arriving: tuple[Floats, Box] | None = None,
+    observer: Observer | None = None,
 ) -> Job:
     """A case as the scheduler takes it.
 
@@ -203,8 +230,11 @@ def make_job(
     windows = _windows(corners, sets, keys, flat=settings.dimensions == 2)
     kept_key = most_repeated([one.key for one in windows])
     channels = settings.outputs * (len(settings.folds) if source_rounding else 1)
-    rows = math.prod(_rows(plan, overlap=memory is None and not source_rounding))
+    rows = math.prod(_rows(plan, overlap=memory is None and not source_rounding and observer is None))
     parts = _parts(plan, case, size, window, rows)
+    if observer is not None:
+        channels += observer.extra_channels()
+        parts["maps and rows of logits"] = observer.bytes_for(case)
     kept = 4 * settings.outputs * math.prod(window)
     if memory is None or sum(parts.values()) + kept + _sums_bytes(channels, size, window) <= memory:
         parts["logits that are kept"] = kept if kept_key is not None else 0

@@ -91,6 +91,8 @@ class Target:
     form: Form
     time_limit: float | None
     maps: dict[str, Path]
+    probabilities: Path | None
+    uncertainty: bool
 
 
 def run(
@@ -164,6 +166,16 @@ def run(
             help="A further volume of the task: heat, error, boxes, field, jacobian ... as .nii.gz. Repeatable.",
         ),
     ] = None,
+    probabilities: Annotated[
+        Path | None,
+        typer.Option(
+            "--probabilities", metavar="FILE", help="Of an nnU-Net model: all classes', .nii.gz, .nii or .zarr."
+        ),
+    ] = None,
+    uncertainty: Annotated[
+        bool,
+        typer.Option("--uncertainty", help="Of an nnU-Net model: how sure it is, a number for each map of --map."),
+    ] = False,
     memory: Annotated[
         str | None,
         typer.Option("--memory", metavar="SIZE", help="Of an nnU-Net model: what may be held at most, as 4GiB."),
@@ -248,6 +260,8 @@ def run(
         form,
         time_limit,
         parse_inputs(maps, "--map"),
+        probabilities,
+        uncertainty,
     )
     if are_arrays(given := parse_inputs(inputs)):
         if studies:
@@ -323,6 +337,8 @@ def _run_one(plan: Plan, study: Study, target: Target, screen: Screen) -> None:
             source_rounding=target.source_rounding,
             time_limit=target.time_limit,
             maps=target.maps,
+            probabilities=target.probabilities,
+            uncertainty=target.uncertainty,
             progress=tell,
             say=say,
         )
@@ -337,8 +353,8 @@ def _run_many(plan: Plan, studies: list[Study], target: Target, screen: Screen) 
         raise UsageError("several studies need -o FOLDER")
     if target.table is not None or target.form.seg is not None or target.form.format not in (None, "nifti"):
         raise UsageError("--table, --seg and DICOM are for one study; of several the volumes are in --json")
-    if target.maps:
-        raise UsageError("--map is for one study; of several the numbers are in --json")
+    if target.maps or target.probabilities is not None or target.uncertainty:
+        raise UsageError("--map, --probabilities and --uncertainty are for one study")
     rows: list[dict[str, Any]] = []
     failed: Result | None = None
     with (

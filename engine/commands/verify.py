@@ -14,12 +14,15 @@ from voxelrt.commands.console import Screen
 from voxelrt.commands.models import is_plan, open_plan
 from voxelrt.commands.options import (
     MODEL_HELP,
+    ConfigurationOption,
     Fallback,
     FallbackOption,
+    FoldsOption,
     JsonOption,
     QuietOption,
     ShapeOption,
     ThreadsOption,
+    parse_folds,
     parse_inputs,
     parse_shapes,
 )
@@ -37,12 +40,22 @@ class Peer(StrEnum):
 
     ONNXRUNTIME = "onnxruntime"
     TORCH = "torch"
+    NNUNETV2 = "nnunetv2"
+    MONAI = "monai"
 
 
 def verify_command(
     model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)],
+    case: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="CASE...", help="A whole study to compare labels on; several images in their order."),
+    ] = None,
     against: Annotated[
-        Peer, typer.Option("--against", help="The reference: ONNX Runtime on the imported graph, or torch on its file.")
+        Peer,
+        typer.Option(
+            "--against",
+            help="The reference: ONNX Runtime, torch on the network's file; of a CASE nnunetv2, monai or onnxruntime.",
+        ),
     ] = Peer.ONNXRUNTIME,
     shape: ShapeOption = None,
     given: Annotated[
@@ -54,12 +67,32 @@ def verify_command(
     ] = 5e-5,
     fallback: FallbackOption = Fallback.ONNXRUNTIME,
     threads: ThreadsOption = None,
+    python: Annotated[
+        str | None,
+        typer.Option("--python", metavar="FILE", help="Of a CASE: the interpreter of the reference's environment."),
+    ] = None,
+    configuration: ConfigurationOption = None,
+    folds: FoldsOption = None,
+    mirroring: Annotated[
+        bool, typer.Option("--mirroring/--no-mirroring", help="Of a CASE and an nnU-Net model: in both.")
+    ] = True,
+    source_rounding: Annotated[
+        bool, typer.Option("--source-rounding", help="Of a CASE: with nnU-Net's half-precision sums.")
+    ] = False,
+    least: Annotated[
+        float,
+        typer.Option("--agreement", min=0.0, max=1.0, help="Of a CASE: the share of foreground that must agree."),
+    ] = 0.99,
+    picture: Annotated[
+        Path | None, typer.Option("--picture", metavar="FILE", help="Of a CASE: a PNG of where the labels differ.")
+    ] = None,
     json: JsonOption = None,
     quiet: QuietOption = False,
 ) -> None:
     """Measure how far a model's compiled plan is from another executor. Past the tolerance the exit code is 6.
 
-    Without --input, the inputs are a smooth phantom and noise, both seeded.
+    Without --input, the inputs are a smooth phantom and noise, both seeded. With a CASE, labels of the whole study are
+    compared, with time and memory: the reference runs as it is installed, in a process of its own.
 
     [bold]Examples[/]
 
@@ -68,11 +101,38 @@ def verify_command(
       voxelrt verify net.pt2 --against torch
 
       voxelrt verify net.onnx --input image=scan.npy --tolerance 1e-5 --json -
+
+      voxelrt verify Dataset003_Liver/ ct.nii.gz --against nnunetv2 --python ~/nnunet/bin/python --picture differ.png
     """
+    inputs = parse_inputs(given)
+    if case or (inputs and all(path.suffix not in (".npy", ".npz") for path in inputs.values())):
+        if against is Peer.TORCH:
+            raise UsageError("a case is compared --against nnunetv2, monai or onnxruntime; torch compares the network")
+        from voxelrt.commands.verify_case import Wanted, verify_case
+
+        if case and inputs:
+            raise UsageError("give a CASE, or --input NAME=PATH, not both")
+        wanted = Wanted(
+            model,
+            against.value,
+            list(case) if case else inputs,
+            python,
+            configuration,
+            parse_folds(folds),
+            mirroring,
+            source_rounding,
+            threads,
+            least,
+            picture,
+        )
+        verify_case(wanted, Screen(quiet=quiet, json_to=json))
+        return
+    if against in (Peer.NNUNETV2, Peer.MONAI):
+        raise UsageError(f"--against {against.value} compares the labels of a CASE: name one")
     from voxelrt.plan.verification import passed, verify
 
     screen = Screen(quiet=quiet, json_to=json)
-    arrays = {name: read_array(name, path) for name, path in parse_inputs(given).items()}
+    arrays = {name: read_array(name, path) for name, path in inputs.items()}
     with screen.progress() as (_, say):
         plan, runner, segmentation = _prepared(model, against, shape, arrays, fallback.value, threads, say)
         say("comparing")

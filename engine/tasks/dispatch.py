@@ -13,6 +13,7 @@ from voxelrt.io import write_image
 from voxelrt.io.atomic import atomic_path
 from voxelrt.io.fields import write_field
 from voxelrt.models.recipe_schema import Recipe
+from voxelrt.observed import MAPS as UNCERTAINTY
 from voxelrt.outputs import format_of
 from voxelrt.plan.plan import Plan
 from voxelrt.result import Result
@@ -56,7 +57,7 @@ def refuse_outputs(recipe: Recipe, request: Request) -> None:
             raise UsageError(
                 f"{request.out.name!r}: {recipe.name} gives a volume; write .nii.gz, and --json for numbers"
             )
-        if request.maps:
+        if set(request.maps) - set(UNCERTAINTY):
             raise UsageError(f"{recipe.name} makes no maps beside its answer; asked for {', '.join(request.maps)}")
         return
     unknown = [name for name in request.maps if name not in MAPS[task]]

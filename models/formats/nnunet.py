@@ -62,7 +62,7 @@ def load_nnunet(
     UsageError : no such configuration or fold. ModelError : files missing, damaged, or contradictory.
     UnsupportedError : another network than nnU-Net's own; nnU-Net v1.
     """
-    training = _training(folder, configuration)
+    training = training_folder(folder, configuration)
     plans, dataset = read.read_json(training / "plans.json"), read.read_json(training / "dataset.json")
     chosen = _folds(training, folds)
     with ExitStack() as stack:
@@ -92,7 +92,7 @@ def previous_training(folder: Path, configuration: str | None, previous: str) ->
     ------
     UsageError : it is not there.
     """
-    training = _training(folder, configuration).resolve()
+    training = training_folder(folder, configuration).resolve()
     parts = training.name.split("__")
     beside = training.with_name("__".join((*parts[:2], previous)))
     if len(parts) != 3 or not (beside / "plans.json").is_file() or Path(previous).name != previous:
@@ -140,7 +140,7 @@ def _trainings(folder: Path) -> dict[str, Path]:
     return {path.name.split("__")[2]: path for path in reversed(found)}
 
 
-def _training(folder: Path, configuration: str | None) -> Path:
+def training_folder(folder: Path, configuration: str | None) -> Path:
     if (folder / "plans.json").is_file():
         if configuration is not None and folder.name.count("__") == 2 and folder.name.split("__")[2] != configuration:
             raise UsageError(f"{folder.name} is of the configuration {folder.name.split('__')[2]}")
