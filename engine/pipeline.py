@@ -55,9 +55,11 @@ from voxelrt.preprocess.study import ANY, Opened, Pick, Place, Study, open_study
 from voxelrt.result import Result
 from voxelrt.runtime.model_plan import plan_for_study
 from voxelrt.runtime.process import peak_memory_bytes
+from voxelrt.shortcuts import Shortcuts
 from voxelrt.slides import TIFF, is_tiled, predict_slide
 from voxelrt.stages import Decided, first_case, run_stages
 from voxelrt.tasks.answered import DEMONSTRATION, Answered
+from voxelrt.tasks.cost import with_cost
 from voxelrt.tasks.dispatch import refuse_outputs, run_task, task_of, write_task
 from voxelrt.tasks.network import network_answer
 from voxelrt.tasks.registration import Pair, bring_pair, open_pair
@@ -66,6 +68,7 @@ from voxelrt.volume import Volume
 
 Array = NDArray[Any]
 Progress = Callable[[str, int, int], None]
+NO_SHORTCUTS = Shortcuts()
 
 
 def predict(
@@ -91,6 +94,9 @@ def predict(
     maps: Mapping[str, Place | None] | None = None,
     probabilities: Place | None = None,
     uncertainty: bool = False,
+    skip_air: bool = False,
+    coarse_first: bool = False,
+    report_cost: bool = False,
     say: Callable[[str], None] | None = None,
     cancel: CancelFlag | None = None,
 ) -> Result:
@@ -142,6 +148,12 @@ def predict(
         row by row, so that it takes no memory of their size.
     uncertainty
         Of an nnU-Net model: all of its maps, and a number for each in ``Result.details``.
+    skip_air, coarse_first
+        Of an nnU-Net model, and changing the answer: leave out windows of air; leave out those far from what a first
+        pass without overlap and mirroring finds.
+    report_cost
+        Of an nnU-Net model: run it in full too, and tell in ``Result.details`` the Dice of each class that step,
+        mirroring and shortcuts cost, and the seconds that they save.
     progress
         Called with (stage, step, steps).
     say
@@ -177,6 +189,8 @@ def predict(
         {name: _path(path) for name, path in (maps or {}).items()},
         _path(probabilities),
         uncertainty,
+        Shortcuts(skip_air, coarse_first),
+        report_cost,
     )
     refuse_unwritable(given)
     plan = model if isinstance(model, Plan) else plan_for_study(model, study, force=force, pick=pick, tell=tell)
@@ -191,7 +205,8 @@ def predict(
     ready = prepare(plan, given, tell)
     refuse_unreferable(given.out, form, ready.recipe, ready.opened.source)
     answer = run(plan, ready, tell, cancel, say)
-    return finish(ready, answer, tell, algorithm_of(plan))
+    made = finish(ready, answer, tell, algorithm_of(plan))
+    return with_cost(plan, ready, made, tell, cancel) if report_cost else made
 
 
 @dataclass(frozen=True)
@@ -213,6 +228,8 @@ class Request:
     maps: Mapping[str, Path | None] = field(default_factory=dict)
     probabilities: Path | None = None
     uncertainty: bool = False
+    shortcuts: Shortcuts = NO_SHORTCUTS
+    report_cost: bool = False
 
     def wants(self, name: str) -> bool:
         """Whether the map of this name, the task's first, is to be made."""
@@ -314,6 +331,7 @@ def run(
                 source_rounding=request.source_rounding,
                 deadline=deadline,
                 observer=ready.observer,
+                shortcuts=request.shortcuts,
             )
 
     def watched(stage: str, step: int, steps: int) -> None:

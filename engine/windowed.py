@@ -36,6 +36,7 @@ from voxelrt.runtime.process import memory_bytes
 from voxelrt.runtime.rounded_windows import RoundedSums, RoundedWindows, folds_apart
 from voxelrt.runtime.scheduler import Scheduler
 from voxelrt.runtime.window_job import Decision, Job, Window
+from voxelrt.shortcuts import Shortcuts, SparseWindows, leave_out
 from voxelrt.tiling.repeats import most_repeated, repeated
 from voxelrt.tiling.slab import FileSlab, MemorySlab, Slab
 from voxelrt.tiling.stitcher import Stitcher, planes_of
@@ -49,6 +50,7 @@ Labels = NDArray[np.unsignedinteger]
 Tell = Callable[[str, int, int], None]
 Say = Callable[[str], None]
 
+NO_SHORTCUTS = Shortcuts()
 OVERLAP_BYTES = 256 * 2**20  # of a second batch's logits, for the network not to wait until the first is summed
 
 
@@ -87,6 +89,7 @@ def run_case(
     source_rounding: bool = False,
     deadline: float = math.inf,
     observer: Observer | None = None,
+    shortcuts: Shortcuts = NO_SHORTCUTS,
 ) -> Labels:
     """The labels of a case on its cropped grid, axes in the network's order.
 
@@ -104,6 +107,7 @@ def run_case(
     source_rounding : repeat nnU-Net's own half-precision sums, to compare with its predictor.
     deadline : of ``time.monotonic``; past it the case is given up.
     observer : sees the logits of each plane that is decided; see ``engine/observed.py``.
+    shortcuts : windows that may be left out, see ``engine/shortcuts.py``.
 
     Returns
     -------
@@ -129,9 +133,25 @@ def run_case(
         source_rounding=source_rounding,
         observer=observer,
     )
+    if shortcuts:
+        if observer is not None or source_rounding:
+            raise UsageError("shortcuts go with labels alone: no maps, no probabilities, no source_rounding")
+
+        def coarse() -> Labels:
+            options: dict[str, Any] = {"mirroring": False, "step": 1.0, "memory": memory, "deadline": deadline}
+            return run_case(plan, case, lambda stage, done, total: None, cancel, **options)
+
+        leave_out(job, shortcuts, coarse)
     job.time_limit = deadline - time.monotonic()
     with closing(
-        make_scheduler(plan, cancel, source_rounding=source_rounding, overlap=memory is None, observed=observed)
+        make_scheduler(
+            plan,
+            cancel,
+            source_rounding=source_rounding,
+            overlap=memory is None,
+            observed=observed,
+            sparse=bool(shortcuts),
+        )
     ) as scheduler:
         for ended in scheduler.run(One(job)):
             if ended.error is not None:
@@ -161,6 +181,7 @@ def make_scheduler(
     source_rounding: bool = False,
     overlap: bool = True,
     observed: ObservedWindows | None = None,
+    sparse: bool = False,
 ) -> Scheduler:
     """A scheduler for the windows of a plan, on the CPU; as many windows at once as the plan was compiled for.
 
@@ -170,6 +191,7 @@ def make_scheduler(
     cancel : stops everything.
     source_rounding : keep the folds apart, for nnU-Net's own rounding.
     observed : does the work of windows instead, one at a time.
+    sparse : some voxels are in no window.
     overlap : sum one batch while the network runs the next, where holding two batches' logits takes little memory.
     """
     cancel = cancel or CancelFlag()
@@ -184,12 +206,13 @@ def make_scheduler(
         return Scheduler(CpuDevice(), observed, given.dims[1:], answers, batch=1, cancel=cancel)
     if source_rounding:
         folds = len(settings_from_json(plan.info.model_settings).folds)
-        kernels = RoundedWindows(folds_apart(plan, folds, cancel), folds)
+        rounded = RoundedWindows(folds_apart(plan, folds, cancel), folds)
         answers = (folds * answer.dims[1], *answer.dims[2:])
         # One window at a time: the plan that keeps folds apart is for one.
-        return Scheduler(CpuDevice(), kernels, given.dims[1:], answers, batch=1, cancel=cancel)
+        return Scheduler(CpuDevice(), rounded, given.dims[1:], answers, batch=1, cancel=cancel)
     device = ThreadedCpuDevice() if in_flight > 1 else CpuDevice()
-    return Scheduler(device, CpuWindows(network), given.dims[1:], answer.dims[1:], batch=batch, cancel=cancel)
+    kernels = SparseWindows(network) if sparse else CpuWindows(network)
+    return Scheduler(device, kernels, given.dims[1:], answer.dims[1:], batch=batch, cancel=cancel)
 
 
 def _rows(plan: Plan, *, overlap: bool) -> tuple[int, int]:

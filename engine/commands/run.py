@@ -49,6 +49,7 @@ from voxelrt.result import Result
 from voxelrt.runtime.model_plan import plan_for_study
 from voxelrt.runtime.session import Session
 from voxelrt.runtime.shelf import Names
+from voxelrt.shortcuts import Shortcuts
 
 
 class Format(StrEnum):
@@ -93,6 +94,8 @@ class Target:
     maps: dict[str, Path]
     probabilities: Path | None
     uncertainty: bool
+    shortcuts: Shortcuts
+    report_cost: bool
 
 
 def run(
@@ -175,6 +178,20 @@ def run(
     uncertainty: Annotated[
         bool,
         typer.Option("--uncertainty", help="Of an nnU-Net model: how sure it is, a number for each map of --map."),
+    ] = False,
+    skip_air: Annotated[
+        bool, typer.Option("--skip-air", help="Of an nnU-Net model, changes the answer: leave out windows of air.")
+    ] = False,
+    coarse_first: Annotated[
+        bool,
+        typer.Option(
+            "--coarse-first",
+            help="Of an nnU-Net model, changes the answer: leave out windows far from what a quick first pass finds.",
+        ),
+    ] = False,
+    report_cost: Annotated[
+        bool,
+        typer.Option("--report-cost", help="Run in full too: the Dice that step, mirroring and shortcuts cost."),
     ] = False,
     memory: Annotated[
         str | None,
@@ -262,6 +279,8 @@ def run(
         parse_inputs(maps, "--map"),
         probabilities,
         uncertainty,
+        Shortcuts(skip_air, coarse_first),
+        report_cost,
     )
     if are_arrays(given := parse_inputs(inputs)):
         if studies:
@@ -339,6 +358,9 @@ def _run_one(plan: Plan, study: Study, target: Target, screen: Screen) -> None:
             maps=target.maps,
             probabilities=target.probabilities,
             uncertainty=target.uncertainty,
+            skip_air=target.shortcuts.skip_air,
+            coarse_first=target.shortcuts.coarse_first,
+            report_cost=target.report_cost,
             progress=tell,
             say=say,
         )
@@ -355,6 +377,8 @@ def _run_many(plan: Plan, studies: list[Study], target: Target, screen: Screen) 
         raise UsageError("--table, --seg and DICOM are for one study; of several the volumes are in --json")
     if target.maps or target.probabilities is not None or target.uncertainty:
         raise UsageError("--map, --probabilities and --uncertainty are for one study")
+    if target.shortcuts or target.report_cost:
+        raise UsageError("--skip-air, --coarse-first and --report-cost are for one study")
     rows: list[dict[str, Any]] = []
     failed: Result | None = None
     with (

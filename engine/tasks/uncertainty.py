@@ -32,8 +32,12 @@ def refuse_observing(plan: Plan, request: Request) -> None:
     asked = [name for name in request.maps if name not in MAPS]
     if plan.info.model_settings is not None and asked:
         raise UsageError(f"a segmentation by nnU-Net makes the maps {', '.join(MAPS)}, not {', '.join(asked)}")
-    if plan.info.model_settings is None and (request.probabilities is not None or request.uncertainty):
-        raise UsageError(f"probabilities and uncertainty are of models of nnU-Net; {plan.info.name} is none")
+    special = request.probabilities is not None or request.uncertainty or request.shortcuts or request.report_cost
+    if plan.info.model_settings is None and special:
+        raise UsageError(
+            f"probabilities, uncertainty, skip_air, coarse_first and report_cost are of models of nnU-Net; "
+            f"{plan.info.name} is none"
+        )
 
 
 def observer_for(plan: Plan, request: Request) -> Observer | None:
