@@ -274,7 +274,7 @@ def test_voxels_that_are_no_numbers(tmp_path: Path) -> None:
 
 def test_what_cannot_be_written_is_said_before_the_work(tmp_path: Path) -> None:
     path, image = save(tmp_path, counting()), study(tmp_path)
-    for out, error in (("mask.mha", UsageError), ("nowhere/mask.nii.gz", OutputError), ("in.nii.gz", UsageError)):
+    for out, error in (("mask.xyz", UsageError), ("nowhere/mask.nii.gz", OutputError), ("in.nii.gz", UsageError)):
         before = image.read_bytes()
         with pytest.raises(error):
             predict(path, image, tmp_path / out)
