@@ -119,10 +119,12 @@ def read_header_bytes(file: Path) -> bytes:
 
 
 def is_nifti(file: Path) -> bool:
-    """Whether the content begins like NIfTI; a gzip stream that cannot be read is not."""
+    """Whether the content begins like NIfTI; of a gzip stream that cannot be read, whether the name says so."""
     try:
         return bool(read_header_bytes(file))
-    except (OSError, *DAMAGED):
+    except DAMAGED:
+        return file.name.endswith(".nii.gz")
+    except OSError:
         return False
 
 

@@ -375,6 +375,6 @@ def test_refused_permission_is_our_error_also_for_root(tmp_path: Path, monkeypat
 
 def test_other_suffixes_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"\.nii"):
-        write_image(Volume(octants(), np.eye(4)), tmp_path / "a.mha")
+        write_image(Volume(octants(), np.eye(4)), tmp_path / "a.mhx")
     with pytest.raises(UsageError, match="no voxel type"):
         write_nifti(Volume(octants().astype(np.complex64), np.eye(4)), tmp_path / "a.nii")

@@ -69,18 +69,18 @@ def test_two_islands_that_would_wait_for_each_other_stay_two() -> None:
         np.testing.assert_array_equal(answer[name], expected)
 
 
-def test_what_a_branch_captures_is_an_input_of_its_island() -> None:
-    body = """(bool c, float[2] x) => (y) {
+def test_what_a_body_captures_is_an_input_of_its_island() -> None:
+    body = """(int64 m, bool c, float[2] x) => (y) {
         a = Neg(x)
-        b = If (c) <then_branch = t () => (float[2] p) { p = Mul(a, w) },
-                    else_branch = e () => (float[2] q) { q = Abs(x) }>
+        b = Loop (m, c, x) <body = g (int64 i, bool k, float[2] s) => (bool go, float[2] r) {
+            go = Identity(k) p = Mul(a, w) r = Add(s, p) }>
         y = Exp(b)
     }"""
     model = specialise(model_of(body, w=np.float32([3, 4])), {})
-    segments = _split(model, {"If"})
-    assert sorted(str(v.name) for v in segments[1].inputs) == ["a", "c", "x"]
-    inputs = {"c": np.array(True), "x": np.float32([1, -2])}
-    np.testing.assert_allclose(_run(model, segments, inputs)["y"], np.exp(np.float32([-3, 8])))
+    segments = _split(model, {"Loop"})
+    assert sorted(str(v.name) for v in segments[1].inputs) == ["a", "c", "m", "x"]
+    inputs = {"m": np.array(2), "c": np.array(True), "x": np.float32([1, -0.5])}
+    np.testing.assert_allclose(_run(model, segments, inputs)["y"], np.exp(np.float32([-5, 3.5])), rtol=1e-6)
 
 
 def test_values_that_no_schedule_holds_stay_inside_an_island() -> None:
