@@ -28,8 +28,8 @@ references, both nnU-Net 2.8.1's own `nnUNetPredictor`: *as it is*, and with its
 Differing voxels as a share of the union of foregrounds; the cases and both references are stored with the scripts that
 made them (`make_nnunet_cases.py`, `make_nnunet_meaning.py`). Written by `python -m tests.pipeline.nnunet_agreement`.
 
-Where labels differ from the predictor *as it is*, the two best classes are closer than its half-precision sums can round
-(`tests/pipeline/test_margins.py` states the bound and holds every differing voxel of five cases to it).
+Where labels differ from the predictor *as it is*, the two best classes are closer than its half-precision sums can
+round (`tests/pipeline/test_margins.py` states the bound and holds every differing voxel of five cases to it).
 
 | case | VoxelRT against patched | `--source-rounding` against as it is | patched against as it is |
 | --- | ---: | ---: | ---: |
