@@ -7,7 +7,7 @@ SANITIZED := build/sanitized
 # Fresh memory is NaN, arenas and scratch included, so that what a kernel reads without having written it shows.
 POISONED := detect_leaks=0:max_malloc_fill_size=1000000000:malloc_fill_byte=255
 
-.PHONY: demo test bench-cases test-emulation gpu-report test-gpu-aot test-gpu-matrix gpu-acceptance test-native-matrix soak native types lint format bench bench-quick \
+.PHONY: demo test bench-cases test-emulation test-emulation-matrix gpu-report test-gpu-aot test-gpu-matrix gpu-acceptance test-native-matrix soak native types lint format bench bench-quick \
 	bench-compare conformance clean test-packaging
 
 # ---- set-up: done once, again only when what it depends on has changed ----
@@ -41,7 +41,8 @@ demo: $(VENV)/.installed
 # ---- what developers run ----
 
 test: $(VENV)/.developer
-	$(BIN)/python -m pytest -n 2 --durations 8 -m 'not slow' --ignore tests/emulation --ignore tests/gpu_aot tests
+	$(BIN)/python -m pytest -n 2 --durations 8 -m 'not slow' --ignore tests/emulation --ignore tests/gpu_aot \
+		--ignore tests/native/test_aarch64.py tests
 
 conformance: $(VENV)/.developer
 	$(BIN)/python -m tests.conformance
@@ -72,7 +73,12 @@ $(VENV)/.emulation: $(VENV)/.developer
 test-emulation: export TRITON_CACHE_DIR := $(CURDIR)/build/triton
 test-emulation: $(VENV)/.emulation
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest $(EMULATION_OPTIONS) tests/emulation/test_triton_interpreter.py
-	$(BIN)/python -m pytest $(EMULATION_OPTIONS) --ignore tests/emulation/test_triton_interpreter.py tests/emulation
+	$(BIN)/python -m pytest $(EMULATION_OPTIONS) -m 'not slow' --ignore tests/emulation/test_triton_interpreter.py tests/emulation
+
+# Every case of every Triton kernel for every target whose PTX is interpreted, and every target compiled.
+test-emulation-matrix: export TRITON_CACHE_DIR := $(CURDIR)/build/triton
+test-emulation-matrix: $(VENV)/.emulation
+	$(BIN)/python -m pytest $(EMULATION_OPTIONS) -m slow --ignore tests/emulation/test_triton_interpreter.py tests/emulation
 
 # Registers, spills and shared memory of the GPU kernels, from ptxas, and predicted floors.
 gpu-report: export TRITON_CACHE_DIR := $(CURDIR)/build/triton
