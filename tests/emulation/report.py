@@ -26,7 +26,7 @@ _ENTRY = re.compile(
     r"stores, (?P<loads>\d+) bytes spill loads\s+ptxas info\s*: Used (?P<registers>\d+) registers(?P<rest>[^\n]*)"
 )
 _RESOURCES = re.compile(r"REG:(\d+) STACK:(\d+) SHARED:(\d+)")
-_TENSOR_CORES = re.compile(r"\b(?:HG|Q?G|H|I|D|B|UTC\w*|OM)?MMA(?:\.\S+)?\b")
+_TENSOR_CORES = re.compile(r"(?<![.\w])(?:HG|Q?G|I?G|H|I|D|B|Q|UTC\w*|OM)MMA(?:\.\S+)?\b")  # and not HFMA2.MMA
 # (op, target) -> why a Triton kernel is not for it: it compiles and is right, but nobody should run it.
 UNFIT = {("conv3d", 75): "Triton has no tensor-core products for sm_75; TensorRT or the CPU convolves there"}
 _REGISTERS, _WARP_UNIT = 65536, 256  # of a multiprocessor, all targets alike; a warp gets a multiple of the unit

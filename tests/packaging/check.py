@@ -47,7 +47,7 @@ def sizes(python: Path) -> list[tuple[str, float]]:
         "print(json.dumps([(d.name, sum(os.path.getsize(p) for f in d.files or [] if os.path.exists(p := "
         "d.locate_file(f)))) for d in m.distributions()]))"
     )
-    rows = json.loads(run(python, "-c", script))
+    rows = json.loads(run(python, "-c", script, cwd=python.parent))  # not beside the metadata of an editable install
     return sorted(((name, size / 1e6) for name, size in rows), key=lambda row: -row[1])
 
 
