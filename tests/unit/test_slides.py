@@ -106,6 +106,19 @@ def test_every_part_of_a_slide_is_its_own(tmp_path: Path, kind: str) -> None:
         assert slide.warnings == ("1 image of the label or an overview left out",)
 
 
+@pytest.mark.parametrize("compression", ["jpeg", "jpeg2000"])
+def test_tiles_are_coded_as_scanners_code_them(tmp_path: Path, compression: str) -> None:
+    """JPEG in YCbCr or JPEG 2000, tiles as multiples of 16; compared with what tifffile makes of the whole level."""
+    pytest.importorskip("imagecodecs", reason="imagecodecs, of the extra pathology, is not installed")
+    path = pyramid(tmp_path / "a.svs", specimen(), compression=compression)
+    slide, whole = open_tiff_slide(path), tifffile.imread(path)
+    assert slide is not None
+    for row, column, height, width in ((0, 0, 200, 330), (61, 45, 70, 9)):
+        part = slide.read(0, row, column, height, width)
+        assert (part == whole[row : row + height, column : column + width].transpose(2, 0, 1)).all()
+    assert np.abs(whole.astype(int) - specimen()).mean() < 8  # the codes are lossy; the picture is the specimen
+
+
 def test_a_level_is_chosen_by_the_pixels_that_a_model_sees(tmp_path: Path) -> None:
     slide = open_tiff_slide(pyramid(tmp_path / "a.tif", specimen()))
     assert slide is not None
