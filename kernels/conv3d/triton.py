@@ -21,160 +21,9 @@ from voxelrt.kernels.common.kernel import Array
 from voxelrt.kernels.common.windows import Padding, Triple
 from voxelrt.kernels.conv3d.device_arguments import PRECISIONS, Problem, Source, first, problem
 from voxelrt.kernels.conv3d.oracle import Pending, Statistics
+from voxelrt.kernels.conv3d.triton_products import few_channels, many_channels, operand, window_start, within
 from voxelrt.kernels.norm3d.triton import merge
 
-
-@triton.jit
-def _operand(values, a, b, slope, inside, PENDING: tl.constexpr, AS: tl.constexpr):
-    """What is pending is applied to what lies in the volume; padding stays zero."""
-    if PENDING:
-        values = values.to(tl.float32) * a + b
-        values = tl.where(values < 0, values * slope, values)
-        values = tl.where(inside, values, 0.0)
-    return values.to(AS)
-
-
-@triton.jit
-def _within(index, size):
-    return (index >= 0) & (index < size)
-
-
-@triton.jit
-def _origin(item, z, y, x, size_z, size_y, size_x):
-    """Where a window begins, in voxels; perhaps before the volume, where nothing is loaded."""
-    return ((item * size_z + z) * size_y + y) * size_x + x
-
-
-@triton.jit
-def _few_channels(
-    sums,
-    x,
-    weights,
-    scale,
-    shift,
-    slope,
-    item,
-    z0,
-    y0,
-    x0,
-    valid,
-    column,
-    channels,
-    row_stride,
-    begin,
-    outputs,
-    size_z,
-    size_y,
-    size_x,
-    taps_z,
-    taps_y,
-    taps_x,
-    dilation_z,
-    dilation_y,
-    dilation_x,
-    PENDING: tl.constexpr,
-    AS: tl.constexpr,
-    PRECISION: tl.constexpr,
-    BK: tl.constexpr,
-):
-    """Taps and channels together along the depth, so that a first layer of one channel wastes none of it."""
-    origin = _origin(item, z0, y0, x0, size_z, size_y, size_x) * row_stride + begin
-    depth = taps_z * taps_y * taps_x * channels
-    for start in range(0, depth, BK):
-        row = start + tl.arange(0, BK)
-        c = row % channels
-        tap = row // channels
-        kz = tap // (taps_x * taps_y) * dilation_z
-        ky = tap // taps_x % taps_y * dilation_y
-        kx = tap % taps_x * dilation_x
-        inside = valid[:, None] & (row < depth)[None, :] & _within(z0[:, None] + kz[None, :], size_z)
-        inside = inside & _within(y0[:, None] + ky[None, :], size_y) & _within(x0[:, None] + kx[None, :], size_x)
-        away = ((kz.to(tl.int64) * size_y + ky) * size_x + kx) * row_stride + c
-        place = origin[:, None] + away[None, :]
-        left = tl.load(x + place, mask=inside, other=0.0)
-        a, b = 1.0, 0.0
-        if PENDING:
-            at = item * row_stride + begin + c
-            a = tl.load(scale + at)[None, :]
-            b = tl.load(shift + at)[None, :]
-        left = _operand(left, a, b, slope, inside, PENDING, AS)
-        held = (row < depth)[:, None] & (column < outputs)[None, :]
-        right = tl.load(weights + row.to(tl.int64)[:, None] * outputs + column[None, :], mask=held, other=0.0)
-        sums = tl.dot(left, right.to(AS), sums, input_precision=PRECISION)
-    return sums
-
-
-@triton.jit
-def _many_channels(
-    sums,
-    x,
-    weights,
-    scale,
-    shift,
-    slope,
-    item,
-    z0,
-    y0,
-    x0,
-    valid,
-    column,
-    channels,
-    row_stride,
-    begin,
-    outputs,
-    size_z,
-    size_y,
-    size_x,
-    taps_z,
-    taps_y,
-    taps_x,
-    dilation_z,
-    dilation_y,
-    dilation_x,
-    PENDING: tl.constexpr,
-    AS: tl.constexpr,
-    PRECISION: tl.constexpr,
-    BK: tl.constexpr,
-):
-    """One tap after another, BK channels at a time; counters instead of divisions, so that loads can run ahead."""
-    origin = _origin(item, z0, y0, x0, size_z, size_y, size_x) * row_stride + begin
-    kz = tl.zeros((), tl.int32)
-    ky = tl.zeros((), tl.int32)
-    kx = tl.zeros((), tl.int32)
-    c0 = tl.zeros((), tl.int32)
-    row0 = tl.zeros((), tl.int32)  # the weight matrix's row of this tap's first channel
-    for _ in range(taps_z * taps_y * taps_x * tl.cdiv(channels, BK)):
-        c = c0 + tl.arange(0, BK)
-        there = valid & _within(z0 + kz * dilation_z, size_z)
-        there = there & _within(y0 + ky * dilation_y, size_y) & _within(x0 + kx * dilation_x, size_x)
-        away = ((kz.to(tl.int64) * dilation_z * size_y + ky * dilation_y) * size_x + kx * dilation_x) * row_stride
-        place = origin + away
-        inside = there[:, None] & (c < channels)[None, :]
-        left = tl.load(x + place[:, None] + c[None, :], mask=inside, other=0.0)
-        a, b = 1.0, 0.0
-        if PENDING:
-            at = item * row_stride + begin + c
-            a = tl.load(scale + at, mask=c < channels, other=0.0)[None, :]
-            b = tl.load(shift + at, mask=c < channels, other=0.0)[None, :]
-        left = _operand(left, a, b, slope, inside, PENDING, AS)
-        held = (c < channels)[:, None] & (column < outputs)[None, :]
-        right = tl.load(weights + (row0 + c).to(tl.int64)[:, None] * outputs + column[None, :], mask=held, other=0.0)
-        sums = tl.dot(left, right.to(AS), sums, input_precision=PRECISION)
-        c0 += BK
-        over = (c0 >= channels).to(tl.int32)
-        c0 = c0 * (1 - over)
-        row0 += over * channels
-        kx += over
-        over = (kx == taps_x).to(tl.int32)
-        kx = kx * (1 - over)
-        ky += over
-        over = (ky == taps_y).to(tl.int32)
-        ky = ky * (1 - over)
-        kz += over
-    return sums
-
-
-# Sizes of no interest to vector loads are not looked at for multiples of 16: each such form would be a kernel.
 _PLAIN = [
     *("positions", "slope", "size_z", "size_y", "size_x", "out_y", "out_x"),
     *("groups", "taps_z", "taps_y", "taps_x", "stride_z", "stride_y", "stride_x"),
@@ -252,26 +101,26 @@ def _convolve(
     own = weights0 + group.to(tl.int64) * taps_z * taps_y * taps_x * channels0 * outputs
     begin = group * channels0
     if FEW0:
-        sums = _few_channels(
+        sums = few_channels(
             sums, x0, own, scale0, shift0, slope, item, first_z, first_y, first_x, valid, column, channels0, rows0,
             begin, outputs, size_z, size_y, size_x, taps_z, taps_y, taps_x, dilation_z, dilation_y, dilation_x,
             PENDING, AS, PRECISION, BK,
         )  # fmt: skip
     else:
-        sums = _many_channels(
+        sums = many_channels(
             sums, x0, own, scale0, shift0, slope, item, first_z, first_y, first_x, valid, column, channels0, rows0,
             begin, outputs, size_z, size_y, size_x, taps_z, taps_y, taps_x, dilation_z, dilation_y, dilation_x,
             PENDING, AS, PRECISION, BK,
         )  # fmt: skip
     if SECOND:
         if FEW1:
-            sums = _few_channels(
+            sums = few_channels(
                 sums, x1, weights1, scale1, shift1, slope, item, first_z, first_y, first_x, valid, column, channels1,
                 rows1, 0, outputs, size_z, size_y, size_x, taps_z, taps_y, taps_x, dilation_z, dilation_y,
                 dilation_x, PENDING, AS, PRECISION, BK,
             )  # fmt: skip
         else:
-            sums = _many_channels(
+            sums = many_channels(
                 sums, x1, weights1, scale1, shift1, slope, item, first_z, first_y, first_x, valid, column, channels1,
                 rows1, 0, outputs, size_z, size_y, size_x, taps_z, taps_y, taps_x, dilation_z, dilation_y,
                 dilation_x, PENDING, AS, PRECISION, BK,
@@ -346,7 +195,7 @@ def _depthwise(
     x0 = (position % out_x).to(tl.int32) * stride_x - pad_x
     y0 = (position // out_x % out_y).to(tl.int32) * stride_y - pad_y
     z0 = (position // (out_x * out_y)).to(tl.int32) * stride_z - pad_z
-    origin = _origin(item, z0, y0, x0, size_z, size_y, size_x) * channels
+    origin = window_start(item, z0, y0, x0, size_z, size_y, size_x) * channels
     a = tl.zeros((BN,), tl.float32)
     b = tl.zeros((BN,), tl.float32)
     if PENDING:
@@ -357,11 +206,11 @@ def _depthwise(
         kz = tap // (taps_y * taps_x) * dilation_z
         ky = tap // taps_x % taps_y * dilation_y
         kx = tap % taps_x * dilation_x
-        there = valid & _within(z0 + kz, size_z) & _within(y0 + ky, size_y) & _within(x0 + kx, size_x)
+        there = valid & within(z0 + kz, size_z) & within(y0 + ky, size_y) & within(x0 + kx, size_x)
         inside = there[:, None] & held[None, :]
         place = origin + ((kz.to(tl.int64) * size_y + ky) * size_x + kx) * channels
         values = tl.load(x + place[:, None] + c[None, :], mask=inside, other=0.0)
-        values = _operand(values, a[None, :], b[None, :], slope, inside, PENDING, tl.float32)
+        values = operand(values, a[None, :], b[None, :], slope, inside, PENDING, tl.float32)
         # The weights are (groups, taps, 1, 1): a channel's taps lie together.
         weight = tl.load(weights + c.to(tl.int64) * (taps_z * taps_y * taps_x) + tap, mask=held, other=0.0)
         sums += values * weight.to(tl.float32)[None, :]

@@ -5,19 +5,16 @@ The same work as ``cuda.cu``'s: with patches of 3³ 13.5 differences a pair of v
 
 from __future__ import annotations
 
-import numpy as np
 import triton
 import triton.language as tl
 
-from voxelrt.errors import UnsupportedError
 from voxelrt.kernels.common.gpu.program import Program
 from voxelrt.kernels.common.gpu.triton_volume import BLOCK, blocks, lanes, mirrored
 from voxelrt.kernels.common.kernel import Array
-from voxelrt.kernels.common.volumes import as_volumes, radii
 from voxelrt.kernels.common.windows import Triple
+from voxelrt.kernels.non_local_means.device_arguments import problem
 
 PILLAR = 4
-_MOST_ITEMS = 65535
 
 
 @triton.jit
@@ -105,24 +102,12 @@ def program(
     noise: str = "gaussian",
     subtract_noise: bool = False,
 ) -> Program:
-    far, near = radii(search, volume, "search"), radii(patch, volume, "patch")
-    given = as_volumes(volume)
-    batch, *size = given.shape
-    if batch > _MOST_ITEMS:
-        raise UnsupportedError(f"non_local_means on triton takes up to {_MOST_ITEMS} volumes at once, not {batch}")
-    made = Program(__file__)
-    out = made.output(given.shape)
-    made.finish(lambda found: found.reshape(volume.shape))
-    if out.size == 0:
+    on = problem(__file__, "triton", volume, sigma, search, patch, strength, subtract_noise)
+    made, size = on.made, on.size
+    if on.out.size == 0:
         return made
-    depth, rows, columns = size
-    copy = made.scratch((batch, *(n + 2 * r for n, r in zip(size, near, strict=True))))
-    made.launch(_mirror, blocks(copy.size), copy, made.input(given), copy.size, *size, *near, BLOCK=BLOCK)
-    slope = 1.0 / ((strength * sigma) ** 2 * float(np.prod([2 * r + 1 for r in near])))
-    offset = 2.0 / strength**2 if subtract_noise else 0.0
-    # No offset past the volume's far side has a voxel: the loops end there, whatever the radius.
-    window = tuple(min(r, n - 1) for r, n in zip(far, size, strict=True))
-    grid = (blocks(-(-depth // PILLAR) * rows * columns), batch)
-    numbers = (*size, *window, *near, slope, offset, 2.0 * float(sigma) ** 2)
-    made.launch(_mean, grid, out, copy, *numbers, SQUARES=noise == "rician", PILLAR=PILLAR, BLOCK=BLOCK)
+    made.launch(_mirror, blocks(on.copy.size), on.copy, on.given, on.copy.size, *size, *on.near, BLOCK=BLOCK)
+    grid = (blocks(-(-size[0] // PILLAR) * size[1] * size[2]), on.out.shape[0])
+    numbers = (*size, *on.window, *on.near, on.slope, on.offset, on.noise)
+    made.launch(_mean, grid, on.out, on.copy, *numbers, SQUARES=noise == "rician", PILLAR=PILLAR, BLOCK=BLOCK)
     return made
