@@ -19,10 +19,11 @@ import numpy as np
 from bench.demo_checks import dice
 from voxelrt.compile import compile as compile_plan
 from voxelrt.models.load import load
-from voxelrt.pipeline import Request, prepare
+from voxelrt.pipeline import prepare
 from voxelrt.plan.calibration import METHODS
 from voxelrt.plan.plan import Plan
 from voxelrt.preprocess.contract import recipe_shapes
+from voxelrt.request import Request
 
 RECIPE = "brain-extraction"
 ROUNDS = 7

@@ -35,7 +35,8 @@ def _export_ours(folder: Path) -> float:
     from voxelrt.kernels import resample_argmax
     from voxelrt.models.nnunet_settings import settings_from_json
     from voxelrt.plan.plan import Plan
-    from voxelrt.windowed import decision_of, labels_of
+    from voxelrt.window_plan import decision_of
+    from voxelrt.windowed import labels_of
 
     image = read_image(folder / "case_0000.nii.gz")
     case = prepare_case(image.volume, settings_from_json(Plan.open(folder / "net.vxp").info.model_settings))

@@ -17,7 +17,8 @@ from voxelrt.models.nnunet_settings import NnunetSettings, settings_from_json
 from voxelrt.plan.plan import Plan
 from voxelrt.preprocess.grid import GridMap, map_grid
 from voxelrt.volume import Volume
-from voxelrt.windowed import Tell, labels_of, run_case
+from voxelrt.window_plan import Tell
+from voxelrt.windowed import labels_of, run_case
 
 Labels = NDArray[np.unsignedinteger[Any]]
 Box = tuple[slice, slice, slice]

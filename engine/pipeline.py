@@ -7,38 +7,28 @@ What happens in each is said by the recipe, which travels inside the plan.
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from voxelrt.backends.native import CancelFlag
 from voxelrt.case import Case
 from voxelrt.composite import Gridded, Merged
-from voxelrt.errors import TimeLimitError, UsageError
+from voxelrt.errors import UsageError
 from voxelrt.io import write_image
 from voxelrt.io.dicom.derived import Algorithm
 from voxelrt.kernels.common.native import numpy_dtype
 from voxelrt.memory_size import parse_size
 from voxelrt.models.recipe_schema import Recipe
-from voxelrt.observed import Observer
 from voxelrt.outputs import (
     BY_NAME,
-    NIFTI,
-    PICTURE,
-    TABLE,
     Finding,
     Form,
     algorithm_of,
     is_measured,
-    refuse_output,
-    refuse_place,
     refuse_unreferable,
     write_result,
 )
@@ -48,10 +38,21 @@ from voxelrt.postprocess.measurements import measure
 from voxelrt.postprocess.overlay import overlay_picture
 from voxelrt.postprocess.table import write_table
 from voxelrt.preprocess.contract import PLAIN, no_recipe, recipe_of
-from voxelrt.preprocess.grid import GridMap, map_grid
+from voxelrt.preprocess.grid import map_grid
 from voxelrt.preprocess.intensity import scale
 from voxelrt.preprocess.layout import to_layout, zyx_of
-from voxelrt.preprocess.study import ANY, Opened, Pick, Place, Study, open_study
+from voxelrt.preprocess.study import Pick, Place, Study, open_study
+from voxelrt.request import (
+    Array,
+    Progress,
+    Ready,
+    Request,
+    check_windows,
+    checked_limit,
+    late,
+    refuse_unwritable,
+    stage,
+)
 from voxelrt.result import Result
 from voxelrt.runtime.model_plan import plan_for_study
 from voxelrt.runtime.process import peak_memory_bytes
@@ -62,13 +63,9 @@ from voxelrt.tasks.answered import DEMONSTRATION, Answered
 from voxelrt.tasks.cost import with_cost
 from voxelrt.tasks.dispatch import refuse_outputs, run_task, task_of, write_task
 from voxelrt.tasks.network import network_answer
-from voxelrt.tasks.registration import Pair, bring_pair, open_pair
+from voxelrt.tasks.registration import bring_pair, open_pair
 from voxelrt.tasks.uncertainty import maps_of, numbers_of, observer_for, probabilities_into, refuse_observing
 from voxelrt.volume import Volume
-
-Array = NDArray[Any]
-Progress = Callable[[str, int, int], None]
-NO_SHORTCUTS = Shortcuts()
 
 
 def predict(
@@ -209,56 +206,6 @@ def predict(
     return with_cost(plan, ready, made, tell, cancel) if report_cost else made
 
 
-@dataclass(frozen=True)
-class Request:
-    """What was asked for one study."""
-
-    study: Study
-    out: Path | None = None
-    picture: Path | None = None
-    force: bool = False
-    mirroring: bool = True
-    step: float | None = None
-    memory: int | None = None
-    pick: Pick = ANY
-    source_rounding: bool = False
-    table: Path | None = None
-    form: Form = BY_NAME
-    time_limit: float = math.inf
-    maps: Mapping[str, Path | None] = field(default_factory=dict)
-    probabilities: Path | None = None
-    uncertainty: bool = False
-    shortcuts: Shortcuts = NO_SHORTCUTS
-    report_cost: bool = False
-
-    def wants(self, name: str) -> bool:
-        """Whether the map of this name, the task's first, is to be made."""
-        written = self.out is not None and not self.out.name.endswith(".json")
-        return written or self.picture is not None or name in self.maps
-
-
-@dataclass(frozen=True, eq=False)
-class Ready:
-    """A study that was read and brought to the network's input."""
-
-    request: Request
-    recipe: Recipe
-    opened: Opened
-    way: GridMap | Case | Gridded
-    tensor: Array
-    timings: dict[str, float] = field(default_factory=dict)
-    pair: Pair | None = None  # of a registration
-    observer: Observer | None = None  # of an nnU-Net model that is watched
-
-    @property
-    def time_left(self) -> float:
-        """Of the limit, in seconds. Raises TimeLimitError where it has passed."""
-        left = self.request.time_limit - sum(self.timings.values())
-        if left <= 0:
-            raise late(self.request.time_limit)
-        return left
-
-
 def prepare(plan: Plan, request: Request, tell: Progress) -> Ready:
     """Read and check the study, and make the network's input of it."""
     timings: dict[str, float] = {}
@@ -266,14 +213,14 @@ def prepare(plan: Plan, request: Request, tell: Progress) -> Ready:
     if recipe.task == "registration":
         return _prepare_pair(plan, recipe, request, tell)
     wanted = next(io for io in plan.inputs if io.name == recipe.input.name)
-    with _stage("read", timings, tell):
+    with stage("read", timings, tell):
         opened = open_study(request.study, recipe, force=request.force, pick=request.pick)
     if plan.info.model_settings is not None:
-        with _stage("preprocess", timings, tell):
+        with stage("preprocess", timings, tell):
             case = first_case(plan, opened.volume)
         data: Array = case.volume.array if isinstance(case, Gridded) else case.data
         return Ready(request, recipe, opened, case, data, timings, observer=observer_for(plan, request))
-    with _stage("preprocess", timings, tell):
+    with stage("preprocess", timings, tell):
         first = recipe.input.intensity.after == "reading"
         array: Array = opened.volume.array
         if first:
@@ -296,9 +243,9 @@ def prepare(plan: Plan, request: Request, tell: Progress) -> Ready:
 
 def _prepare_pair(plan: Plan, recipe: Recipe, request: Request, tell: Progress) -> Ready:
     timings: dict[str, float] = {}
-    with _stage("read", timings, tell):
+    with stage("read", timings, tell):
         fixed, moving = open_pair(request.study, recipe, force=request.force, pick=request.pick)
-    with _stage("preprocess", timings, tell):
+    with stage("preprocess", timings, tell):
         pair = bring_pair(plan, recipe, fixed, moving)
     return Ready(request, recipe, fixed, pair.way, np.empty(0), timings, pair)
 
@@ -316,7 +263,7 @@ def run(
     if isinstance(ready.way, (Case, Gridded)):
         watched_by, into = ready.observer, request.probabilities
         with (
-            _stage("run", ready.timings, tell),
+            stage("run", ready.timings, tell),
             probabilities_into(into, watched_by, plan, ready.opened.volume),
         ):
             return run_stages(
@@ -339,7 +286,7 @@ def run(
             raise late(request.time_limit)
         tell(stage, step, steps)
 
-    with _stage("run", ready.timings, tell):
+    with stage("run", ready.timings, tell):
         if task_of(ready.recipe):
             return run_task(plan, ready, watched, cancel)
         return network_answer(plan, ready, watched, cancel)
@@ -350,21 +297,21 @@ def finish(ready: Ready, answer: Array | Decided | Merged | Answered, tell: Prog
     recipe, request, study = ready.recipe, ready.request, ready.opened.volume
     timings = ready.timings
     if isinstance(answer, Answered):
-        with _stage("write", timings, tell):
+        with stage("write", timings, tell):
             return write_task(ready, answer, timings)
-    with _stage("postprocess", timings, tell):
+    with stage("postprocess", timings, tell):
         volume = _volume(answer, ready)
         measured = volumes_ml(volume) if recipe.output.kind != "image" else {}
         seen = ready.observer is not None and isinstance(answer, Decided)
         maps = maps_of(answer.case, ready.observer) if seen else {}  # type: ignore[union-attr, arg-type]
         numbers = numbers_of(maps, volume)
-    with _stage("write", timings, tell):
+    with stage("write", timings, tell):
         if request.out or request.table:
             _write(ready, volume, algorithm)
         for name, path in request.maps.items():
             if path is not None:
                 write_image(maps[name], path, source=ready.opened.source)
-    with _stage("draw", timings, tell):
+    with stage("draw", timings, tell):
         if request.picture is not None:
             caption = ", ".join(f"{name} {millilitres:.1f} mL" for name, millilitres in measured.items())
             caption += "   ·   weights: demonstration" if recipe.weights == "demonstration" else ""
@@ -394,47 +341,6 @@ def _write(ready: Ready, volume: Volume, algorithm: Algorithm) -> None:
         write_table(measured, volume, request.table, algorithm)
 
 
-def check_windows(
-    plan: Plan, mirroring: bool, step: float | None, memory: int | None, source_rounding: bool = False
-) -> None:
-    """Raise UsageError for wrong options of windows, and for a model that has none."""
-    if step is not None and not 0 < step <= 1:
-        raise UsageError(f"step {step}: the windows' step is a share of their size, above 0 and at most 1")
-    if plan.info.model_settings is None and (step, memory, mirroring, source_rounding) != (None, None, True, False):
-        raise UsageError(
-            f"step, memory, mirroring and source_rounding are for models of nnU-Net; {plan.info.name} runs a volume "
-            "as a whole"
-        )
-
-
-def checked_limit(seconds: float | None) -> float:
-    """A time limit; infinite without one. Raises UsageError."""
-    if seconds is not None and not seconds > 0:
-        raise UsageError(f"time_limit {seconds}: a study needs some seconds")
-    return math.inf if seconds is None else seconds
-
-
-def late(seconds: float) -> TimeLimitError:
-    """What a study that took too long is told."""
-    return TimeLimitError(f"the study was not finished within its time limit of {seconds:g} s")
-
-
-def refuse_unwritable(request: Request) -> None:
-    """Say at once what would otherwise fail after minutes of work."""
-    suffixes: tuple[tuple[Path | None, tuple[str, ...]], ...] = (
-        (request.picture, PICTURE),
-        (request.table, TABLE),
-    )
-    suffixes += tuple((path, NIFTI) for path in request.maps.values())
-    for path, allowed in suffixes:
-        if path is not None:
-            refuse_place(path, allowed, request.study)
-    if request.out is not None and request.out.name.endswith(TIFF):
-        refuse_place(request.out, TIFF, request.study)
-    else:
-        refuse_output(request.out, request.form, request.study)
-
-
 def _volume(answer: Array | Decided | Merged, ready: Ready) -> Volume:
     if isinstance(answer, (Decided, Merged)):
         return answer.volume()
@@ -446,15 +352,6 @@ def _volume(answer: Array | Decided | Merged, ready: Ready) -> Volume:
     for planes, slab in ready.way.backward(answer):
         made[:, planes] = slab
     return ready.opened.volume.with_array(np.ascontiguousarray(ready.way.turn_back(made)))
-
-
-@contextmanager
-def _stage(name: str, timings: dict[str, float], tell: Progress) -> Iterator[None]:
-    tell(name, 0, 1)
-    start = time.perf_counter()
-    yield
-    timings[name] = time.perf_counter() - start
-    tell(name, 1, 1)
 
 
 def _path(place: Place | None) -> Path | None:

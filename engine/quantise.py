@@ -78,7 +78,8 @@ def read_calibration(paths: Sequence[Path], model: Model, compile_exactly: Compi
             continue
         if model.recipe is None:
             raise UsageError(f"{path.name!r}: without a recipe only .npy and .npz files can be calibrated on")
-        from voxelrt.pipeline import Request, prepare  # compile is imported by the pipeline
+        from voxelrt.pipeline import prepare  # compile is imported by the pipeline
+        from voxelrt.request import Request
 
         plan = plan or compile_exactly(model)
         found.append({model.recipe.input.name: prepare(plan, Request(path), lambda stage, step, steps: None).tensor})

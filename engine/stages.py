@@ -12,7 +12,8 @@ from voxelrt.errors import ModelError, UsageError
 from voxelrt.models.nnunet_settings import settings_from_json
 from voxelrt.plan.plan import Plan
 from voxelrt.volume import Volume
-from voxelrt.windowed import Labels, Tell, labels_of, run_case
+from voxelrt.window_plan import Tell
+from voxelrt.windowed import Labels, labels_of, run_case
 
 MOST_STAGES = 8
 

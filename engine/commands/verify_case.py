@@ -19,7 +19,7 @@ from voxelrt.io.atomic import atomic_path
 from voxelrt.memory_size import in_words
 from voxelrt.models.nnunet_settings import NnunetSettings, settings_from_json
 from voxelrt.models.recipe_schema import Recipe
-from voxelrt.pipeline import Request, prepare
+from voxelrt.pipeline import prepare
 from voxelrt.plan.plan import Plan
 from voxelrt.postprocess.labels import to_labels
 from voxelrt.preprocess.contract import recipe_of
@@ -28,6 +28,7 @@ from voxelrt.preprocess.layout import from_layout
 from voxelrt.preprocess.study import Study
 from voxelrt.reference.agreement import Agreement, agree, draw_agreement
 from voxelrt.reference.child import Report, run_child
+from voxelrt.request import Request
 from voxelrt.runtime.model_plan import plan_for_study
 from voxelrt.sliding import window_of
 from voxelrt.volume import Volume

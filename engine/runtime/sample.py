@@ -16,7 +16,8 @@ def recipe_sample(recipe: Recipe | None, plan: Plan) -> list[dict[str, NDArray[A
     study = cached_demo(recipe) if recipe is not None else None
     if recipe is None or study is None:
         return []
-    from voxelrt.pipeline import Request, prepare  # compile is imported by the pipeline
+    from voxelrt.pipeline import prepare  # compile is imported by the pipeline
+    from voxelrt.request import Request
 
     ready = prepare(plan, Request(study), lambda stage, step, steps: None)
     return [{recipe.input.name: ready.tensor}]

@@ -29,20 +29,11 @@ from voxelrt.kernels.common import native
 from voxelrt.memory_size import parse_size
 from voxelrt.models.nnunet_settings import settings_from_json
 from voxelrt.outputs import algorithm_of
-from voxelrt.pipeline import (
-    Progress,
-    Ready,
-    Request,
-    check_windows,
-    checked_limit,
-    finish,
-    prepare,
-    refuse_unwritable,
-    run,
-)
+from voxelrt.pipeline import finish, prepare, run
 from voxelrt.plan.plan import Plan
 from voxelrt.preprocess.contract import recipe_of
 from voxelrt.preprocess.study import ANY, Opened, Pick, Place, Study
+from voxelrt.request import Progress, Ready, Request, check_windows, checked_limit, refuse_unwritable
 from voxelrt.result import Result
 from voxelrt.runtime.shelf import Names, Shelf
 from voxelrt.runtime.stream import Labels, LabelStream
@@ -50,7 +41,8 @@ from voxelrt.runtime.window_job import Job
 from voxelrt.runtime.window_runner import WindowRunner
 from voxelrt.stages import Decided, one_network
 from voxelrt.volume import Volume
-from voxelrt.windowed import make_job, make_scheduler
+from voxelrt.window_plan import make_job
+from voxelrt.windowed import make_scheduler
 
 IN_FLIGHT = 4
 

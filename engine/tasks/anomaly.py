@@ -17,7 +17,7 @@ from voxelrt.tasks.answered import Answered, on_study
 from voxelrt.tasks.network import network_answer
 
 if TYPE_CHECKING:
-    from voxelrt.pipeline import Ready
+    from voxelrt.request import Ready
 
 Tell = Callable[[str, int, int], None]
 PERCENTILES = (50, 95, 99)

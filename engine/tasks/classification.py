@@ -18,7 +18,7 @@ from voxelrt.tasks.answered import Answered, Array, activated, class_names, on_s
 from voxelrt.tasks.occlusion import occlusion
 
 if TYPE_CHECKING:
-    from voxelrt.pipeline import Ready
+    from voxelrt.request import Ready
 
 Tell = Callable[[str, int, int], None]
 HEAT = "heat"

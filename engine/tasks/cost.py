@@ -14,7 +14,7 @@ from voxelrt.result import Result
 from voxelrt.stages import first_case, run_stages
 
 if TYPE_CHECKING:
-    from voxelrt.pipeline import Ready
+    from voxelrt.request import Ready
 
 Tell = Callable[[str, int, int], None]
 

@@ -27,7 +27,7 @@ from voxelrt.tiling.overlapping import padded
 from voxelrt.volume import Volume
 
 if TYPE_CHECKING:
-    from voxelrt.pipeline import Ready
+    from voxelrt.request import Ready
 
 Tell = Callable[[str, int, int], None]
 Floats = NDArray[np.float32]

@@ -27,7 +27,7 @@ from voxelrt.tasks.sequence import follow
 from voxelrt.volume import Volume
 
 if TYPE_CHECKING:
-    from voxelrt.pipeline import Ready, Request
+    from voxelrt.request import Ready, Request
 
 Tell = Callable[[str, int, int], None]
 Task = Callable[..., Answered]

@@ -15,7 +15,7 @@ from voxelrt.preprocess.layout import from_layout
 from voxelrt.sliding import sliding_answer
 
 if TYPE_CHECKING:
-    from voxelrt.pipeline import Ready
+    from voxelrt.request import Ready
 
 Array = NDArray[Any]
 Tell = Callable[[str, int, int], None]

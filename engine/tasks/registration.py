@@ -30,7 +30,7 @@ from voxelrt.volume import Volume
 from voxelrt.warping import warp_volume
 
 if TYPE_CHECKING:
-    from voxelrt.pipeline import Ready
+    from voxelrt.request import Ready
 
 Array = NDArray[Any]
 Tell = Callable[[str, int, int], None]

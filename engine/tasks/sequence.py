@@ -15,7 +15,7 @@ from voxelrt.preprocess.layout import from_layout, to_layout
 from voxelrt.tasks.answered import Answered, Array, activated, class_names
 
 if TYPE_CHECKING:
-    from voxelrt.pipeline import Ready
+    from voxelrt.request import Ready
 
 Tell = Callable[[str, int, int], None]
 

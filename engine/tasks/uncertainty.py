@@ -20,7 +20,7 @@ from voxelrt.plan.plan import Plan
 from voxelrt.volume import Volume
 
 if TYPE_CHECKING:
-    from voxelrt.pipeline import Request
+    from voxelrt.request import Request
 
 Floats = NDArray[np.float32]
 

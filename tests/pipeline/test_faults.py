@@ -66,7 +66,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(saved: Path, tmp_path: Path, mon
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     said: list[str] = []
-    monkeypatch.setattr("voxelrt.windowed.memory_bytes", lambda: 0)
+    monkeypatch.setattr("voxelrt.window_plan.memory_bytes", lambda: 0)
     monkeypatch.setattr("voxelrt.tiling.slab.os.pwrite", full)
     with pytest.raises(OutputError, match="scratch file: No space left"):
         vx.predict(plan, volume, mirroring=False, memory=plan.memory_bytes + 1_500_000, say=said.append)

@@ -79,7 +79,7 @@ def test_a_small_budget_gives_the_same_from_a_scratch_file(
         vx.predict(plan, study, memory="50MiB")
     whole = vx.predict(plan, study, say=said.append).labels.array
     assert "scratch" not in said[-1]
-    monkeypatch.setattr("voxelrt.windowed.memory_bytes", lambda: 0)  # what else is loaded here is more than the case
+    monkeypatch.setattr("voxelrt.window_plan.memory_bytes", lambda: 0)  # what else is loaded here is more than the case
     budget = plan.memory_bytes
     while "scratch" not in said[-1]:
         budget += 2**16

@@ -11,8 +11,9 @@ from tests.phantoms import dicom_series, forty_eight, octants, rotation, save_se
 from tests.pipeline.counting import counting, save
 from voxelrt.io import read_image, write_nifti
 from voxelrt.io.orientation import axis_codes, reorient
-from voxelrt.pipeline import Request, predict, prepare
+from voxelrt.pipeline import predict, prepare
 from voxelrt.plan.plan import Plan
+from voxelrt.request import Request
 from voxelrt.runtime.plan_cache import cached_plan
 from voxelrt.volume import Volume
 

@@ -16,7 +16,7 @@ from voxelrt.pipeline import predict
 from voxelrt.plan.plan import Plan
 from voxelrt.shortcuts import Shortcuts, leave_out
 from voxelrt.volume import Volume
-from voxelrt.windowed import make_job
+from voxelrt.window_plan import make_job
 
 
 @pytest.fixture(scope="module")
