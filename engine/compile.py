@@ -21,7 +21,7 @@ from voxelrt.errors import UnsupportedError, UsageError
 from voxelrt.graph.passes import expand_functions
 from voxelrt.graph.spec import opset_of
 from voxelrt.graph.specialise import refine, specialise
-from voxelrt.kernels.common import native
+from voxelrt.kernels.common import capi
 from voxelrt.memory_size import parse_size
 from voxelrt.models.load import Model, load
 from voxelrt.plan import parity
@@ -423,7 +423,7 @@ def portable_graph(plan: Plan) -> ir.Model:
 def _kept_constants(plan: Plan) -> dict[str, Array]:
     """The compile-time constants that a plan keeps in its settings."""
     return {
-        name: np.array(c["values"], native.numpy_dtype(native.DTYPES[c["dtype"]])).reshape(c["shape"])
+        name: np.array(c["values"], capi.numpy_dtype(capi.DTYPES[c["dtype"]])).reshape(c["shape"])
         for name, c in plan.info.settings["constants"].items()
     }
 

@@ -20,7 +20,7 @@ from voxelrt.composite import Gridded, Merged
 from voxelrt.errors import UsageError
 from voxelrt.io import write_image
 from voxelrt.io.dicom.derived import Algorithm
-from voxelrt.kernels.common.native import numpy_dtype
+from voxelrt.kernels.common.capi import numpy_dtype
 from voxelrt.memory_size import parse_size
 from voxelrt.models.recipe_schema import Recipe
 from voxelrt.outputs import (

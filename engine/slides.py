@@ -23,7 +23,7 @@ from voxelrt.io.atomic import atomic_path
 from voxelrt.io.dicom.slide import open_dicom_slide
 from voxelrt.io.slide import ArraySlide, Slide
 from voxelrt.io.tiff_slide import open_tiff_slide
-from voxelrt.kernels.common.native import numpy_dtype
+from voxelrt.kernels.common.capi import numpy_dtype
 from voxelrt.models.recipe_schema import Recipe
 from voxelrt.plan.plan import Plan
 from voxelrt.postprocess.labels import decide, label_values

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from voxelrt.kernels.common import native
+from voxelrt.kernels.common import capi, native
 from voxelrt.plan.schedule import Io
 
 Array = NDArray[Any]
@@ -27,9 +27,9 @@ _HOST_STEP = ctypes.CFUNCTYPE(
     ctypes.c_void_p,
     ctypes.c_uint32,
     ctypes.c_uint32,
-    ctypes.POINTER(native.CTensor),
+    ctypes.POINTER(capi.CTensor),
     ctypes.c_uint32,
-    ctypes.POINTER(native.CTensor),
+    ctypes.POINTER(capi.CTensor),
     ctypes.c_uint32,
 )
 _PROGRESS = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint32)
@@ -47,7 +47,7 @@ class _IoInfo(ctypes.Structure):
         ("batched", ctypes.c_uint8),
         ("reserved", ctypes.c_uint8),
         ("name", ctypes.c_char_p),
-        ("dims", ctypes.c_int64 * native.MAX_RANK),
+        ("dims", ctypes.c_int64 * capi.MAX_RANK),
     )
 
 
@@ -91,7 +91,7 @@ class StepTimers:
 
 @functools.cache
 def _library() -> ctypes.CDLL:
-    library = native.library()
+    library = capi.library()
     void, size, error = ctypes.c_void_p, ctypes.c_size_t, ctypes.POINTER(ctypes.c_void_p)
     u32 = ctypes.c_uint32
     signatures: dict[str, tuple[Any, list[Any]]] = {
@@ -108,9 +108,9 @@ def _library() -> ctypes.CDLL:
             ctypes.c_int,
             [
                 void,
-                ctypes.POINTER(native.CTensor),
+                ctypes.POINTER(capi.CTensor),
                 u32,
-                ctypes.POINTER(native.CTensor),
+                ctypes.POINTER(capi.CTensor),
                 u32,
                 ctypes.POINTER(_RunOptions),
                 error,
@@ -125,7 +125,7 @@ def _library() -> ctypes.CDLL:
 
 def _call(name: str, *arguments: Any) -> None:
     error = ctypes.c_void_p()
-    native.check(getattr(_library(), name)(*arguments, ctypes.byref(error)), error)
+    capi.check(getattr(_library(), name)(*arguments, ctypes.byref(error)), error)
 
 
 class CancelFlag:
@@ -177,9 +177,9 @@ def _interruptible(flag: CancelFlag) -> Iterator[None]:
             raise KeyboardInterrupt
 
 
-def _view(tensor: native.CTensor) -> Array:
+def _view(tensor: capi.CTensor) -> Array:
     """A NumPy view on a tensor of the library (dense)."""
-    dtype = native.numpy_dtype(tensor.dtype)
+    dtype = capi.numpy_dtype(tensor.dtype)
     shape = tuple(tensor.dims[: tensor.rank])
     count = int(np.prod(shape, dtype=np.int64))
     if count == 0:
@@ -316,8 +316,8 @@ class NativePlan:
             options.host_step = _HOST_STEP(on_host_step)
         if timers is not None:
             options.step_time_ns, options.step_begin_ns = timers.time_ns.ctypes.data, timers.begin_ns.ctypes.data
-        c_inputs = (native.CTensor * max(1, len(inputs)))(*map(native.tensor, inputs))
-        c_outputs = (native.CTensor * max(1, len(outputs)))(*map(native.tensor, outputs))
+        c_inputs = (capi.CTensor * max(1, len(inputs)))(*map(native.tensor, inputs))
+        c_outputs = (capi.CTensor * max(1, len(outputs)))(*map(native.tensor, outputs))
         error = ctypes.c_void_p()
         with self._context() as context, _interruptible(flag):
             status = _library().voxelrt_run(
@@ -325,9 +325,9 @@ class NativePlan:
             )
         if failures:
             if error:
-                native.library().voxelrt_error_release(error)
+                capi.library().voxelrt_error_release(error)
             raise failures[0]
-        native.check(status, error)
+        capi.check(status, error)
 
 
 def _release(plan: ctypes.c_void_p, contexts: list[ctypes.c_void_p]) -> None:

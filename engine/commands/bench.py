@@ -25,7 +25,7 @@ from voxelrt.commands.options import (
     parse_shapes,
 )
 from voxelrt.errors import UsageError
-from voxelrt.kernels.common.native import numpy_dtype
+from voxelrt.kernels.common.capi import numpy_dtype
 from voxelrt.measure.contest import PEERS, Rival, find_peers, hold
 from voxelrt.measure.profile import Profile
 from voxelrt.measure.roofline import draw_profile

@@ -99,10 +99,10 @@ def _environment() -> Finding:
 
 def _native() -> list[Finding]:
     try:
-        from voxelrt.kernels.common import native
+        from voxelrt.kernels.common import capi, native
 
         return [
-            Finding("native library", "ok", f"instruction set {native.isa()}, plans for {native.target()}"),
+            Finding("native library", "ok", f"instruction set {capi.isa()}, plans for {capi.target()}"),
             Finding("native kernels", "ok", f"{len(native.kernels())}: {', '.join(sorted(native.kernels()))}"),
         ]
     except (VoxelRTError, OSError) as error:

@@ -24,7 +24,7 @@ from voxelrt.commands.options import (
 )
 from voxelrt.commands.study_info import study_info
 from voxelrt.errors import UsageError
-from voxelrt.kernels.common.native import numpy_dtype
+from voxelrt.kernels.common.capi import numpy_dtype
 from voxelrt.models.load import is_nnunet_folder
 from voxelrt.models.recipe import shipped_recipes
 from voxelrt.plan.description import memory_of, step_rows

@@ -16,7 +16,7 @@ from voxelrt.commands.options import Shapes
 from voxelrt.errors import InputError, UsageError
 from voxelrt.io.arrays import SUFFIX, SUFFIXES_OUT, read_array, write_npz
 from voxelrt.io.atomic import atomic_path
-from voxelrt.kernels.common.native import numpy_dtype
+from voxelrt.kernels.common.capi import numpy_dtype
 from voxelrt.plan.plan import Plan
 
 Array = NDArray[Any]

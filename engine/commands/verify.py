@@ -28,7 +28,7 @@ from voxelrt.commands.options import (
 )
 from voxelrt.errors import ParityError, UsageError
 from voxelrt.io.arrays import read_array
-from voxelrt.kernels.common.native import numpy_dtype
+from voxelrt.kernels.common.capi import numpy_dtype
 from voxelrt.plan.plan import Plan
 
 Array = NDArray[Any]

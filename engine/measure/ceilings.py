@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from voxelrt.kernels.common import native
+from voxelrt.kernels.common import capi, native
 
 _COPIED = 64 << 20  # floats' bytes: past every cache
 _ROUNDS = 30_000
@@ -52,7 +52,7 @@ def measure_ceilings(threads: int, tries: int = 6) -> Ceilings:
 
     copied = min(_best(copier(streaming), tries) for streaming in (0, 1))
     return Ceilings(
-        native.isa(),
+        capi.isa(),
         threads,
         2.0 * rounds * chains.size / _best(multiply, tries) / 1e9,
         2.0 * _COPIED / copied / 1e9,

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from voxelrt.kernels.common import native
+from voxelrt.kernels.common import capi, native
 from voxelrt.plan.file import Section, SectionKind
 from voxelrt.plan.plan import PlanInfo
 from voxelrt.plan.portable import WeightBlob, graph_bytes
@@ -28,7 +28,7 @@ ALIGNMENT = 64
 
 def sections_of(model: ir.Model, schedule: Schedule, islands: bytes, info: PlanInfo) -> list[Section]:
     """The sections of a plan for this machine: portable ones, then the compiled, packed and island ones."""
-    target = native.target()
+    target = capi.target()
     blob = WeightBlob()
     graph = graph_bytes(model, blob)
     stored, packed = _store_weights(schedule, blob)

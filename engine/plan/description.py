@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from voxelrt.errors import PlanError
-from voxelrt.kernels.common import native
+from voxelrt.kernels.common import capi, native
 from voxelrt.kernels.conv3d.algorithm import SHARED
 from voxelrt.plan.file import SectionKind
 from voxelrt.plan.gpu_steps import EngineStep, GpuPart
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def tables(plan: Plan) -> dict[str, Any]:
     """The tables of the compiled section for this machine, as NumPy record arrays."""
-    data = np.asarray(plan.section(SectionKind.COMPILED, native.target()))
+    data = np.asarray(plan.section(SectionKind.COMPILED, capi.target()))
     header = np.frombuffer(bytes(data[: RECORDS["CompiledHeader"].itemsize]), RECORDS["CompiledHeader"])[0]
     kinds = {
         "weights": "WeightRecord",
@@ -80,7 +80,7 @@ def memory_of(plan: Plan, variant: int = 0) -> dict[str, int]:
     """Bytes: the arena of a run, the weights as the network has them, and as the kernels read them."""
     found = tables(plan)
     sizes = {"arena": int(found["variants"][variant]["arena_bytes"])}
-    sections = (("weights", SectionKind.WEIGHTS, ""), ("packed weights", SectionKind.PACKED, native.target()))
+    sections = (("weights", SectionKind.WEIGHTS, ""), ("packed weights", SectionKind.PACKED, capi.target()))
     for name, kind, target in sections:
         with suppress(PlanError):  # a plan may be saved without what it can pack when it is opened
             sizes[name] = len(np.asarray(plan.section(kind, target)))
@@ -117,7 +117,7 @@ def describe(plan: Plan, profile: Profile | None = None) -> str:
     found = tables(plan)
     for index, (inputs, outputs, batch, _) in enumerate(plan.variants):
         arena = int(found["variants"][index]["arena_bytes"])
-        ios = [f"{io.name} {'×'.join(map(str, io.dims))} {native.numpy_dtype(io.dtype)}" for io in (*inputs, *outputs)]
+        ios = [f"{io.name} {'×'.join(map(str, io.dims))} {capi.numpy_dtype(io.dtype)}" for io in (*inputs, *outputs)]
         span = f", batch {batch[0]} to {batch[1]}" if batch != (1, 1) else ""
         lines.append(f"variant {index}: {', '.join(ios)}{span}; arena {arena / 2**20:.1f} MiB")
     if "gpu" in info.settings:

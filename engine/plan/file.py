@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxelrt.errors import PlanError
-from voxelrt.kernels.common import native
+from voxelrt.kernels.common import capi, native
 from voxelrt.plan.schedule import RECORDS
 
 MAGIC = b"VOXELRT\x1a"
@@ -62,13 +62,13 @@ def assemble(sections: Sequence[Section]) -> Bytes:
         position += -position % align
         row["kind"], row["target"] = section.kind, section.target.encode()
         row["offset"], row["bytes"] = position, section.data.size
-        row["crc"] = native.crc32c(section.data)
+        row["crc"] = capi.crc32c(section.data)
         position += section.data.size
     file: Bytes = native.aligned_empty((position,), np.uint8)
     file[:] = 0
     header["magic"], header["major"], header["minor"] = MAGIC, MAJOR, MINOR
     header["file_bytes"], header["table_offset"], header["section_count"] = position, header.nbytes, len(sections)
-    header["crc"] = native.crc32c(table.tobytes(), native.crc32c(header.tobytes()))
+    header["crc"] = capi.crc32c(table.tobytes(), capi.crc32c(header.tobytes()))
     file[: header.nbytes] = np.frombuffer(header.tobytes(), np.uint8)
     file[header.nbytes : header.nbytes + table.nbytes] = np.frombuffer(table.tobytes(), np.uint8)
     for row, section in zip(table, sections, strict=True):
@@ -110,7 +110,7 @@ def disassemble(file: Bytes) -> list[Section]:
     raw_table = bytes(file[start : start + count * size])
     zeroed = header.copy()
     zeroed["crc"] = 0
-    if native.crc32c(raw_table, native.crc32c(zeroed.tobytes())) != int(header["crc"]):
+    if capi.crc32c(raw_table, capi.crc32c(zeroed.tobytes())) != int(header["crc"]):
         raise PlanError("the plan is damaged: checksum of the header")
     rows = np.frombuffer(raw_table, RECORDS["SectionRecord"])
     sections = [_section(file, row, is_newer=int(header["minor"]) > MINOR) for row in rows]
@@ -129,6 +129,6 @@ def _section(file: Bytes, row: Any, *, is_newer: bool) -> Section | None:
             return None
         raise PlanError(f"the plan is damaged: section kind {row['kind']}") from error
     data = file[offset : offset + size]
-    if kind in (SectionKind.META, SectionKind.GRAPH, SectionKind.ISLANDS) and native.crc32c(data) != int(row["crc"]):
+    if kind in (SectionKind.META, SectionKind.GRAPH, SectionKind.ISLANDS) and capi.crc32c(data) != int(row["crc"]):
         raise PlanError(f"the plan is damaged: checksum of the {kind.name.lower()} section")
     return Section(kind, data, row["target"].decode(errors="replace"))

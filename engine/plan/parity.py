@@ -114,7 +114,7 @@ def _deciding(graph: ir.Graph) -> dict[str, list[Array]] | None:
 
 
 def _sample(dims: Sequence[int], dtype: int, kind: str, rng: np.random.Generator) -> Array:
-    from voxelrt.kernels.common.native import numpy_dtype
+    from voxelrt.kernels.common.capi import numpy_dtype
 
     target = numpy_dtype(dtype)
     if target.kind == "b":

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from voxelrt.backends.native import CancelFlag, NativePlan, Progress, StepTimers
 from voxelrt.errors import PlanError, ShapeError, UsageError
 from voxelrt.io.atomic import atomic_path
-from voxelrt.kernels.common import native
+from voxelrt.kernels.common import capi, native
 from voxelrt.plan.file import Bytes, Section, SectionKind, assemble, disassemble, map_file
 from voxelrt.plan.schedule import Io
 from voxelrt.plan.stream import Stream
@@ -414,9 +414,9 @@ class Plan:
             fits = True
             for io in inputs:
                 shape = arrays[io.name].shape
-                if native.dtype_code(arrays[io.name].dtype) != io.dtype:
+                if capi.dtype_code(arrays[io.name].dtype) != io.dtype:
                     raise ShapeError(
-                        f"the input {io.name} is {arrays[io.name].dtype}; the plan takes {native.numpy_dtype(io.dtype)}"
+                        f"the input {io.name} is {arrays[io.name].dtype}; the plan takes {capi.numpy_dtype(io.dtype)}"
                     )
                 if io.batched and len(shape) == len(io.dims):
                     batch = batch or shape[0] // max(1, io.dims[0])
@@ -438,7 +438,7 @@ class Plan:
                 made[io.name] = out[io.name]
             else:
                 dims = (io.dims[0] * batch, *io.dims[1:]) if io.batched else io.dims
-                made[io.name] = native.aligned_empty(dims, native.numpy_dtype(io.dtype))
+                made[io.name] = native.aligned_empty(dims, capi.numpy_dtype(io.dtype))
         return made
 
     def _other(self, arrays: Mapping[str, Array], taps: Sequence[str]) -> Plan:
@@ -480,7 +480,7 @@ class Plan:
         if island not in self._islands:
             from voxelrt.backends.onnxruntime import load_islands  # an extra; only plans with islands need it
 
-            self._islands = load_islands(bytes(self.section(SectionKind.ISLANDS, native.target())), self._pool.threads)
+            self._islands = load_islands(bytes(self.section(SectionKind.ISLANDS, capi.target())), self._pool.threads)
         tail = self._tail(variant)
         if tail is not None and tail.island == island:
             self._call.run(tail, self._islands[island], inputs)

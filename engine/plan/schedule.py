@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxelrt.errors import PlanError
-from voxelrt.kernels.common import native
+from voxelrt.kernels.common import capi, native
 
 LINEAR, BLOCKED16 = native.LINEAR, native.BLOCKED16
 HOST_STEP = "host.island"
@@ -61,7 +61,7 @@ class Operand:
 
     @property
     def itemsize(self) -> int:
-        return native.numpy_dtype(self.dtype).itemsize
+        return capi.numpy_dtype(self.dtype).itemsize
 
     @property
     def count(self) -> int:
@@ -110,7 +110,7 @@ def storage_bytes(dims: Sequence[int], dtype: int, layout: int = LINEAR) -> int:
     sizes = [int(d) for d in dims]
     if layout == BLOCKED16:
         sizes[1] = -(-sizes[1] // native.BLOCK) * native.BLOCK
-    return int(np.prod(sizes, dtype=np.int64)) * native.numpy_dtype(dtype).itemsize
+    return int(np.prod(sizes, dtype=np.int64)) * capi.numpy_dtype(dtype).itemsize
 
 
 @dataclass(frozen=True)
@@ -203,7 +203,7 @@ class Schedule:
     variants: list[Variant]
 
 
-_DIMS = ("<i8", (native.MAX_RANK,))
+_DIMS = ("<i8", (capi.MAX_RANK,))
 _TABLE = np.dtype([("offset", "<u8"), ("count", "<u8")])
 TABLES = ("strings", "params", "names", "weights", "operands", "steps", "ios", "variants")
 RECORDS: dict[str, np.dtype[Any]] = {
@@ -355,7 +355,7 @@ class _Writer:
                 stored.raw_bytes,
                 stored.packed_offset,
                 stored.final_bytes,
-                native.dtype_code(raw.dtype),
+                capi.dtype_code(raw.dtype),
                 raw.ndim,
                 b"",
                 _padded(raw.shape),
@@ -448,7 +448,7 @@ class _Writer:
             "variants": np.array(self.rows["variants"], RECORDS["VariantRecord"]),
         }
         header = np.zeros((), RECORDS["CompiledHeader"])
-        header["library"] = native.VERSION.encode()
+        header["library"] = capi.VERSION.encode()
         body = bytearray(header.nbytes)
         for name in TABLES:
             body += b"\0" * (-len(body) % 64)
@@ -459,9 +459,9 @@ class _Writer:
 
 
 def _padded(dims: Sequence[int]) -> tuple[int, ...]:
-    if len(dims) > native.MAX_RANK:
-        raise PlanError(f"a tensor of {len(dims)} axes; a plan holds at most {native.MAX_RANK}")
-    return (*(int(d) for d in dims), *(0,) * (native.MAX_RANK - len(dims)))
+    if len(dims) > capi.MAX_RANK:
+        raise PlanError(f"a tensor of {len(dims)} axes; a plan holds at most {capi.MAX_RANK}")
+    return (*(int(d) for d in dims), *(0,) * (capi.MAX_RANK - len(dims)))
 
 
 def serialise(schedule: Schedule, stored: Sequence[StoredWeight]) -> bytes:
@@ -478,6 +478,6 @@ def serialise(schedule: Schedule, stored: Sequence[StoredWeight]) -> bytes:
 def check_records() -> None:
     """Raise PlanError where a record here is not the size of the library's struct."""
     for name, dtype in RECORDS.items():
-        size = native.library().voxelrt_record_size(name.encode())
+        size = capi.library().voxelrt_record_size(name.encode())
         if size != dtype.itemsize:
             raise PlanError(f"{name} has {dtype.itemsize} bytes here and {size} in the native library: build it again")

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxelrt.errors import ShapeError, UsageError
-from voxelrt.kernels.common import native
+from voxelrt.kernels.common import capi
 from voxelrt.plan.schedule import Io
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def _check(name: str, ios: Collection[str], kind: str) -> None:
 
 def _first(io: Io, given: Any) -> Array:
     """A state of its own memory: zeros, or a copy of what is given."""
-    dtype = native.numpy_dtype(io.dtype)
+    dtype = capi.numpy_dtype(io.dtype)
     if given is None:
         return np.zeros(io.dims, dtype)
     array = np.array(given)

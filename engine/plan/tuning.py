@@ -19,7 +19,7 @@ import numpy as np
 from voxelrt import environment
 from voxelrt.errors import OutputError
 from voxelrt.io.atomic import atomic_path
-from voxelrt.kernels.common import native
+from voxelrt.kernels.common import capi, native
 from voxelrt.kernels.common.native import BLOCK, BLOCKED16, Operand, Pool
 from voxelrt.kernels.conv3d.algorithm import Algorithm, Problem, neighbours
 
@@ -112,7 +112,7 @@ def _runner(problem: Problem, rivals: Sequence[Algorithm], pool: Pool) -> Callab
 
     def volume(channels: int, size: Sequence[int]) -> Operand:
         blocks = -(-channels // BLOCK)
-        stored = native.numpy_dtype(native.DTYPES["bfloat16" if problem.stored == "bf16" else "float32"])
+        stored = capi.numpy_dtype(capi.DTYPES["bfloat16" if problem.stored == "bf16" else "float32"])
         array = native.aligned_empty((1, blocks, *size, BLOCK), stored)
         array[...] = 1.0
         return Operand(array, BLOCKED16, channels)
@@ -150,7 +150,7 @@ def _machine(threads: int, mode: str) -> str:
     with suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         model = "".join(line for line in lines if line.startswith(("model", "CPU part", "stepping")))[:400]
-    parts = [native.target(), model, threads, mode, version("voxelrt"), ROUNDS[mode]]
+    parts = [capi.target(), model, threads, mode, version("voxelrt"), ROUNDS[mode]]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from voxelrt.environment import cache_folder
 from voxelrt.errors import OutputError, PlanError
-from voxelrt.kernels.common import native
+from voxelrt.kernels.common import capi, native
 from voxelrt.models.load import Model, is_composite_file, load
 from voxelrt.models.recipe import SHIPPED, load_recipe, parse_recipe, shipped_recipes, source_path
 from voxelrt.models.recipe_schema import Recipe
@@ -150,7 +150,7 @@ def _compiler_digest() -> str:
 
 def _key(identity: Identity, shapes: Shapes | None, precision: str, fallback: str) -> str:
     asked = {name: [list(d) if isinstance(d, tuple) else d for d in dims] for name, dims in (shapes or {}).items()}
-    parts = [identity.digest, asked, precision, fallback, version("voxelrt"), version("onnx"), native.target()]
+    parts = [identity.digest, asked, precision, fallback, version("voxelrt"), version("onnx"), capi.target()]
     # Their own bytes stand for the versions of library and compiler: a checkout changes without a new number.
-    parts += [file_digest(Path(native.library()._name)), _compiler_digest()]
+    parts += [file_digest(Path(capi.library()._name)), _compiler_digest()]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:40]

@@ -17,7 +17,7 @@ from voxelrt.backends.native import CancelFlag
 from voxelrt.errors import ModelError, UsageError
 from voxelrt.io.fields import Field
 from voxelrt.kernels import jacobian
-from voxelrt.kernels.common.native import numpy_dtype
+from voxelrt.kernels.common.capi import numpy_dtype
 from voxelrt.models.recipe_schema import Recipe
 from voxelrt.plan.plan import Plan
 from voxelrt.postprocess.sheet import draw_sheet, fused_column

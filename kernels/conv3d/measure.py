@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from voxelrt.kernels.common import native
+from voxelrt.kernels.common import capi, native
 from voxelrt.kernels.common.kernel import Array
 from voxelrt.kernels.common.native import BLOCK, BLOCKED16, Operand
 from voxelrt.kernels.conv3d import cpu as ordinary
@@ -148,7 +148,7 @@ def main() -> None:
             text = f"{row.name:28s} {times[0]:8.2f} ms {flops / times[0] / 1e6:6.0f} GFLOP/s"
             if len(times) > 1:
                 text += f" {times[1]:8.2f} ms {times[0] / times[1]:5.2f} times  {name}"
-            print(text, f" {native.isa()}", flush=True)
+            print(text, f" {capi.isa()}", flush=True)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from voxelrt.errors import UsageError
-from voxelrt.kernels.common import native
+from voxelrt.kernels.common import capi, native
 from voxelrt.kernels.common.kernel import Array
 from voxelrt.kernels.gather.codes import REDUCTIONS
 
@@ -31,7 +31,7 @@ def _gathered(op: str, data: Array, indices: Array, axis: int, batch_dims: int) 
 def _sliced(x: Array, slices: Sequence[slice]) -> Array:
     ranges = [range(n)[s] for n, s in zip(x.shape, slices, strict=True)]
     out = native.aligned_empty([len(r) for r in ranges], x.dtype)
-    rest = [0] * (native.MAX_RANK - x.ndim)
+    rest = [0] * (capi.MAX_RANK - x.ndim)
     start, step = [r.start for r in ranges] + rest, [r.step for r in ranges] + rest
     native.run_kernel("gather.slice", [x], [out], start=start, step=step)
     return out

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from voxelrt.errors import UsageError
-from voxelrt.kernels.common import native
+from voxelrt.kernels.common import capi, native
 from voxelrt.kernels.common.kernel import Array
 from voxelrt.kernels.pad.codes import MODES
 
@@ -20,7 +20,7 @@ def run(x: Array, pads: Sequence[tuple[int, int]], *, mode: str = "constant", va
     # What is taken away is taken first, so that reflections do not see it.
     cut = x[tuple(slice(max(0, -a), max(0, n - max(0, -b))) for n, (a, b) in zip(x.shape, pads, strict=True))]
     out = native.aligned_empty([n + max(0, a) + max(0, b) for n, (a, b) in zip(cut.shape, pads, strict=True)], x.dtype)
-    begin = [max(0, a) for a, _ in pads] + [0] * (native.MAX_RANK - x.ndim)
+    begin = [max(0, a) for a, _ in pads] + [0] * (capi.MAX_RANK - x.ndim)
     scalar = np.full(1, value, x.dtype) if value else None
     native.run_kernel("pad", [cut, scalar], [out], mode=MODES.index(mode), begin=begin)
     return out

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from voxelrt.errors import UsageError
-from voxelrt.kernels.common import native
+from voxelrt.kernels.common import capi, native
 from voxelrt.kernels.common.kernel import Array
 from voxelrt.kernels.resize.codes import COORDINATES, MODES, ROUNDINGS
 
@@ -38,7 +38,7 @@ def run(
     shape = sizes if sizes is not None else [math.floor(n * s) for n, s in zip(x.shape, scales, strict=True)]
     wide = x if mode == "nearest" or x.dtype in (np.float32, np.float64) else x.astype(np.float32)
     out = native.aligned_empty(shape, wide.dtype)
-    rest = native.MAX_RANK - x.ndim
+    rest = capi.MAX_RANK - x.ndim
     crop = list(roi or [(0.0, 1.0)] * x.ndim) + [(0.0, 1.0)] * rest
     native.run_kernel(
         "resize",

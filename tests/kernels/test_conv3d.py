@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from voxelrt.errors import ShapeError, UsageError
-from voxelrt.kernels.common import native
+from voxelrt.kernels.common import capi, native
 from voxelrt.kernels.common.activation import ACTIVATIONS, activate
 from voxelrt.kernels.common.kernel import compare
 from voxelrt.kernels.common.native import BLOCKED16, Operand
@@ -131,7 +131,7 @@ def test_threads_do_not_change_a_bit(algorithm: str) -> None:
     assert all(np.array_equal(up[0], a) for a in up)
 
 
-@pytest.mark.skipif(native.isa() != "avx512", reason="needs a processor with AVX-512 to test the other set too")
+@pytest.mark.skipif(capi.isa() != "avx512", reason="needs a processor with AVX-512 to test the other set too")
 def test_the_other_instruction_set() -> None:
     here = Path(__file__)
     command = [

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from voxelrt.errors import ShapeError, UsageError
-from voxelrt.kernels.common import native
+from voxelrt.kernels.common import capi, native
 from voxelrt.kernels.common.activation import activate
 from voxelrt.kernels.common.kernel import compare
 from voxelrt.kernels.common.native import BLOCKED16, Operand
@@ -176,7 +176,7 @@ print(hashlib.sha256(conv3d(x, w, padding=2, stride=(1, 2, 1), groups=40).tobyte
 """
 
 
-@pytest.mark.skipif(native.isa() != "avx512", reason="needs a processor with AVX-512 to test the other set too")
+@pytest.mark.skipif(capi.isa() != "avx512", reason="needs a processor with AVX-512 to test the other set too")
 def test_both_instruction_sets_sum_in_the_same_order() -> None:
     rng = np.random.default_rng(0)
     x, w = (rng.standard_normal(s).astype(np.float32) for s in ((1, 40, 3, 11, 23), (40, 1, 3, 5, 5)))

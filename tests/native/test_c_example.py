@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.native.prepare_example import SOURCE, compile_example, write_plan
-from voxelrt.kernels.common import native
+from voxelrt.kernels.common import capi
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def test_the_c_example_gives_the_same_bytes(example: Path, tmp_path: Path, packe
     plan, x = write_plan(tmp_path, packed=packed)
     done = run(example, tmp_path / "net.vxp", tmp_path / "in.f32", tmp_path / "out.f32")
     assert done.returncode == 0, done.stderr
-    assert native.isa() in done.stdout
+    assert capi.isa() in done.stdout
     out = np.fromfile(tmp_path / "out.f32", np.float32).reshape(plan.outputs[0].dims)
     np.testing.assert_array_equal(out, plan(x))
 

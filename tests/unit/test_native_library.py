@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 
 from voxelrt.errors import NativeLibraryError, ShapeError, UnsupportedError, UsageError
-from voxelrt.kernels.common import native
+from voxelrt.kernels.common import capi, native
 from voxelrt.kernels.common.kernel import entries
 
 PROBE = """
 from voxelrt.errors import VoxelRTError
-from voxelrt.kernels.common import native
+from voxelrt.kernels.common import capi
 try:
-    print(native.isa())
+    print(capi.isa())
 except VoxelRTError as error:
     print(type(error).__name__, error)
 """
@@ -33,8 +33,8 @@ def probe(**environment: str) -> str:
 
 
 def test_the_instruction_set_is_chosen_once_and_can_be_named() -> None:
-    assert native.isa() in ("avx2", "avx512", "neon")
-    assert probe(VOXELRT_CPU_ISA=native.isa()) == native.isa()
+    assert capi.isa() in ("avx2", "avx512", "neon")
+    assert probe(VOXELRT_CPU_ISA=capi.isa()) == capi.isa()
 
 
 @pytest.mark.parametrize("name", ["sse9", "AVX2", "avx2 "])
@@ -62,12 +62,12 @@ def test_threads_out_of_range_are_refused() -> None:
 
 def test_an_unknown_kernel_and_wrong_parameters_are_refused() -> None:
     error = ctypes.c_void_p()
-    status = native.library().voxelrt_kernel_run(b"nothing", b"", 0, None, 0, None, 0, None, ctypes.byref(error))
+    status = capi.library().voxelrt_kernel_run(b"nothing", b"", 0, None, 0, None, 0, None, ctypes.byref(error))
     with pytest.raises(UnsupportedError, match="no kernel 'nothing'"):
-        native.check(status, error)
-    status = native.library().voxelrt_kernel_run(b"copy", b"", 0, None, 0, None, 0, None, ctypes.byref(error))
+        capi.check(status, error)
+    status = capi.library().voxelrt_kernel_run(b"copy", b"", 0, None, 0, None, 0, None, ctypes.byref(error))
     with pytest.raises(ShapeError, match="4 bytes of parameters"):
-        native.check(status, error)
+        capi.check(status, error)
     with pytest.raises(TypeError, match="no parameter speed"):
         native.run_kernel("copy", [], [], speed=1)
 
@@ -84,5 +84,5 @@ def test_blocked_arrays_go_there_and_back() -> None:
 
 
 def test_the_checksum_is_crc32c() -> None:
-    assert native.crc32c(b"123456789") == 0xE3069283
-    assert native.crc32c(b"6789", native.crc32c(b"12345")) == 0xE3069283
+    assert capi.crc32c(b"123456789") == 0xE3069283
+    assert capi.crc32c(b"6789", capi.crc32c(b"12345")) == 0xE3069283

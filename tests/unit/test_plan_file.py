@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from voxelrt.backends.native import CancelFlag, NativePlan
 from voxelrt.errors import CancelledError, PlanError, ShapeError, UnsupportedError, VoxelRTError
-from voxelrt.kernels.common import native
+from voxelrt.kernels.common import capi, native
 from voxelrt.plan.assembly import pack_on_open
 from voxelrt.plan.batch import mark_batched
 from voxelrt.plan.file import MAGIC, MINOR, Section, SectionKind, assemble, disassemble
@@ -42,7 +42,7 @@ from voxelrt.plan.schedule import (
     storage_bytes,
 )
 
-F32 = native.DTYPES["float32"]
+F32 = capi.DTYPES["float32"]
 COPY = native.kernels()["copy"].pack({"reserved": 0})
 
 
@@ -82,7 +82,7 @@ def plan_bytes(variants: list[Variant], weights: Sequence[NDArray[Any]] = ()) ->
     return assemble(
         [
             Section(SectionKind.WEIGHTS, np.concatenate(raw) if raw else np.zeros(0, np.uint8)),
-            Section(SectionKind.COMPILED, np.frombuffer(section, np.uint8), native.target()),
+            Section(SectionKind.COMPILED, np.frombuffer(section, np.uint8), capi.target()),
         ]
     )
 
@@ -95,8 +95,8 @@ def run(plan: NativePlan, x: NDArray[Any]) -> NDArray[Any]:
 
 def test_records_have_the_librarys_sizes() -> None:
     check_records()
-    assert RECORDS["OperandRecord"].itemsize == native.library().voxelrt_record_size(b"OperandRecord")
-    assert native.library().voxelrt_record_size(b"NoRecord") == 0
+    assert RECORDS["OperandRecord"].itemsize == capi.library().voxelrt_record_size(b"OperandRecord")
+    assert capi.library().voxelrt_record_size(b"NoRecord") == 0
 
 
 @pytest.mark.parametrize("dims", [(1, 1, 1, 1, 1), (1, 20, 3, 4, 5), (2, 16, 1, 7, 2), (1, 0, 2, 2, 2)])
@@ -259,7 +259,7 @@ def _changed(data: NDArray[np.uint8], minor: int, kind: int) -> NDArray[np.uint8
     header, table = np.frombuffer(data[:64].tobytes(), head).copy(), data[64:].tobytes()
     rows = np.frombuffer(table[: int(header["section_count"][0]) * record.itemsize], record).copy()
     header["minor"], header["crc"], rows["kind"][0] = minor, 0, kind
-    header["crc"] = native.crc32c(rows.tobytes(), native.crc32c(header.tobytes()))
+    header["crc"] = capi.crc32c(rows.tobytes(), capi.crc32c(header.tobytes()))
     made: NDArray[np.uint8] = native.aligned_empty((data.size,), np.uint8)
     made[:] = np.frombuffer(header.tobytes() + rows.tobytes() + table[rows.nbytes :], np.uint8)
     return made
@@ -290,7 +290,7 @@ def test_no_damage_of_the_schedule_reaches_memory(data: st.DataObject) -> None:
         plan = NativePlan(file, checksums=False)
         for inputs, outputs, _, _ in plan.variants:
             if all(np.prod(io.dims, dtype=np.float64) < 1e6 for io in (*inputs, *outputs)):
-                arrays = [np.zeros(io.dims, native.numpy_dtype(io.dtype)) for io in (*inputs, *outputs)]
+                arrays = [np.zeros(io.dims, capi.numpy_dtype(io.dtype)) for io in (*inputs, *outputs)]
                 plan.run(arrays[: len(inputs)], arrays[len(inputs) :])
     except (VoxelRTError, MemoryError, UnicodeDecodeError):
         pass

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from voxelrt.kernels.common import native
+from voxelrt.kernels.common import capi, native
 from voxelrt.kernels.pad.codes import MODES
 from voxelrt.plan.lowering.attributes import integer, integers, text
 from voxelrt.plan.lowering.builder import Builder, Unsupported, dims_of, lowers
@@ -73,8 +73,8 @@ def tile(b: Builder, node: ir.Node) -> None:
     for n, stride, times in zip(source.dims, source.strides, repeats, strict=True):
         dims += [times, n] if times != 1 else [n]
         strides += [0, stride] if times != 1 else [stride]
-    if len(dims) > native.MAX_RANK:
-        raise Unsupported(f"repeats along axes that make {len(dims)} in all; at most {native.MAX_RANK} are supported")
+    if len(dims) > capi.MAX_RANK:
+        raise Unsupported(f"repeats along axes that make {len(dims)} in all; at most {capi.MAX_RANK} are supported")
     copy(b, source.view(dims, strides), node.outputs[0])
 
 
@@ -95,7 +95,7 @@ def cut(b: Builder, x: ir.Value, ranges: Sequence[range], out: ir.Value) -> None
     if forward:
         copy(b, _strided(source, ranges, [r.start for r in ranges]), out)
         return
-    rest = [0] * (native.MAX_RANK - len(ranges))
+    rest = [0] * (capi.MAX_RANK - len(ranges))
     start, step = ([r.start for r in ranges] + rest, [r.step for r in ranges] + rest)
     b.step("gather.slice", [source], [b.result(out)], start=start, step=step)
 
@@ -168,7 +168,7 @@ def pad(b: Builder, node: ir.Node) -> None:
         [source, b.linear(value).view((1,)) if value is not None else None],
         [target],
         mode=MODES.index(mode),
-        begin=[max(0, a) for a, _ in pads] + [0] * (native.MAX_RANK - len(pads)),
+        begin=[max(0, a) for a, _ in pads] + [0] * (capi.MAX_RANK - len(pads)),
     )
 
 

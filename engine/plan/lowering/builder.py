@@ -13,7 +13,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from voxelrt.errors import ShapeError, UsageError
-from voxelrt.kernels.common import native
+from voxelrt.kernels.common import capi, native
 from voxelrt.plan.choice import Choice
 from voxelrt.plan.guards import Needs
 from voxelrt.plan.schedule import (
@@ -33,7 +33,7 @@ from voxelrt.plan.schedule import (
 )
 
 SMALL_BYTES = 2 << 20  # volumes below it stay float32 in a plan that stores others in bfloat16
-FLOAT32, BFLOAT16 = native.DTYPES["float32"], native.DTYPES["bfloat16"]
+FLOAT32, BFLOAT16 = capi.DTYPES["float32"], capi.DTYPES["bfloat16"]
 
 
 class Unsupported(Exception):  # noqa: N818 - an answer of a rule, not an error of the user
@@ -265,14 +265,14 @@ class Builder:
         """A constant as an operand, packed for a kernel where one is named (then a flat float32 operand)."""
         if not kernel:
             slot = self.weights.add(array, "", b"")
-            return self._dense(Kind.WEIGHT, slot, array.shape, native.dtype_code(array.dtype))
+            return self._dense(Kind.WEIGHT, slot, array.shape, capi.dtype_code(array.dtype))
         packed = native.kernels()[kernel].pack(params)
         try:
             size = native.packed_bytes(kernel, array, packed)
         except ShapeError as error:
             raise Unsupported(str(error)) from error
         slot = self.weights.add(array, kernel, packed)
-        return self._dense(Kind.WEIGHT, slot, (size // 4,), native.DTYPES["float32"])
+        return self._dense(Kind.WEIGHT, slot, (size // 4,), capi.DTYPES["float32"])
 
     # ---- steps ----
 
@@ -331,7 +331,7 @@ class Builder:
         step = self._summing.pop((source.kind, source.slot), None)
         if step is None or source.pending is not None or step.outputs[0] != source:
             return None
-        sums = self.temporary((*source.dims[:2], 2), native.DTYPES["float64"])
+        sums = self.temporary((*source.dims[:2], 2), capi.DTYPES["float64"])
         step.outputs.append(sums)
         return sums
 
@@ -457,7 +457,7 @@ def dtype_of(value: ir.Value) -> int:
     if value.dtype is None:
         raise Unsupported(f"the dtype of {value.name!r} is not known")
     try:
-        return native.dtype_code(value.dtype.numpy())
+        return capi.dtype_code(value.dtype.numpy())
     except (UsageError, TypeError) as error:
         raise Unsupported(f"the dtype {value.dtype.name} has no native kernel") from error
 
@@ -467,8 +467,8 @@ def check_value(value: ir.Value) -> None:
     if value.type is not None and not isinstance(value.type, ir.TensorType):
         raise Unsupported("sequences, maps and optionals are not tensors")
     dtype_of(value)
-    if len(dims_of(value)) > native.MAX_RANK:
-        raise Unsupported(f"{value.name!r} has {len(dims_of(value))} axes; at most {native.MAX_RANK} are supported")
+    if len(dims_of(value)) > capi.MAX_RANK:
+        raise Unsupported(f"{value.name!r} has {len(dims_of(value))} axes; at most {capi.MAX_RANK} are supported")
 
 
 def _description(operand: Operand | None) -> tuple[int, int, Sequence[int], Sequence[int], bool] | None:

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from voxelrt.graph.quantised import Quantised, quantised_convolution
-from voxelrt.kernels.common import native
+from voxelrt.kernels.common import capi, native
 from voxelrt.kernels.conv3d.algorithm import DIRECT, Algorithm, Problem, algorithms
 from voxelrt.plan.lowering.attributes import Window, integer, integers, text, three, window
 from voxelrt.plan.lowering.builder import Activation, Builder, Unsupported, dims_of, dtype_of, lowers
@@ -17,7 +17,7 @@ from voxelrt.plan.lowering.frames import frames, is_product
 from voxelrt.plan.lowering.fusion import fused_activation
 from voxelrt.plan.schedule import BLOCKED16, LINEAR, Operand
 
-FLOAT32, BFLOAT16 = native.DTYPES["float32"], native.DTYPES["bfloat16"]
+FLOAT32, BFLOAT16 = capi.DTYPES["float32"], capi.DTYPES["bfloat16"]
 FEW = 4  # channels up to which a first layer stays LINEAR
 FEW_OUT = 8  # and up to which a last one does
 

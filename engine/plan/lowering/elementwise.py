@@ -8,13 +8,13 @@ from dataclasses import replace
 import numpy as np
 import onnx_ir as ir
 
-from voxelrt.kernels.common import native
+from voxelrt.kernels.common import capi, native
 from voxelrt.kernels.elementwise.codes import BINARY, UNARY
 from voxelrt.plan.lowering.attributes import integer, real, text
 from voxelrt.plan.lowering.builder import Builder, Unsupported, dims_of, dtype_of, lowers
 from voxelrt.plan.schedule import BLOCKED16, LINEAR, Operand
 
-FLOATS = {native.DTYPES[name] for name in ("float32", "float64", "float16", "bfloat16")}
+FLOATS = {capi.DTYPES[name] for name in ("float32", "float64", "float16", "bfloat16")}
 
 # ONNX operator -> (function, alpha, beta) from its attributes.
 Parameters = Callable[[ir.Node], tuple[str, float, float]]
@@ -97,7 +97,7 @@ def clip(b: Builder, node: ir.Node) -> None:
     assert x is not None
     limits = [node.inputs[i] if len(node.inputs) > i else None for i in (1, 2)]
     known = [b.constant(v) for v in limits]
-    info = np.iinfo(native.numpy_dtype(dtype_of(x))) if dtype_of(x) not in FLOATS else None
+    info = np.iinfo(capi.numpy_dtype(dtype_of(x))) if dtype_of(x) not in FLOATS else None
     low, high = (-np.inf, np.inf) if info is None else (float(info.min), float(info.max))
     exact = info is None or info.bits < 64  # limits travel as float64
     if exact and all(v is None or k is not None for v, k in zip(limits, known, strict=True)):

@@ -7,13 +7,13 @@ import math
 import onnx_ir as ir
 
 from voxelrt.errors import ShapeError
-from voxelrt.kernels.common import native
+from voxelrt.kernels.common import capi
 from voxelrt.kernels.mdlstm.layer import GridLayer
 from voxelrt.plan.lowering.arrangement import broadcast, transposed
 from voxelrt.plan.lowering.builder import Builder, Unsupported, dims_of, dtype_of, lowers
 from voxelrt.plan.lowering.products import product_params
 
-FLOAT32 = native.DTYPES["float32"]
+FLOAT32 = capi.DTYPES["float32"]
 
 
 @lowers("MDLSTM")

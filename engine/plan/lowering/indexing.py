@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from voxelrt.kernels.common import native
+from voxelrt.kernels.common import capi
 from voxelrt.kernels.gather.codes import REDUCTIONS
 from voxelrt.plan.lowering.attributes import integer, text
 from voxelrt.plan.lowering.builder import Builder, dims_of, dtype_of, lowers
@@ -76,5 +76,5 @@ def eye_like(b: Builder, node: ir.Node) -> None:
     """EyeLike: a constant of the shape."""
     out = node.outputs[0]
     rows, columns = dims_of(out)
-    eye = np.eye(rows, columns, integer(node, "k", 0), native.numpy_dtype(dtype_of(out)))
+    eye = np.eye(rows, columns, integer(node, "k", 0), capi.numpy_dtype(dtype_of(out)))
     b.alias(out, b.weight(eye))

@@ -7,15 +7,15 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from voxelrt.kernels.common import native
+from voxelrt.kernels.common import capi
 from voxelrt.kernels.norm3d.cpu import LAYER_MODES
 from voxelrt.plan.lowering.arrangement import broadcast, transposed
 from voxelrt.plan.lowering.attributes import integer, integers, real
 from voxelrt.plan.lowering.builder import Builder, Unsupported, dims_of, dtype_of, lowers, volume_dims
 from voxelrt.plan.schedule import Operand
 
-FLOAT32 = native.DTYPES["float32"]
-FLOAT64 = native.DTYPES["float64"]
+FLOAT32 = capi.DTYPES["float32"]
+FLOAT64 = capi.DTYPES["float64"]
 VOLUME_AXES = 5
 
 
@@ -161,8 +161,8 @@ def batch_norm(b: Builder, node: ir.Node) -> None:
         b.step("norm3d.fold", vectors, [scale, shift], epsilon=epsilon)
     else:
         gamma, beta, mean, variance = (np.asarray(v, np.float64) for v in known)
-        scales = (gamma / np.sqrt(variance + epsilon)).astype(native.numpy_dtype(wide))
-        shifts = (beta - mean * scales).astype(native.numpy_dtype(wide))
+        scales = (gamma / np.sqrt(variance + epsilon)).astype(capi.numpy_dtype(wide))
+        shifts = (beta - mean * scales).astype(capi.numpy_dtype(wide))
         if wide == FLOAT32 == dtype_of(x) and 2 <= len(dims_of(x)) <= VOLUME_AXES:
             _pend_constant(b, node, scales, shifts)
             return

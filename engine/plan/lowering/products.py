@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from voxelrt.kernels.common import native
+from voxelrt.kernels.common import capi
 from voxelrt.plan.lowering.arrangement import broadcast
 from voxelrt.plan.lowering.attributes import integer, real
 from voxelrt.plan.lowering.builder import Activation, Builder, Unsupported, dims_of, dtype_of, lowers
 from voxelrt.plan.lowering.fusion import fused_activation
 from voxelrt.plan.schedule import Operand
 
-PACKED = tuple(native.DTYPES[name] for name in ("float32", "float16", "bfloat16"))
-FLOATS = (*PACKED, native.DTYPES["float64"])
+PACKED = tuple(capi.DTYPES[name] for name in ("float32", "float16", "bfloat16"))
+FLOATS = (*PACKED, capi.DTYPES["float64"])
 
 
 def product_params(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from voxelrt.graph.quantised import left_to_convolutions
-from voxelrt.kernels.common import native
+from voxelrt.kernels.common import capi
 from voxelrt.kernels.elementwise.codes import BINARY, UNARY
 from voxelrt.plan.lowering.arrangement import broadcast
 from voxelrt.plan.lowering.attributes import integer
@@ -15,7 +15,7 @@ from voxelrt.plan.lowering.builder import Builder, Unsupported, dims_of, dtype_o
 from voxelrt.plan.lowering.products import integer_product
 from voxelrt.plan.schedule import Operand
 
-FLOAT32, INT32 = native.DTYPES["float32"], native.DTYPES["int32"]
+FLOAT32, INT32 = capi.DTYPES["float32"], capi.DTYPES["int32"]
 
 
 @lowers("QuantizeLinear", "DequantizeLinear")

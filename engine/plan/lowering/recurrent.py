@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from voxelrt.errors import ShapeError, UsageError
-from voxelrt.kernels.common import native
+from voxelrt.kernels.common import capi
 from voxelrt.kernels.common.kernel import Array
 from voxelrt.kernels.lstm.codes import ACTIVATIONS, USUAL
 from voxelrt.kernels.lstm.layer import Activation, RecurrentLayer
@@ -18,7 +18,7 @@ from voxelrt.plan.lowering.builder import Builder, Unsupported, dims_of, dtype_o
 from voxelrt.plan.lowering.products import product_params
 from voxelrt.plan.schedule import Operand
 
-FLOAT32 = native.DTYPES["float32"]
+FLOAT32 = capi.DTYPES["float32"]
 
 
 @lowers("LSTM", "GRU", "RNN")

@@ -8,7 +8,7 @@ import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
-from voxelrt.kernels.common import native
+from voxelrt.kernels.common import capi
 from voxelrt.kernels.reduce.codes import REDUCTIONS
 from voxelrt.kernels.softmax.codes import FUNCTIONS
 from voxelrt.plan.lowering.attributes import integer, integers
@@ -121,6 +121,6 @@ def lp_normalization(b: Builder, node: ir.Node) -> None:
     axis = integer(node, "axis", -1) % max(1, len(source.dims))
     norm, guarded = (b.temporary([1 if i == axis else n for i, n in enumerate(source.dims)], dtype) for _ in range(2))
     b.step("reduce", [source], [norm], op=REDUCTIONS.index(f"L{integer(node, 'p', 2)}"))
-    least = ml_dtypes.finfo(native.numpy_dtype(dtype)).tiny  # type: ignore[no-untyped-call]
-    binary_step(b, "Max", norm, b.weight(np.full(1, least, native.numpy_dtype(dtype))), guarded)
+    least = ml_dtypes.finfo(capi.numpy_dtype(dtype)).tiny  # type: ignore[no-untyped-call]
+    binary_step(b, "Max", norm, b.weight(np.full(1, least, capi.numpy_dtype(dtype))), guarded)
     binary_step(b, "Div", source, guarded, b.result(node.outputs[0]))

@@ -7,13 +7,13 @@ from typing import Any
 
 import onnx_ir as ir
 
-from voxelrt.kernels.common import native
+from voxelrt.kernels.common import capi
 from voxelrt.kernels.resize.codes import COORDINATES, MODES, ROUNDINGS
 from voxelrt.plan.lowering.attributes import integer, integers, real, text
 from voxelrt.plan.lowering.builder import Builder, Unsupported, dims_of, dtype_of, lowers
 from voxelrt.plan.schedule import BLOCKED16, LINEAR
 
-FLOAT32, FLOAT64 = native.DTYPES["float32"], native.DTYPES["float64"]
+FLOAT32, FLOAT64 = capi.DTYPES["float32"], capi.DTYPES["float64"]
 Roi = list[tuple[float, float]]
 
 
@@ -33,7 +33,7 @@ def resize(b: Builder, node: ir.Node) -> None:
     blocked = b.is_blocked(x) and not crops and scales[:2] == [1.0, 1.0] and before[:2] == after[:2]
     if blocked:  # unit axes in front of the spatial ones
         scales = [*scales[:2], *[1.0] * (5 - len(scales)), *scales[2:]]
-    rest = native.MAX_RANK - len(scales)
+    rest = capi.MAX_RANK - len(scales)
     params: dict[str, Any] = {
         "mode": _code(mode, MODES, "mode"),
         "coordinate": _code(coordinate, COORDINATES, "coordinate_transformation_mode"),
@@ -43,7 +43,7 @@ def resize(b: Builder, node: ir.Node) -> None:
         "cubic": real(node, "cubic_coeff_a", -0.75),
         "extrapolation": real(node, "extrapolation_value", 0.0),
         "scale": [*scales, *[1.0] * rest],
-        "roi": [end[i] for i in range(2) for end in (*roi, *[(0.0, 1.0)] * (native.MAX_RANK - len(roi)))],
+        "roi": [end[i] for i in range(2) for end in (*roi, *[(0.0, 1.0)] * (capi.MAX_RANK - len(roi)))],
     }
     source = b.blocked(x) if blocked else b.linear(x)
     target = b.result(out, BLOCKED16 if blocked else LINEAR)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
-from voxelrt.kernels.common import native
+from voxelrt.kernels.common import capi, native
 from voxelrt.plan.lowering.attributes import integer
 from voxelrt.plan.lowering.builder import Builder, Unsupported, dims_of, dtype_of, lowers
 from voxelrt.plan.lowering.fusion import concat_is_deferrable
@@ -36,7 +36,7 @@ def bit_cast(b: Builder, node: ir.Node) -> None:
     x, out = node.inputs[0], node.outputs[0]
     assert x is not None
     source = b.linear(x)
-    if source.itemsize != native.numpy_dtype(dtype_of(out)).itemsize:
+    if source.itemsize != capi.numpy_dtype(dtype_of(out)).itemsize:
         raise Unsupported("a dtype of another size")
     b.alias(out, replace(source, dtype=dtype_of(out)))
 

@@ -9,7 +9,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from voxelrt.errors import UsageError
-from voxelrt.kernels.common import native
+from voxelrt.kernels.common import capi
 from voxelrt.kernels.integrate.codes import PADDINGS as INTEGRATE_PADDINGS
 from voxelrt.kernels.warp3d import normalised, onnx_padding
 from voxelrt.kernels.warp3d.codes import MODES, PADDINGS
@@ -18,7 +18,7 @@ from voxelrt.plan.lowering.attributes import integer, text
 from voxelrt.plan.lowering.builder import Builder, Unsupported, dims_of, lowers
 from voxelrt.plan.schedule import Operand
 
-FLOAT32 = native.DTYPES["float32"]
+FLOAT32 = capi.DTYPES["float32"]
 # ONNX's words, those of operator sets before 20 among them.
 _ONNX_MODES = {
     "linear": "linear",
