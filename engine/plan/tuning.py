@@ -29,6 +29,7 @@ RIVAL = {"fast": 1.4, "full": 3.0}  # times the model's best: algorithms beyond 
 RIVALS = {"fast": 5, "full": 16}  # nor more than so many
 NOMINAL = 3e9  # cycles a second, to say seconds in the model's unit
 ROUNDS = {"fast": 4, "full": 8}
+ENOUGH = 0.1  # seconds that a rival has run, after which no further round is needed
 HOPELESS = 1.3  # times the best so far: a rival that slow after its first timed run is not run again
 
 
@@ -86,6 +87,8 @@ class Tuner:
                     times[i] = min(times[i], time.perf_counter() - start)
             if turn:
                 racing = [i for i in racing if times[i] < HOPELESS * min(times)]
+                if turn * min(times) > ENOUGH:
+                    break
         return [t * NOMINAL * self._threads for t in times]
 
     def _save(self) -> None:

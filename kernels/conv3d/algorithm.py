@@ -31,6 +31,7 @@ _CACHE_BYTES = 1280 << 10  # of a core's second cache, for a block of tiles
 _SHARED_BYTES = (12 << 20, 24 << 20, 48 << 20)  # for a block that all threads share; the last may leave the caches
 _NEAR, _FAR = 8.0, 5.0  # bytes a cycle from the shared cache and from memory
 _FEWEST_TILES, _MOST_TILES = 6, 32
+_THREADS = 2  # that private blocks should occupy at least
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def algorithms(p: Problem) -> list[Algorithm]:
     found = [_dots(p) if p.stored == "bf16" and p.groups == 1 else _direct(p)]
     if p.groups == 1 and p.dilation == (1, 1, 1) and min(p.channels, p.outputs, *p.size) > 0:
         for tile in _TILES.get((p.kernel, p.stride), ()):
-            found += [_private(p, tile), *_shared(p, tile)]
+            found += [*_private(p, tile), *_shared(p, tile)]
     return sorted(found, key=lambda a: a.cycles)
 
 
@@ -170,25 +171,31 @@ def _algorithm(kind: int, tile: Size, box: Size, cycles: float, tiles: _Tiles) -
     return Algorithm("conv3d.winograd", params, cycles, tiles.weight_bytes)
 
 
-def _private(p: Problem, tile: Size) -> Algorithm:
-    """A block of tiles to a thread; every block reads all weights."""
+def _private(p: Problem, tile: Size) -> list[Algorithm]:
+    """A block of tiles to a thread; every block reads all weights. Larger blocks read them less often, smaller ones
+    stay in the second cache: the best of each.
+    """
     t = _tiles(p, tile)
     slot = max(_blocks(p.channels), _blocks(p.outputs)) * BLOCK * 4
-    # Weights that fit stay in the cache beside the tiles; others pass through it.
-    stay = t.weight_bytes < 0.7 * _CACHE_BYTES
+    stay = t.weight_bytes < 0.7 * _CACHE_BYTES  # in the cache beside the tiles; others pass through it
     room = _CACHE_BYTES - (t.weight_bytes if stay else 0.3 * _CACHE_BYTES)
-    most = int(max(_FEWEST_TILES, min(_MOST_TILES, room // ((t.points + 1) * slot))))
-    rate = 40.0 if stay else _NEAR
+    near = int(max(_FEWEST_TILES, min(_MOST_TILES, room // ((t.points + 1) * slot))))
 
     def cycles(box: Size) -> float:
         size = math.prod(box)
         runs = -(-size // 14) * 14 / size  # rows of the register tile that hold nothing
+        rate = 40.0 if stay and size <= near else _NEAR if t.weight_bytes < _SHARED_BYTES[0] else _FAR
         weights = t.count / size * t.weight_bytes / rate
-        products = t.products * (0.8 + 0.2 * runs)
-        return max(products, weights) + 0.5 * min(products, weights) + t.transforms + _source_cycles(p, tile, box)
+        products = t.products * (0.95 + 0.05 * runs)
+        blocks = p.batch * math.prod(-(-g // b) for g, b in zip(t.grid, box, strict=True))
+        idle = -(-blocks // _THREADS) * _THREADS / blocks
+        worked = max(products, weights) + 0.5 * min(products, weights) + t.transforms
+        return idle * (worked + _source_cycles(p, tile, box))
 
-    best = min(_boxes(t.grid, most), key=cycles)
-    return _algorithm(PRIVATE, tile, best, cycles(best), t)
+    boxes = list(_boxes(t.grid, _MOST_TILES))
+    kinds = [b for b in boxes if math.prod(b) <= near], [b for b in boxes if math.prod(b) > near]
+    best = [min(kind, key=cycles) for kind in kinds if kind]
+    return [_algorithm(PRIVATE, tile, box, cycles(box), t) for box in best]
 
 
 def _shared(p: Problem, tile: Size) -> list[Algorithm]:
@@ -198,11 +205,10 @@ def _shared(p: Problem, tile: Size) -> list[Algorithm]:
     found: dict[Size, Algorithm] = {}
     for limit in _SHARED_BYTES:
         box = _shared_box(t.grid, max(8, limit // each))
-        size = math.prod(box)
         blocks = math.prod(-(-g // b) for g, b in zip(t.grid, box, strict=True)) * p.batch
-        moved = 2 * t.count * each / (_NEAR if size * each <= _SHARED_BYTES[-2] else _FAR)
-        moved += blocks * t.weight_bytes / _FAR
-        cycles = max(t.products, moved) + 0.5 * min(t.products, moved) + t.transforms + _source_cycles(p, tile, box)
+        # What one phase leaves the next reads, as a rule, from memory: others use the last cache too.
+        moved = (2 * t.count * each + blocks * t.weight_bytes) / _FAR
+        cycles = t.products + moved + t.transforms + _source_cycles(p, tile, box)
         found.setdefault(box, _algorithm(SHARED, tile, box, cycles, t))
     return list(found.values())
 
