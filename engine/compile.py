@@ -30,10 +30,11 @@ from voxelrt.plan.batch import mark_batched
 from voxelrt.plan.choice import Choice
 from voxelrt.plan.file import SectionKind, assemble
 from voxelrt.plan.guards import guards_of
+from voxelrt.plan.info import ParityLine, Placement, PlanInfo
 from voxelrt.plan.lowering.builder import Builder, Unsupported, WeightTable, supports
 from voxelrt.plan.memory import plan_arena
 from voxelrt.plan.partition import Segment, detach, partition
-from voxelrt.plan.plan import ParityLine, Placement, Plan, PlanInfo
+from voxelrt.plan.plan import Plan
 from voxelrt.plan.portable import read_graph
 from voxelrt.plan.schedule import Schedule, Variant
 from voxelrt.plan.tail import Tail

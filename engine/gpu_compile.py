@@ -13,7 +13,8 @@ import onnx_ir as ir
 
 from voxelrt.errors import UsageError
 from voxelrt.plan.gpu import at_shapes, gpu_part
-from voxelrt.plan.plan import ParityLine, Plan
+from voxelrt.plan.info import ParityLine
+from voxelrt.plan.plan import Plan
 
 # Windows in one run: the least, what is aimed at, the most.
 WINDOWS = (1, 2, 4)

@@ -32,7 +32,8 @@ from voxelrt.commands.options import (
     parse_shapes,
 )
 from voxelrt.errors import OutputError, UsageError
-from voxelrt.plan.plan import ParityLine, Plan
+from voxelrt.plan.info import ParityLine
+from voxelrt.plan.plan import Plan
 from voxelrt.preprocess.contract import recipe_shapes
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from voxelrt.kernels.common import capi, native
 from voxelrt.plan.file import Section, SectionKind
-from voxelrt.plan.plan import PlanInfo
+from voxelrt.plan.info import PlanInfo
 from voxelrt.plan.portable import WeightBlob, graph_bytes
 from voxelrt.plan.schedule import (
     RECORDS,

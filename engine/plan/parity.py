@@ -21,7 +21,7 @@ from voxelrt.graph.edit import constant_of, static_shape
 from voxelrt.graph.passes import spell_domain
 from voxelrt.graph.spec import OUR_DOMAIN
 from voxelrt.kernels.common.kernel import compare
-from voxelrt.plan.plan import ParityLine
+from voxelrt.plan.info import ParityLine
 
 if TYPE_CHECKING:
     from voxelrt.plan.plan import Plan

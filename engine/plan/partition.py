@@ -18,9 +18,9 @@ import onnx_ir as ir
 
 from voxelrt.errors import UnsupportedError
 from voxelrt.plan.grouping import Grouping
+from voxelrt.plan.info import Placement
 from voxelrt.plan.islands import captured, island_bytes, outputs_of, producer, reads
 from voxelrt.plan.lowering.builder import Unsupported, check_value
-from voxelrt.plan.plan import Placement
 from voxelrt.plan.tail import Tail
 
 NATIVE, ISLAND = "native", "onnxruntime"

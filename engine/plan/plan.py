@@ -2,80 +2,26 @@
 
 from __future__ import annotations
 
-import importlib
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from voxelrt.backends.native import CancelFlag, NativePlan, Progress, StepTimers
 from voxelrt.errors import PlanError, ShapeError, UsageError
 from voxelrt.io.atomic import atomic_path
 from voxelrt.kernels.common import capi, native
+from voxelrt.plan.arrays import Array, check_ranges, make_outputs, match, take
 from voxelrt.plan.file import Bytes, Section, SectionKind, assemble, disassemble, map_file
+from voxelrt.plan.info import ParityLine, PlanInfo
 from voxelrt.plan.schedule import Io
 from voxelrt.plan.stream import Stream
 from voxelrt.plan.tail import Tail, TailCall, read_tails
 
 if TYPE_CHECKING:
     from voxelrt.measure.profile import Profile
-
-Array = NDArray[Any]
-
-
-@dataclass(frozen=True)
-class Placement:
-    """Where a node of the graph runs: backend, kernel or reason."""
-
-    node: str
-    op: str
-    backend: str
-    why: str = ""
-
-
-@dataclass
-class ParityLine:
-    """One line of the parity report."""
-
-    name: str  # import | plan | labels
-    status: str  # "measured on N inputs", "not independent", "pending", "not applicable"
-    against: str = ""
-    relative: float | None = None  # the largest ‖e‖/‖ref‖
-    maximum: float | None = None
-    tolerance: float | None = None
-    details: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass
-class PlanInfo:
-    """What a plan knows about itself; the META section as data."""
-
-    name: str
-    precision: str
-    source: dict[str, Any]  # format, hashes of graph and weights, notes of the importer
-    placements: list[Placement]
-    parity: list[ParityLine]
-    settings: dict[str, Any]  # shapes, constants' names, fallback
-    recipe: str = ""  # TOML text, so that a plan is self-contained
-    model_settings: dict[str, Any] | None = None  # of an nnU-Net model, see models/nnunet_settings.py
-
-    def to_json(self) -> bytes:
-        return json.dumps(asdict(self), indent=1, sort_keys=True).encode()
-
-    @classmethod
-    def from_json(cls, data: bytes) -> PlanInfo:
-        """Raises PlanError where the section is not what it should be."""
-        try:
-            raw = json.loads(data)
-            raw["placements"] = [Placement(**p) for p in raw["placements"]]
-            raw["parity"] = [ParityLine(**p) for p in raw["parity"]]
-            return cls(**raw)
-        except (ValueError, TypeError, KeyError) as error:
-            raise PlanError("the plan is damaged: its description is not what this version writes") from error
 
 
 class Gpu(Protocol):
@@ -89,6 +35,8 @@ class Gpu(Protocol):
     def run_windows(
         self, job: Any, *, memory: int | None, cancel: CancelFlag | None, say: Callable[[str], None] | None
     ) -> None: ...
+
+    def runner(self, memory: int | None, cancel: CancelFlag) -> Any: ...
 
     def close(self) -> None: ...
 
@@ -245,6 +193,12 @@ class Plan:
         return [io.name for io in self.outputs] if tail is None else list(tail.outputs)
 
     @property
+    def _wanted(self) -> list[str]:
+        """The names of all inputs."""
+        tail = self._tail(0)
+        return [io.name for io in self.inputs] if tail is None else tail.inputs
+
+    @property
     def host_inputs(self) -> list[str]:
         """The names of inputs that no schedule can hold (strings, sequences, optionals); ONNX Runtime takes them."""
         tail = self._tail(0)
@@ -307,10 +261,10 @@ class Plan:
             if taps:
                 raise UsageError("inner values are read on the CPU only: open the plan without a GPU for taps")
             return self.gpu.run(inputs, out)
-        arrays, library = self._take(inputs)
+        arrays, library = take(inputs, self._wanted, self.inputs)
         if taps:
             return self._other(arrays, tuple(taps)).run(inputs, out, cancel=cancel, progress=progress)
-        found = self._match(arrays)
+        found = match(self._native.variants, arrays)
         if found is None:
             return self._other(arrays, ()).run(inputs, out, cancel=cancel, progress=progress)
         variant, batch = found
@@ -319,7 +273,7 @@ class Plan:
             raise UsageError(
                 "the shapes of this plan's outputs depend on data: they cannot be written into given arrays"
             )
-        outputs = self._make_outputs(variant, batch, out)
+        outputs = make_outputs(self._native.variants[variant][1], batch, out)
         self._call.inputs = inputs
         self._native.run(
             [arrays[io.name] for io in self._native.variants[variant][0]],
@@ -358,13 +312,13 @@ class Plan:
         ------
         ShapeError : no variant takes these inputs.
         """
-        arrays, _ = self._take(inputs)
-        found = self._match(arrays)
+        arrays, _ = take(inputs, self._wanted, self.inputs)
+        found = match(self._native.variants, arrays)
         if found is None:
             raise ShapeError("no variant takes these inputs")
         variant, batch = found
         timers = StepTimers(self._native.variants[variant][3])
-        outputs = self._make_outputs(variant, batch, out)
+        outputs = make_outputs(self._native.variants[variant][1], batch, out)
         ordered = [arrays[io.name] for io in self._native.variants[variant][0]]
         self._native.run(ordered, list(outputs.values()), timers=timers)
         return timers
@@ -381,71 +335,11 @@ class Plan:
         self._profile = measure_profile(self, inputs, runs)
         return self._profile
 
-    def _take(self, inputs: Mapping[str, Any]) -> tuple[dict[str, Array], Any]:
-        """The inputs as NumPy arrays without a copy, and the library that the results should be made for."""
-        tail = self._tail(0)
-        names = [io.name for io in self.inputs] if tail is None else tail.inputs
-        unknown, missing = sorted(set(inputs) - set(names)), sorted(set(names) - set(inputs))
-        if unknown or missing:
-            wrong = "; ".join(
-                part
-                for part in (
-                    f"unknown {', '.join(unknown)}" if unknown else "",
-                    f"missing {', '.join(missing)}" if missing else "",
-                )
-                if part
-            )
-            raise UsageError(f"the plan takes the inputs {', '.join(names)}: {wrong}")
-        arrays: dict[str, Array] = {}
-        library: Any = None
-        for name in (io.name for io in self.inputs):
-            given = inputs[name]
-            if isinstance(given, np.ndarray) or not hasattr(given, "__dlpack__"):
-                arrays[name] = np.asarray(given)
-            else:
-                library = importlib.import_module(type(given).__module__.partition(".")[0])
-                arrays[name] = np.from_dlpack(given)
-        return arrays, library if hasattr(library, "from_dlpack") else None
-
-    def _match(self, arrays: Mapping[str, Array]) -> tuple[int, int] | None:
-        """The variant and batch for these inputs; None where no variant takes them."""
-        for index, (inputs, _, (low, high), _) in enumerate(self._native.variants):
-            batch = None
-            fits = True
-            for io in inputs:
-                shape = arrays[io.name].shape
-                if capi.dtype_code(arrays[io.name].dtype) != io.dtype:
-                    raise ShapeError(
-                        f"the input {io.name} is {arrays[io.name].dtype}; the plan takes {capi.numpy_dtype(io.dtype)}"
-                    )
-                if io.batched and len(shape) == len(io.dims):
-                    batch = batch or shape[0] // max(1, io.dims[0])
-                    fits = fits and shape == (io.dims[0] * batch, *io.dims[1:])
-                else:
-                    fits = fits and shape == io.dims
-            if fits and low <= (batch or 1) <= high:
-                return index, batch or 1
-        return None
-
-    def _make_outputs(self, variant: int, batch: int, out: Mapping[str, Array] | None) -> dict[str, Array]:
-        made: dict[str, Array] = {}
-        for io in self._native.variants[variant][1]:
-            if out is not None:
-                if io.name not in out:
-                    raise UsageError(f"out has no array for {io.name}")
-                if not out[io.name].flags.writeable:
-                    raise UsageError(f"the array for {io.name} in out is read-only")
-                made[io.name] = out[io.name]
-            else:
-                dims = (io.dims[0] * batch, *io.dims[1:]) if io.batched else io.dims
-                made[io.name] = native.aligned_empty(dims, capi.numpy_dtype(io.dtype))
-        return made
-
     def _other(self, arrays: Mapping[str, Array], taps: Sequence[str]) -> Plan:
         """A plan for other shapes or with taps, compiled on first use and kept."""
         shapes = {name: tuple(array.shape) for name, array in arrays.items()}
         if not taps:
-            self._check_ranges(shapes)
+            check_ranges(self.info.settings["shapes"], self._native.variants, shapes)
         key = (tuple(sorted(shapes.items())), tuple(taps))
         if key not in self._others:
             if Plan.recompile is None:
@@ -454,27 +348,6 @@ class Plan:
                 self._others.pop(next(iter(self._others)))
             self._others[key] = Plan.recompile(self, shapes, taps)
         return self._others[key]
-
-    def _check_ranges(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """Only what was asked for at compile time is specialised later: a range (min, opt, max)."""
-        for name, shape in shapes.items():
-            asked = self.info.settings["shapes"].get(name)
-            fits = (
-                asked is not None
-                and len(asked) == len(shape)
-                and all(
-                    (a[0] <= d <= a[2]) if isinstance(a, list) else a == d for a, d in zip(asked, shape, strict=True)
-                )
-            )
-            if not fits:
-                known = "; ".join(
-                    ", ".join(
-                        f"{io.name} {io.dims}{' (any batch to ' + str(v[2][1]) + ')' if io.batched else ''}"
-                        for io in v[0]
-                    )
-                    for v in self._native.variants
-                )
-                raise ShapeError(f"the input {name} has the shape {shape}; the plan was compiled for {known}")
 
     def _run_island(self, variant: int, island: int, inputs: list[Array], outputs: list[Array]) -> None:
         if island not in self._islands:

@@ -15,7 +15,8 @@ import numpy as np
 from voxelrt.backends.native import CancelFlag, Progress
 from voxelrt.errors import MissingExtraError
 from voxelrt.pipeline import predict
-from voxelrt.plan.plan import Array, Plan
+from voxelrt.plan.arrays import Array
+from voxelrt.plan.plan import Plan
 from voxelrt.runtime.process import peak_memory_bytes
 
 

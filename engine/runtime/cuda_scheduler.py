@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from voxelrt.backends.native import CancelFlag
 from voxelrt.errors import PlanError, UsageError
 from voxelrt.memory_size import in_words
 from voxelrt.plan.gpu_codes import window_codes
@@ -64,7 +63,6 @@ class GpuWindows:
     driver, compiled : the GPU, and the plan's part for it.
     study_bytes, slab_bytes : what the largest study takes on the device, its sums without and its sums.
     memory : the budget in bytes; None is what is free.
-    cancel : stops everything between two batches.
     say : called with a sentence on the batch and on what is held where.
 
     Raises
@@ -82,13 +80,12 @@ class GpuWindows:
         slab_bytes: int,
         *,
         memory: int | None = None,
-        cancel: CancelFlag | None = None,
         say: Say | None = None,
     ) -> None:
         part = compiled.part
         if len(part.profiles) != 1 or len(part.outputs) != 1:
             raise PlanError("windows have one input and one output; this network has more")
-        self._driver, self._compiled, self._cancel = driver, compiled, cancel
+        self._driver, self._compiled = driver, compiled
         (self._input,), (self._output,) = part.profiles, part.outputs
         if {part.values[name].dtype for name in (self._input, self._output)} != {"float32"}:
             raise PlanError("windows go in and logits come out as float32; this network's do not")
@@ -156,7 +153,7 @@ class GpuWindows:
         shapes = [part.values[name].dims[1:] for name in (self._input, self._output)]
         budget = Budget(share.studies)
         try:
-            scheduler = Scheduler(device, kernels, *shapes, batch=share.batch, budget=budget, cancel=self._cancel)
+            scheduler = Scheduler(device, kernels, *shapes, batch=share.batch, budget=budget)
         except MemoryError:
             network.close()
             device.trim()
@@ -168,6 +165,14 @@ class GpuWindows:
     def _run_network(self, inputs: CudaBuffer, outputs: CudaBuffer, stream: Stream) -> None:
         addresses = {self._input: inputs.address, self._output: outputs.address}
         self.network.run(handle_of(stream), addresses, inputs.shape[0])
+
+    def takes(self, study: int, slab: int) -> bool:
+        """Whether there is room for a study of these sizes (see ``study_bytes``)."""
+        return self.bytes_of(study, slab) <= self.share.studies
+
+    def bytes_of(self, study: int, slab: int) -> int:
+        """What a study takes of the device."""
+        return study if self.share.host_slab else study + slab
 
     def run(self, job: Job) -> None:
         """Run one study; out of memory it is tried once more with the next smaller batch.
@@ -183,11 +188,15 @@ class GpuWindows:
                 return
             if attempt or self.share.batch == 1 or not isinstance(error.__cause__, MemoryError):
                 raise error
-            smaller = replace(self.share, batch=self.share.batch // 2)
-            self._tell(f"out of memory: once more with {smaller.batch} windows at once, not {self.share.batch}")
-            self.close()
-            self._open(self._engines, smaller)
+            self.shrink()
             job.error = None
+
+    def shrink(self) -> None:
+        """Go on with half the batch, which was found to be too large. Raises DeviceMemoryError, LostDeviceError."""
+        smaller = replace(self.share, batch=max(1, self.share.batch // 2))
+        self._tell(f"out of memory: once more with {smaller.batch} windows at once, not {self.share.batch}")
+        self.close()
+        self._open(self._engines, smaller)
 
     def close(self) -> None:
         """Give everything back; on a lost GPU nothing is left to give."""
@@ -212,6 +221,11 @@ class OneJob:
         del wait
         job, self._job = self._job, None
         return job
+
+
+def sizes_of(job: Job) -> tuple[int, int]:
+    """``study_bytes`` of a study's windows."""
+    return study_bytes(job.data.shape, job.channels, job.weights.shape[0], job.labels[0].nbytes)
 
 
 def study_bytes(data: tuple[int, ...], channels: int, window_depth: int, labels_plane: int) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Several GPUs: one worker each; a study goes to the one with the least to do."""
+"""Several GPUs: work goes to the one with the least to do; one that was lost gets no more while another is left."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Generic, TypeVar
 
+from voxelrt.runtime.gpu_driver import LostDeviceError
+
 Worker = TypeVar("Worker")
 
 
 class LeastLoaded(Generic[Worker]):
-    """Hands workers out, each to one caller at a time.
+    """Says which worker is next.
 
     Parameters
     ----------
@@ -21,7 +23,7 @@ class LeastLoaded(Generic[Worker]):
     def __init__(self, workers: Sequence[Worker]) -> None:
         self._workers = list(workers)
         self._loads = [0] * len(self._workers)
-        self._locks = [threading.Lock() for _ in self._workers]
+        self._lost: set[int] = set()
         self._order = threading.Lock()
 
     def __len__(self) -> int:
@@ -32,15 +34,33 @@ class LeastLoaded(Generic[Worker]):
         """All of them."""
         return list(self._workers)
 
+    def choose(self, load: int) -> Worker:
+        """The worker with the least load; `load` counts as its own until ``done``."""
+        with self._order:
+            left = [index for index in range(len(self._loads)) if index not in self._lost]
+            index = min(left or range(len(self._loads)), key=self._loads.__getitem__)
+            self._loads[index] += load
+            return self._workers[index]
+
+    def done(self, worker: Worker, load: int) -> None:
+        """A worker is through with some load."""
+        with self._order:
+            self._loads[self._workers.index(worker)] -= load
+
+    def lose(self, worker: Worker) -> bool:
+        """A worker's GPU is lost; whether another is left."""
+        with self._order:
+            self._lost.add(self._workers.index(worker))
+            return len(self._lost) < len(self._workers)
+
     @contextmanager
     def take(self, load: int) -> Iterator[Worker]:
-        """The worker with the least load, alone; `load` counts as its own until it is given back."""
-        with self._order:
-            index = min(range(len(self._loads)), key=self._loads.__getitem__)
-            self._loads[index] += load
+        """The worker with the least load, for as long as the block runs."""
+        worker = self.choose(load)
         try:
-            with self._locks[index]:
-                yield self._workers[index]
+            yield worker
+        except LostDeviceError:
+            self.lose(worker)
+            raise
         finally:
-            with self._order:
-                self._loads[index] -= load
+            self.done(worker, load)

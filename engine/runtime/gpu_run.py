@@ -2,68 +2,29 @@
 
 from __future__ import annotations
 
+import math
+import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from voxelrt.backends.cuda import CudaPlan, Engines, compiled_for, gpu_part_of
 from voxelrt.backends.native import CancelFlag
 from voxelrt.errors import ShapeError
 from voxelrt.plan.plan import Plan
-from voxelrt.runtime.cuda_scheduler import GpuWindows, study_bytes
 from voxelrt.runtime.device import Array
-from voxelrt.runtime.gpu_driver import Driver
+from voxelrt.runtime.gpu_driver import Driver, LostDeviceError
 from voxelrt.runtime.gpu_pool import LeastLoaded
+from voxelrt.runtime.gpu_studies import GpuStudy, GpuWorker
 from voxelrt.runtime.window_job import Job
 
 Say = Callable[[str], None]
 Gpu = tuple[Driver, Engines]  # and where engines for it come from
 
 
-class _Worker:
-    """One GPU's part of a plan; what it holds is made on first use and stays for the next study."""
-
-    def __init__(self, plan: Plan, gpu: Gpu) -> None:
-        self._plan, (self._driver, self._engines) = plan, gpu
-        self._whole: CudaPlan | None = None
-        self._windows: GpuWindows | None = None
-        self._fits: tuple[int, int] = (0, 0)
-        self._asked: tuple[int | None, CancelFlag | None] = (None, None)
-
-    def run(self, inputs: Mapping[str, Any]) -> dict[str, Array]:
-        if self._whole is None:
-            self._whole = CudaPlan(self._plan, self._driver, self._engines)
-        return self._whole.run(inputs)
-
-    def run_windows(self, job: Job, memory: int | None, cancel: CancelFlag | None, say: Say | None) -> None:
-        sizes = study_bytes(job.data.shape, job.channels, job.weights.shape[0], job.labels[0].nbytes)
-        fits = all(held >= wanted for held, wanted in zip(self._fits, sizes, strict=True))
-        if self._windows is None or not fits or self._asked != (memory, cancel):
-            self.close_windows()
-            compiled = compiled_for(self._plan, self._driver, self._engines)
-            options: dict[str, Any] = {"memory": memory, "cancel": cancel, "say": say}
-            self._windows = GpuWindows(self._driver, compiled, *sizes, **options)
-            self._fits, self._asked = sizes, (memory, cancel)
-        job.sums = None  # the device's own
-        try:
-            self._windows.run(job)
-        except BaseException:
-            self.close_windows()  # whatever state it was left in
-            raise
-
-    def close_windows(self) -> None:
-        if self._windows is not None:
-            self._windows.close()
-        self._windows = None
-
-    def close(self) -> None:
-        self.close_windows()
-        if self._whole is not None:
-            self._whole.close()
-        self._whole = None
-
-
 class GpuPlan:
-    """What ``Plan.on_gpus`` puts in the place of the CPU.
+    """What ``Plan.on_gpu`` puts in the place of the CPU.
 
     Parameters
     ----------
@@ -77,7 +38,11 @@ class GpuPlan:
 
     def __init__(self, plan: Plan, gpus: Sequence[Gpu]) -> None:
         self.part = gpu_part_of(plan)
-        self._pool = LeastLoaded([_Worker(plan, gpu) for gpu in gpus])
+        self._pool = LeastLoaded([self._worker(plan, *gpu) for gpu in gpus])
+
+    def _worker(self, plan: Plan, driver: Driver, engines: Engines) -> GpuWorker:
+        compiled = partial(compiled_for, plan, driver, engines)
+        return GpuWorker(driver, compiled, partial(CudaPlan, plan, driver, engines), self._lost)
 
     @property
     def count(self) -> int:
@@ -86,13 +51,35 @@ class GpuPlan:
 
     def run(self, inputs: Mapping[str, Any], out: Mapping[str, Array] | None = None) -> dict[str, Any]:
         """Run the network, as ``Plan.run``. Raises as ``CudaPlan.run``."""
-        with self._pool.take(sum(getattr(array, "nbytes", 0) for array in inputs.values())) as worker:
+        with self._pool.take(sum(math.prod(array.shape) for array in inputs.values())) as worker:
             made = worker.run(inputs)
         for name, array in (out or {}).items():
             if name not in made or made[name].shape != array.shape or made[name].dtype != array.dtype:
                 raise ShapeError(f"out {name!r} is {array.dtype} {array.shape}; no output of the plan fits it")
             array[...] = made[name]
         return made if out is None else dict(out)
+
+    def submit(self, study: GpuStudy) -> None:
+        """Put a study in the queue of the GPU that has the least to do."""
+        load = study.job.data.nbytes * len(study.job.windows)
+        worker, then = self._pool.choose(load), study.then
+
+        def done(job: Job) -> None:
+            self._pool.done(worker, load)
+            then(job)
+
+        worker.submit(replace(study, then=done))
+
+    def _lost(self, worker: GpuWorker, waiting: list[GpuStudy], error: LostDeviceError) -> None:
+        """Studies that a lost GPU had not begun go to another one, where there is one."""
+        left = self._pool.lose(worker)
+        for study in waiting:
+            if left:
+                other = self._pool.choose(0)
+                other.submit(study)
+            else:
+                study.job.error = error
+                study.then(study.job)
 
     def run_windows(
         self, job: Job, *, memory: int | None = None, cancel: CancelFlag | None = None, say: Say | None = None
@@ -103,13 +90,62 @@ class GpuPlan:
         ------
         VoxelRTError : as ``GpuWindows.run``.
         """
-        with self._pool.take(job.data.nbytes * len(job.windows)) as worker:
-            worker.run_windows(job, memory, cancel, say)
+        done, flag = threading.Event(), cancel or CancelFlag()
+        self.submit(GpuStudy(job, lambda job: done.set(), memory, flag, say))
+        try:
+            done.wait()
+        except KeyboardInterrupt:
+            flag.set()  # or what is under way would be waited for to its end
+            done.wait()
+            raise
+        if job.error is not None:
+            raise job.error
+
+    def runner(self, memory: int | None, cancel: CancelFlag) -> GpuRunner:
+        """For a session: runs its studies' windows, see ``WindowRunner``."""
+        return GpuRunner(self, memory, cancel)
+
+    def came(self) -> None:
+        """Say that planes of studies under way have come."""
+        for worker in self._pool.workers:
+            worker.came()
 
     def close(self) -> None:
         """Give the GPUs' memory back."""
         for worker in self._pool.workers:
             worker.close()
+
+
+class GpuRunner:
+    """A session's view of a plan on GPUs: the face of ``WindowRunner``."""
+
+    def __init__(self, plan: GpuPlan, memory: int | None, cancel: CancelFlag) -> None:
+        self._plan, self._memory, self._cancel = plan, memory, cancel
+        self._change, self._open = threading.Condition(), 0
+
+    def submit(self, job: Job, then: Callable[[Job], Any]) -> None:
+        """Run a study; `then` is called with it, on a GPU's thread, when its labels or its error are there."""
+
+        def through(job: Job) -> None:
+            try:
+                then(job)
+            finally:
+                with self._change:
+                    self._open -= 1
+                    self._change.notify_all()
+
+        with self._change:
+            self._open += 1
+        self._plan.submit(GpuStudy(job, through, self._memory, self._cancel))
+
+    def came(self) -> None:
+        """Say that planes of a study under way have come, or that it was given up."""
+        self._plan.came()
+
+    def close(self) -> None:
+        """Wait for what was submitted; the GPUs' memory stays for the plan's next session."""
+        with self._change:
+            self._change.wait_for(lambda: not self._open)
 
 
 def open_gpus(purpose: str) -> list[Gpu]:

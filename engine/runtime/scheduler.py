@@ -141,20 +141,22 @@ class Scheduler:
         self._waiting: Job | None = None  # came, but there was no room yet
         self._ended: deque[Job] = deque()
 
-    def run(self, source: Source) -> Iterator[Job]:
+    def run(self, source: Source, cancel: CancelFlag | None = None) -> Iterator[Job]:
         """All studies of a source; each comes back when its labels are there or its error is known.
+
+        `cancel` takes the place of the scheduler's own flag.
 
         Raises
         ------
         CancelledError : after everything under way was stopped and its memory given back.
         """
-        number, more = 0, True
+        number, more, cancel = 0, True, cancel or self._cancel
         try:
             while more or self._running:
                 batch = self._batches[number % len(self._batches)]
                 self._settle(batch)
                 yield from self._take_ended()
-                if self._cancel.is_set:
+                if cancel.is_set:
                     raise CancelledError("the run was stopped")
                 more = self._fill(batch, source, more)
                 if batch.windows:
@@ -164,7 +166,7 @@ class Scheduler:
                 number += 1
             yield from self._take_ended()
         except KeyboardInterrupt:
-            self._cancel.set()  # or what is under way would be waited for to its end
+            cancel.set()  # or what is under way would be waited for to its end
             raise
         finally:
             self._abandon()
@@ -194,7 +196,7 @@ class Scheduler:
             self._rows_of(running, batch)
         while more and len(batch.rows) < self._size:
             if self._waiting is None:
-                idle = not self._running and not batch.windows
+                idle = not self._running and not batch.windows and not self._ended
                 self._waiting = source.next(idle)
                 if self._waiting is None:
                     return not idle

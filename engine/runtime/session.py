@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -38,7 +39,7 @@ from voxelrt.result import Result
 from voxelrt.runtime.shelf import Names, Shelf
 from voxelrt.runtime.stream import Labels, LabelStream
 from voxelrt.runtime.window_job import Job
-from voxelrt.runtime.window_runner import WindowRunner
+from voxelrt.runtime.window_runner import Runner, WindowRunner
 from voxelrt.stages import Decided, one_network
 from voxelrt.volume import Volume
 from voxelrt.window_plan import make_job
@@ -123,11 +124,19 @@ class Session:
         )
         self._beside = native.Pool(1)  # the network has all cores; what runs beside it takes what it leaves
         self._streams: list[LabelStream] = []
-        self._windows: WindowRunner | None = None
-        if one_network(self.plan) and self.plan.gpu is None:
-            self._windows = WindowRunner(
-                make_scheduler(self.plan, self._cancel, source_rounding=source_rounding, overlap=budget is None)
+        self._windows: Runner | None = None
+        if one_network(self.plan):
+            self._windows = self._make_runner(budget, source_rounding)
+
+    def _make_runner(self, memory: int | None, source_rounding: bool) -> Runner:
+        if self.plan.gpu is None:
+            return WindowRunner(
+                make_scheduler(self.plan, self._cancel, source_rounding=source_rounding, overlap=memory is None)
             )
+        if source_rounding:
+            raise UsageError("source_rounding: on the CPU only; on GPUs there are labels alone")
+        runner: Runner = self.plan.gpu.runner(memory, self._cancel)
+        return runner
 
     def __enter__(self) -> Session:
         return self
@@ -185,7 +194,8 @@ class Session:
             return
         try:
             self._refuse_cancelled()
-            with native.on_pool(self._beside):
+            # A GPU leaves the CPU's cores to what runs beside the network.
+            with native.on_pool(self._beside) if self.plan.gpu is None else nullcontext():
                 ready = prepare(self.plan, job.request, self._tell)
                 windows = self._windows_of(ready)
         except BaseException as error:  # noqa: BLE001 - a future carries every failure to whoever waits for it
@@ -202,7 +212,7 @@ class Session:
             self._tell,
             mirroring=request.mirroring,
             step=request.step,
-            memory=request.memory,
+            memory=request.memory if self.plan.gpu is None else None,  # of a GPU's own memory
             say=None,
             source_rounding=request.source_rounding,
         )

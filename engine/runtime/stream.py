@@ -15,7 +15,7 @@ from voxelrt.arriving import ArrivingCase
 from voxelrt.errors import CancelledError, InputError
 from voxelrt.result import Result
 from voxelrt.runtime.window_job import Job
-from voxelrt.runtime.window_runner import WindowRunner
+from voxelrt.runtime.window_runner import Runner
 
 Labels = NDArray[np.unsignedinteger[Any]]
 Slab = tuple[int, Labels]
@@ -31,7 +31,7 @@ class LabelStream:
 
     def __init__(
         self,
-        runner: WindowRunner,
+        runner: Runner,
         case: ArrivingCase,
         job: Job,
         labels: Labels,

@@ -5,12 +5,25 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from voxelrt.runtime.scheduler import Scheduler
 from voxelrt.runtime.window_job import Job
 
 Then = Callable[[Job], Any]
+
+
+class Runner(Protocol):
+    """What runs a session's windows, wherever it is."""
+
+    def submit(self, job: Job, then: Then) -> None:
+        """Run a study; `then` is called with it, on a thread of its own, when its labels or its error are there."""
+
+    def came(self) -> None:
+        """Say that planes of a study under way have come, or that it was given up."""
+
+    def close(self) -> None:
+        """Wait for what was submitted."""
 
 
 class WindowRunner:

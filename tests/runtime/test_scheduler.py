@@ -272,6 +272,21 @@ def test_no_memory_for_one_study_leaves_the_others() -> None:
     assert budget.taken == 0
 
 
+def test_a_study_that_cannot_begin_comes_back_before_another_is_waited_for() -> None:
+    job, came = study(0, SIZES[0][0]), list[Job]()
+    job.bytes = 300
+
+    class Source(Queue):
+        def next(self, wait: bool) -> Job | None:
+            assert not wait or self._jobs or came, "the failed study waits for the next one"
+            return super().next(wait)
+
+    for ended in _scheduler(CpuDevice(), 2, budget=Budget(250)).run(Source([job])):
+        came.append(ended)
+    assert isinstance(job.error, UsageError)
+    assert came == [job]
+
+
 def test_a_time_limit_ends_its_study_only() -> None:
     jobs = _studies()
     jobs[1].time_limit = 0
