@@ -1,8 +1,9 @@
 """What a run writes, told by the output's name, the study and the task, and refused before the work where it cannot be.
 
 .nii .nii.gz           the volume on the study's grid
-.dcm                   of a DICOM study: its labels as segmentation, or as --format says
-a folder               of one DICOM study: segmentation.dcm and report.dcm
+.dcm                   of a DICOM study: labels as segmentation, a classifier's scores as report, or as --format says
+a folder               of one DICOM study: segmentation.dcm and report.dcm; of a classifier report.dcm
+.png .tif              of an nnU-Net model whose files end so: its labels (--format png: a picture of them)
 .json                  of a task beside segmentation: its numbers
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
@@ -19,11 +20,12 @@ from voxelrt.errors import OutputError, UsageError
 from voxelrt.io import DicomSource, Source, kind_of, write_image
 from voxelrt.io.atomic_folder import atomic_folder, refuse_folder
 from voxelrt.io.dicom.capture import write_capture
-from voxelrt.io.dicom.derived import Algorithm, Segment, UidKind, digest, refuse_source, require_highdicom
+from voxelrt.io.dicom.derived import Algorithm, Segment, UidKind, digest, refuse_source, refuse_whole, require_highdicom
 from voxelrt.io.dicom.derived_series import BY_NETWORK, Derivation, refuse_derived, write_derived_series
 from voxelrt.io.dicom.report import write_report
 from voxelrt.io.dicom.segmentation import SegKind, write_segmentation
 from voxelrt.io.dicom.structure_set import write_structure_set
+from voxelrt.io.label_picture import LABEL_PICTURES, write_label_picture
 from voxelrt.models.recipe_schema import Recipe
 from voxelrt.plan.plan import Plan
 from voxelrt.postprocess.measurements import Measured
@@ -32,7 +34,7 @@ from voxelrt.postprocess.slices import write_film, write_sheet
 from voxelrt.preprocess.study import Place, Study
 from voxelrt.volume import Volume
 
-Format = Literal["nifti", "mha", "nrrd", "png", "gif", "seg", "sr", "rtstruct", "capture", "folder", "json"]
+Format = Literal["nifti", "mha", "nrrd", "labels", "png", "gif", "seg", "sr", "rtstruct", "capture", "folder", "json"]
 
 NIFTI = (".nii", ".nii.gz")
 DICOM = (".dcm",)
@@ -40,10 +42,12 @@ PICTURE = (".png",)
 TABLE = (".json", ".csv")
 SUFFIXES: dict[Format, tuple[str, ...]] = {
     "nifti": NIFTI, "mha": (".mha",), "nrrd": (".nrrd",), "png": PICTURE, "gif": (".gif",), "seg": DICOM, "sr": DICOM,
-    "rtstruct": DICOM, "capture": DICOM, "folder": (), "json": (".json",),
+    "rtstruct": DICOM, "capture": DICOM, "folder": (), "json": (".json",), "labels": LABEL_PICTURES,
 }  # fmt: skip
 BY_SUFFIX: tuple[Format, ...] = ("nifti", "mha", "nrrd", "png", "gif", "seg", "json")
 VOLUMES: tuple[Format, ...] = ("nifti", "mha", "nrrd")
+# What refers to nothing, so that any study has it.
+PLAIN: tuple[Format, ...] = (*VOLUMES, "labels", "png", "gif", "json")
 PICTURES: tuple[Format, ...] = ("png", "gif")
 # Written by highdicom; an RT Structure Set needs pydicom alone.
 BY_HIGHDICOM = ("seg", "sr", "capture", "folder")
@@ -62,11 +66,14 @@ class Form:
         Of a DICOM segmentation: "binary" or "labelmap"; None is "binary".
     uids
         Of DICOM: "fresh", or "reproducible" from a hash of the content.
+    own
+        How the model's own label files end, where they are pictures: names that end so then hold labels.
     """
 
     format: Format | None = None
     seg: SegKind | None = None
     uids: UidKind = "fresh"
+    own: str = ""
 
 
 BY_NAME = Form()
@@ -107,6 +114,8 @@ def format_of(out: Path, form: Form = BY_NAME) -> Format:
         if not out.name.endswith(suffixes):
             raise UsageError(f"--format {form.format}: the name {out.name!r} must end in {' or '.join(suffixes)}")
         return form.format
+    if is_own(out, form):
+        return "labels"
     for format_ in BY_SUFFIX:
         if out.name.endswith(SUFFIXES[format_]):
             return format_
@@ -115,9 +124,21 @@ def format_of(out: Path, form: Form = BY_NAME) -> Format:
     raise UsageError(f"{out.name!r}: the name must end in {_listed(BY_SUFFIX)}, or be a folder's")
 
 
+def is_own(out: Path, form: Form) -> bool:
+    """Whether a name is that of the model's own label picture, or of one that is asked for."""
+    return form.format == "labels" or (form.own != "" and out.name.endswith(form.own))
+
+
 def is_measured(out: Path, form: Form = BY_NAME) -> bool:
     """Whether what is written holds measurements."""
     return format_of(out, form) in ("sr", "capture", "png", "folder")
+
+
+def is_report(out: Path | None, form: Form) -> bool:
+    """Whether a place takes a report of scores: asked for, or the one DICOM object that a classifier makes."""
+    if out is None or form.seg is not None:
+        return False
+    return form.format == "sr" or (form.format is None and format_of(out) in ("seg", "folder"))
 
 
 def is_folder_of_one(out: Path | None, form: Form, studies: list[Study]) -> bool:
@@ -150,7 +171,7 @@ def refuse_output(out: Path | None, form: Form, study: Study) -> None:
         refuse_place(out, SUFFIXES[format_], study)
     if form.seg is not None and format_ not in ("seg", "folder"):
         raise UsageError("a kind of DICOM segmentation needs an output that is one: a name that ends in .dcm")
-    if format_ in (*VOLUMES, *PICTURES, "json"):
+    if format_ in PLAIN:
         return
     if not _is_dicom(study):
         raise UsageError(
@@ -165,10 +186,13 @@ def refuse_unreferable(
 ) -> None:  # fmt: skip
     """Once the study is read and before the model runs: refuse what cannot be written as DICOM."""
     format_ = "nifti" if out is None else format_of(out, form)
-    if format_ in (*VOLUMES, *PICTURES, "json"):
+    if format_ in PLAIN:
         return
     if recipe.output.kind == "image" and format_ == "folder" and isinstance(source, DicomSource):
         refuse_derived(None, source)
+        return
+    if recipe.output.kind == "classes" and is_report(out, form) and isinstance(source, DicomSource):
+        refuse_whole(source)
         return
     if recipe.output.kind in ("image", "classes"):
         raise UsageError(f"{recipe.name} gives no labels ({recipe.output.kind}), so there is no segmentation to write")
@@ -187,6 +211,9 @@ def write_result(found: Finding, out: Path, form: Form = BY_NAME) -> None:
     format_ = format_of(out, form)
     if format_ in VOLUMES:
         write_image(found.volume, out, source=found.source)
+        return
+    if format_ == "labels":
+        write_label_picture(found.volume, out)
         return
     if format_ in PICTURES:
         _picture(found, out, format_)
@@ -310,6 +337,13 @@ def segments_of(volume: Volume, recipe: Recipe) -> list[Segment]:
         coded = None if code is None else (code.scheme, code.value, code.meaning)
         segments.append(Segment(value, name, label.colour if label is not None else (), coded))
     return segments
+
+
+def own_form(form: Form, plan: Plan) -> Form:
+    """The form with how the plan's model keeps its labels: nnU-Net's models of PNG and TIFF answer in these."""
+    settings = plan.info.model_settings
+    ending = str(settings["file_ending"]) if settings is not None and form.format is None else ""
+    return replace(form, own=ending if ending in LABEL_PICTURES else "")
 
 
 def algorithm_of(plan: Plan) -> Algorithm:

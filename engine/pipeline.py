@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ from voxelrt.outputs import (
     Form,
     algorithm_of,
     is_measured,
+    is_own,
+    own_form,
     refuse_unreferable,
     write_result,
 )
@@ -109,7 +112,8 @@ def predict(
     out
         Where to write, on the study's own grid, whole or not at all: NIfTI (.nii or .nii.gz), or of a DICOM study a
         DICOM segmentation on its slices (.dcm; extra ``dicom-out``), or a new folder with that and a report.
-        Of tasks beside segmentation also their numbers (.json).
+        Of tasks beside segmentation also their numbers (.json), of a classifier on DICOM a report (.dcm). Of an nnU-Net
+        model of PNG or TIFF files also these, which then hold its labels.
     picture
         A PNG to write: three views with the outlines of the labels.
     table
@@ -194,13 +198,14 @@ def predict(
     recipe = recipe_of(plan)
     if is_tiled(recipe, study, given.out):
         return predict_slide(plan, recipe, study, given.out, pick=pick, tell=tell, cancel=cancel)
-    if given.out is not None and given.out.name.endswith(TIFF):
+    given = replace(given, form=own_form(form, plan))
+    if given.out is not None and given.out.name.endswith(TIFF) and not is_own(given.out, given.form):
         raise UsageError(f"{given.out.name!r}: TIFF is written of pictures that are seen in 2-D windows")
     check_windows(plan, mirroring, step, budget, source_rounding)
     refuse_observing(plan, given)
     refuse_outputs(recipe_of(plan), given)
     ready = prepare(plan, given, tell)
-    refuse_unreferable(given.out, form, ready.recipe, ready.opened.source)
+    refuse_unreferable(given.out, given.form, ready.recipe, ready.opened.source)
     answer = run(plan, ready, tell, cancel, say)
     made = finish(ready, answer, tell, algorithm_of(plan))
     return with_cost(plan, ready, made, tell, cancel) if report_cost else made
@@ -298,7 +303,7 @@ def finish(ready: Ready, answer: Array | Decided | Merged | Answered, tell: Prog
     timings = ready.timings
     if isinstance(answer, Answered):
         with stage("write", timings, tell):
-            return write_task(ready, answer, timings)
+            return write_task(ready, answer, timings, algorithm)
     with stage("postprocess", timings, tell):
         volume = _volume(answer, ready)
         measured = volumes_ml(volume) if recipe.output.kind != "image" else {}

@@ -54,7 +54,7 @@ class Request:
 
     def wants(self, name: str) -> bool:
         """Whether the map of this name, the task's first, is to be made."""
-        written = self.out is not None and not self.out.name.endswith(".json")
+        written = self.out is not None and self.out.name.endswith(NIFTI)
         return written or self.picture is not None or name in self.maps
 
 
@@ -115,7 +115,7 @@ def refuse_unwritable(request: Request) -> None:
     for path, allowed in suffixes:
         if path is not None:
             refuse_place(path, allowed, request.study)
-    if request.out is not None and request.out.name.endswith(TIFF):
+    if request.out is not None and request.form.format is None and request.out.name.endswith(TIFF):
         refuse_place(request.out, TIFF, request.study)
     else:
         refuse_output(request.out, request.form, request.study)

@@ -21,6 +21,8 @@ class Volume:
         y to Posterior, z to Superior: DICOM PS3.3 C.7.6.2.1.1). Not necessarily orthogonal.
     labels : names of the values of a label volume, value -> name; empty for an image.
     modality : DICOM's word where it is known ("MR", "CT", ...), else "".
+    placed : whether the affine's directions are the patient's; False for pictures that say none, so that nothing made
+        of them claims sides of the patient.
 
     Raises
     ------
@@ -32,6 +34,7 @@ class Volume:
     affine: NDArray[np.float64]
     labels: dict[int, str] = field(default_factory=dict)
     modality: str = ""
+    placed: bool = True
 
     def __post_init__(self) -> None:
         array = np.asarray(self.array)
@@ -69,7 +72,7 @@ class Volume:
 
     def with_array(self, array: NDArray[np.generic], labels: dict[int, str] | None = None) -> Volume:
         """Another image on the same grid. Raises GeometryError if (Z, Y, X) differs."""
-        result = Volume(array, self.affine, labels or {}, self.modality)
+        result = Volume(array, self.affine, labels or {}, self.modality, self.placed)
         if result.shape_zyx != self.shape_zyx:
             raise GeometryError(f"an array of {result.shape_zyx} voxels is not on the grid of {self.shape_zyx}")
         return result

@@ -62,6 +62,7 @@ class Format(StrEnum):
     CAPTURE = "capture"
     MHA = "mha"
     NRRD = "nrrd"
+    LABELS = "labels"
     PNG = "png"
     GIF = "gif"
 
@@ -117,7 +118,8 @@ def run(
         ),
     ] = None,
     picture: Annotated[
-        Path | None, typer.Option("--picture", metavar="FILE", help="A PNG: three views with the mask's outline.")
+        Path | None,
+        typer.Option("--picture", metavar="FILE", help="A PNG to look at: the mask's outline on three views."),
     ] = None,
     table: Annotated[
         Path | None, typer.Option("--table", metavar="FILE", help="Volumes per label, .csv or .json.")
@@ -126,7 +128,8 @@ def run(
         Format | None,
         typer.Option(
             "--format",
-            help="Of the result; by default what its name says; a .dcm is a seg, or what is given here.",
+            help="Of the result; by default what its name says. A .dcm is a seg (of a classifier an sr), or what "
+            "is given here; labels: a picture whose values are the labels.",
         ),
     ] = None,
     seg: Annotated[
@@ -391,6 +394,7 @@ def _run_many(plan: Plan, studies: list[Study], target: Target, screen: Screen) 
             pick=target.pick,
             source_rounding=target.source_rounding,
             time_limit=target.time_limit,
+            form=target.form,
         ) as session,
         screen.progress() as (_, say),
     ):

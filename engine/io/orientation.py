@@ -91,7 +91,7 @@ class Reorientation:
             raise GeometryError(
                 f"a volume of {volume.shape_zyx} voxels does not go back to a grid of {self.source_shape_zyx}"
             )
-        return Volume(array, self.source_affine, dict(volume.labels), volume.modality)
+        return Volume(array, self.source_affine, dict(volume.labels), volume.modality, volume.placed)
 
 
 def reorient(volume: Volume, codes: str = "LPS") -> tuple[Volume, Reorientation]:
@@ -131,7 +131,7 @@ def reorient(volume: Volume, codes: str = "LPS") -> tuple[Volume, Reorientation]
         affine[:3, new] = -step if flip else step
         if flip:
             affine[:3, 3] += step * (size_xyz[old] - 1)
-    return Volume(undo.apply_array(volume.array), affine, dict(volume.labels), volume.modality), undo
+    return Volume(undo.apply_array(volume.array), affine, dict(volume.labels), volume.modality, volume.placed), undo
 
 
 def _patient_axis(letter: str) -> int:

@@ -90,7 +90,7 @@ def read_picture(path: str | os.PathLike[str], *, level: int | str | None = None
     if spacing is None:
         notes = [*notes, NO_LENGTHS]
     z, y, x = spacing or (1.0, 1.0, 1.0)
-    volume = Volume(array, np.diag([x, y, z, 1.0]))
+    volume = Volume(array, np.diag([x, y, z, 1.0]), placed=False)
     source = PictureSource(place, kind, volume.affine, volume.shape_zyx)
     return Image(volume, (NO_PLACE, *notes), source)
 

@@ -35,11 +35,14 @@ class Level:
         (rows, columns) of a tile.
     spacing_mm
         The distance of rows, then of columns; None where nothing tells it.
+    plane
+        Which of several pictures of this size it is, such as "focal plane 2 of 3"; "" for the only one.
     """
 
     size: tuple[int, int]
     tile: tuple[int, int]
     spacing_mm: tuple[float, float] | None
+    plane: str = ""
 
     @property
     def tiles(self) -> tuple[int, int]:
@@ -50,7 +53,9 @@ class Level:
     def words(self) -> str:
         """Its size and resolution."""
         per_pixel = "unknown size" if self.spacing_mm is None else f"{self.spacing_mm[0] * 1000:.4g} µm a pixel"
-        return f"{self.size[1]} × {self.size[0]} pixels, {per_pixel}, in tiles of {self.tile[1]} × {self.tile[0]}"
+        which = f", {self.plane}" if self.plane else ""
+        tiles = f"tiles of {self.tile[1]} × {self.tile[0]}"
+        return f"{self.size[1]} × {self.size[0]} pixels, {per_pixel}, in {tiles}{which}"
 
 
 @dataclass(eq=False)
@@ -104,7 +109,6 @@ class Slide(ABC):
                 x0, x1 = max(column, left, 0), min(beside, left + tile.shape[1])
                 if y0 < y1 and x0 < x1:
                     part = tile[y0 - top : y1 - top, x0 - left : x1 - left]
-                    part = tile[y0 - top : y1 - top, x0 - left : x1 - left]
                     made[y0 - row : y1 - row, x0 - column : x1 - column] = part
         return made.transpose(2, 0, 1)
 
@@ -130,7 +134,7 @@ class Slide(ABC):
         Raises
         ------
         UsageError : no such level.
-        InputError : no level within a tenth of the spacing that is asked for.
+        InputError : no level within a tenth of the spacing that is asked for; several focal planes and none named.
         """
         if which is not None:
             text = str(which).lower().removeprefix("level").strip()
@@ -138,7 +142,7 @@ class Slide(ABC):
                 raise UsageError(f"the slide has no level {str(which)[:40]!r}; it has {self.listed}")
             return int(text) - 1
         if spacing_mm is None:
-            return 0
+            return self._only(0)
         ratios = [
             np.inf if level.spacing_mm is None else abs(np.log(level.spacing_mm[0] / spacing_mm[0]))
             for level in self.levels
@@ -149,7 +153,13 @@ class Slide(ABC):
                 f"the model sees {spacing_mm[0] * 1000:.4g} µm a pixel, and no level of the slide is within a tenth of "
                 f"it: {self.listed}; to take one all the same name it (--volume NUMBER)"
             )
-        return best
+        return self._only(best)
+
+    def _only(self, level: int) -> int:
+        """The level, which must be the only picture of its size. Raises InputError."""
+        if sum(one.size == self.levels[level].size for one in self.levels) > 1:
+            raise self.several()
+        return level
 
     @property
     def listed(self) -> str:
@@ -158,8 +168,9 @@ class Slide(ABC):
 
     def several(self) -> InputError:
         """The error where one level is needed and none is named."""
+        what = "levels and focal planes" if any(level.plane for level in self.levels) else "levels"
         return InputError(
-            f"the slide has {len(self.levels)} levels ({self.listed}): choose one by its number (--volume, volume=...)"
+            f"the slide has {len(self.levels)} {what} ({self.listed}): choose one by its number (--volume, volume=...)"
         )
 
     def affine(self, level: int) -> Array:
@@ -177,7 +188,7 @@ class Slide(ABC):
                 f"level {level + 1} of the slide is {columns} × {rows} pixels, too much to be read as a whole: {advice}"
                 ', or run a model whose recipe has input.window = "sliding" and a 2-D layout, which reads tile by tile'
             )
-        return Volume(self.read(level, 0, 0, rows, columns)[:, None], self.affine(level), modality="SM")
+        return Volume(self.read(level, 0, 0, rows, columns)[:, None], self.affine(level), modality="SM", placed=False)
 
 
 class ArraySlide(Slide):

@@ -18,7 +18,7 @@ from PIL import ImageDraw, ImageFont
 from voxelrt.errors import GeometryError, UsageError
 from voxelrt.io.atomic import atomic_path
 from voxelrt.io.orientation import reorient
-from voxelrt.postprocess.views import VIEWS, View, centre_of, obliquity_degrees
+from voxelrt.postprocess.views import View, centre_of, obliquity_degrees, views_of
 from voxelrt.volume import Volume
 
 Colour = tuple[int, int, int]
@@ -34,10 +34,12 @@ PALETTE: tuple[Colour, ...] = (
 )  # fmt: skip
 
 CONVENTION = "radiological convention: the patient's right is on the left"
+UNPLACED = "the picture does not say where its sides lie in the patient"
 NOT_A_DEVICE = "research software, not a medical device"
 
 MARGIN, GAP, HEAD, LINE = 36, 24, 34, 30
 PANELS_WIDTH, PANELS_HEIGHT, SMALLEST_CELL = 1500, 640, 180
+NARROWEST = 900
 OUTLINE_PIXELS = 1.8
 FILL = 0.1
 LEGEND_ENTRIES = 24
@@ -88,6 +90,8 @@ def draw_overlay(
 ) -> Pillow.Image:
     """Draw axial, coronal and sagittal views through the mask's centroid (the grid's middle if the mask is empty).
 
+    Of a single slice or picture the one view that shows it is drawn.
+
     Parameters
     ----------
     volume
@@ -137,35 +141,38 @@ def draw_overlay(
     for row in rows:
         _draw_legend_row(draw, row, y)
         y += LINE
-    draw.text((MARGIN, y + 2), CONVENTION + oblique_note(turned), QUIET, font(15))
+    draw.text((MARGIN, y + 2), directions_note(turned), QUIET, font(15))
     draw.text((width - MARGIN, y + 2), NOT_A_DEVICE, QUIET, font(15), anchor="ra")
     return canvas
 
 
 def lay_out(volume: Volume, *, has_title: bool = False) -> tuple[tuple[Panel, ...], int, int]:
-    """Place the three views of a volume in LPS order, all at one scale.
+    """Place the views of a volume in LPS order (three, or the one of a single slice), all at one scale.
 
     Returns
     -------
-    panels : in the order of VIEWS.
+    panels : in the order of `views_of`.
     width : of the whole picture in pixels.
     bottom : the lowest row of the views.
     """
     size, spacing = volume.shape_zyx[::-1], volume.spacing_mm[::-1]
-    extents = [(size[v.across] * spacing[v.across], size[v.down] * spacing[v.down]) for v in VIEWS]
+    views = views_of(size)
+    extents = [(size[v.across] * spacing[v.across], size[v.down] * spacing[v.down]) for v in views]
     scale = min(PANELS_WIDTH / sum(w for w, _ in extents), PANELS_HEIGHT / max(h for _, h in extents))
     pictures = [(max(1, round(w * scale)), max(1, round(h * scale))) for w, h in extents]
     cell_height = max(SMALLEST_CELL, *(h for _, h in pictures))
-    left, top = MARGIN, (76 if has_title else 20) + HEAD
+    needed = sum(max(SMALLEST_CELL, w) + GAP for w, _ in pictures) - GAP + 2 * MARGIN
+    # Wide enough for the lines of text below, however narrow the volume is.
+    width = max(needed, NARROWEST)
+    left, top = MARGIN + (width - needed) // 2, (76 if has_title else 20) + HEAD
     panels = []
-    for view, (w, h) in zip(VIEWS, pictures, strict=True):
+    for view, (w, h) in zip(views, pictures, strict=True):
         cell_width = max(SMALLEST_CELL, w)
         x, y = left + (cell_width - w) // 2, top + (cell_height - h) // 2
         cell = (left, top, left + cell_width, top + cell_height)
         panels.append(Panel(view, cell, (x, y, x + w, y + h), scale))
         left += cell_width + GAP
-    # Wide enough for the lines of text below, however narrow the volume is.
-    return tuple(panels), max(left - GAP + MARGIN, 900), top + cell_height
+    return tuple(panels), width, top + cell_height
 
 
 def outline_alpha(mask: NDArray[Any], width: int, height: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -219,9 +226,11 @@ def draw_panel(
     draw = ImageDraw.Draw(canvas)
     draw.rectangle((panel.cell[0], panel.cell[1], panel.cell[2] - 1, panel.cell[3] - 1), (0, 0, 0))
     canvas.paste(Pillow.fromarray(np.round(picture).astype(np.uint8)), (left, top))
-    _draw_head(draw, panel, volume, at)
-    _draw_letters(draw, panel)
-    _draw_bar(draw, panel)
+    if volume.placed:
+        _draw_head(draw, panel, volume, at)
+        _draw_letters(draw, panel)
+    # A picture that tells no lengths counts a pixel as 1 mm.
+    _draw_bar(draw, panel, "mm" if volume.placed or set(volume.spacing_mm) != {1.0} else "pixels")
 
 
 def _draw_head(draw: ImageDraw.ImageDraw, panel: Panel, volume: Volume, at: tuple[int, int, int]) -> None:
@@ -251,14 +260,14 @@ def bar_length_mm(width_px: int, pixels_per_mm: float) -> float:
     return min(10.0, 10.0 ** math.floor(math.log10(width_px / 2 / pixels_per_mm)))
 
 
-def _draw_bar(draw: ImageDraw.ImageDraw, panel: Panel) -> None:
+def _draw_bar(draw: ImageDraw.ImageDraw, panel: Panel, unit: str) -> None:
     left, _, right, bottom = panel.cell
     length = bar_length_mm(right - left, panel.pixels_per_mm)
     x, y = left + 14, bottom - 16
     end = x + round(length * panel.pixels_per_mm)
     for colour, grow in (((0, 0, 0), 1), (TEXT, 0)):
         draw.rectangle((x - grow, y - 1 - grow, end + grow, y + 1 + grow), colour)
-    draw.text((x, y - 7), f"{length:g} mm", TEXT, font(14), anchor="ls", stroke_width=2, stroke_fill=(0, 0, 0))
+    draw.text((x, y - 7), f"{length:g} {unit}", TEXT, font(14), anchor="ls", stroke_width=2, stroke_fill=(0, 0, 0))
 
 
 def _needs_legend(mask: Volume, values: list[int]) -> bool:
@@ -288,9 +297,13 @@ def _draw_legend_row(draw: ImageDraw.ImageDraw, row: list[tuple[int, Colour, str
         draw.text((x + 24, y), name, TEXT, font(17))
 
 
-def oblique_note(volume: Volume) -> str:
+def directions_note(volume: Volume) -> str:
+    """What a reader must know of the sides that are shown, of a volume in LPS order."""
+    if not volume.placed:
+        return UNPLACED
     angle = obliquity_degrees(volume.affine)
-    return f"  ·  oblique grid: letters are the nearest sides, off by up to {angle:.0f}°" if angle > 1 else ""
+    oblique = f"  ·  oblique grid: letters are the nearest sides, off by up to {angle:.0f}°" if angle > 1 else ""
+    return CONVENTION + oblique
 
 
 def whole_numbers(mask: NDArray[Any]) -> NDArray[Any]:

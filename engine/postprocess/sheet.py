@@ -17,16 +17,16 @@ from PIL import ImageDraw
 from voxelrt.io.orientation import reorient
 from voxelrt.postprocess.overlay import (
     BACKGROUND,
-    CONVENTION,
     LETTER,
     MARGIN,
     NOT_A_DEVICE,
     QUIET,
     TEXT,
+    directions_note,
     font,
     window_of,
 )
-from voxelrt.postprocess.views import VIEWS, View
+from voxelrt.postprocess.views import View, views_of
 from voxelrt.volume import Volume
 
 Array = NDArray[Any]
@@ -91,7 +91,7 @@ def draw_sheet(
     turned, turn = reorient(study, "LPS")
     at = tuple(int(i) for i in np.argwhere(turn.apply_array(mark))[0])
     size, spacing = turned.shape_zyx[::-1], turned.spacing_mm[::-1]
-    views = [v for v in VIEWS if size[v.across] > 1 and size[v.down] > 1] or [VIEWS[0]]
+    views = views_of(size)
     extents = [(size[v.across] * spacing[v.across], size[v.down] * spacing[v.down]) for v in views]
     room = (WIDTH - 2 * MARGIN - GAP * (len(columns) - 1)) / len(columns)
     scale = min(room / max(w for w, _ in extents), TALLEST / max(h for _, h in extents))
@@ -111,13 +111,14 @@ def draw_sheet(
         for view, (w, h) in zip(views, cells, strict=True):
             x = left + round((room - w) / 2)
             canvas.paste(_cell(view, turned_column, at[2 - view.through], (w, h)), (x, y))
-            _letters(draw, view, (x, y, x + w, y + h))
+            if turned.placed:
+                _letters(draw, view, (x, y, x + w, y + h))
             y += h + GAP
     y = top + sum(h + GAP for _, h in cells)
     if caption:
         draw.text((MARGIN, y + 4), caption, TEXT, font(19))
         y += LINE
-    draw.text((MARGIN, y + 4), CONVENTION, QUIET, font(15))
+    draw.text((MARGIN, y + 4), directions_note(turned), QUIET, font(15))
     draw.text((WIDTH - MARGIN, y + 4), NOT_A_DEVICE, QUIET, font(15), anchor="ra")
     return canvas
 

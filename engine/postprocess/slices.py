@@ -20,7 +20,6 @@ from voxelrt.io.atomic import atomic_path
 from voxelrt.io.orientation import reorient
 from voxelrt.postprocess.overlay import (
     BACKGROUND,
-    CONVENTION,
     HEAD,
     MARGIN,
     NOT_A_DEVICE,
@@ -28,9 +27,9 @@ from voxelrt.postprocess.overlay import (
     QUIET,
     TEXT,
     Panel,
+    directions_note,
     draw_panel,
     font,
-    oblique_note,
     whole_numbers,
     window_of,
 )
@@ -123,7 +122,7 @@ def draw_sheet(
         left, upper = MARGIN + column * (cell[0] + GAP), top + HEAD + row * (HEAD + cell[1] + GAP)
         scene.draw(canvas, index, (left, upper), cell, scale)
     y = height - 40
-    draw.text((MARGIN, y), CONVENTION + oblique_note(scene.volume), QUIET, font(15))
+    draw.text((MARGIN, y), directions_note(scene.volume), QUIET, font(15))
     draw.text((width - MARGIN, y), NOT_A_DEVICE, QUIET, font(15), anchor="ra")
     return canvas
 
@@ -174,7 +173,7 @@ class _Scene:
         canvas = Pillow.new("RGB", (width, HEAD + cell[1] + 58), BACKGROUND)
         self.draw(canvas, index, ((width - cell[0]) // 2, HEAD), cell, scale)
         draw = ImageDraw.Draw(canvas)
-        for number, text in enumerate((CONVENTION, NOT_A_DEVICE)):
+        for number, text in enumerate((directions_note(self.volume), NOT_A_DEVICE)):
             draw.text((GAP, HEAD + cell[1] + 10 + 22 * number), text, QUIET, font(15))
         return canvas
 

@@ -64,6 +64,11 @@ SAGITTAL = View("Sagittal", through=0, across=1, down=2, upwards=True)
 VIEWS = (AXIAL, CORONAL, SAGITTAL)
 
 
+def views_of(size_xyz: tuple[int, ...]) -> tuple[View, ...]:
+    """The views that show a plane of a volume in LPS order: three, or the one of a single slice or picture."""
+    return tuple(view for view in VIEWS if size_xyz[view.across] > 1 and size_xyz[view.down] > 1) or (AXIAL,)
+
+
 def centre_of(mask: NDArray[np.bool_]) -> tuple[int, int, int]:
     """The voxel (x, y, z) nearest to the centroid of (Z, Y, X); of an empty mask, the middle of the grid."""
     total = int(np.count_nonzero(mask))

@@ -29,7 +29,7 @@ from voxelrt.errors import CancelledError, InputError, UnsupportedError, UsageEr
 from voxelrt.kernels.common import native
 from voxelrt.memory_size import parse_size
 from voxelrt.models.nnunet_settings import settings_from_json
-from voxelrt.outputs import algorithm_of
+from voxelrt.outputs import BY_NAME, Form, algorithm_of, own_form
 from voxelrt.pipeline import finish, prepare, run
 from voxelrt.plan.plan import Plan
 from voxelrt.preprocess.contract import recipe_of
@@ -76,6 +76,8 @@ class Session:
         As for ``voxelrt.predict``. Within a memory budget studies run one after the other.
     time_limit
         Seconds for each study, counted while it is read and from when its windows begin; past them it is given up.
+    form
+        With the format "nifti" answers are .nii.gz also of nnU-Net's models of PNG and TIFF.
     pick
         Which series and volume of DICOM studies, and whether they may be repaired.
     progress
@@ -98,6 +100,7 @@ class Session:
         pick: Pick = ANY,
         source_rounding: bool = False,
         time_limit: float | None = None,
+        form: Form = BY_NAME,
         progress: Progress | None = None,
     ) -> None:
         self.plan = plan.with_threads(threads) if threads else plan
@@ -113,6 +116,7 @@ class Session:
             "pick": pick,
             "source_rounding": source_rounding,
             "time_limit": checked_limit(time_limit),
+            "form": own_form(form, self.plan),
         }
         self._tell = progress or (lambda stage, step, steps: None)
         self._cancel = CancelFlag()
@@ -358,8 +362,8 @@ class Session:
         out_dir
             Where to write; made if it does not exist. Without it nothing is written.
         names
-            "number" gives study-0001.nii.gz and so on, in the order of `studies`; names of input files can hold names
-            of patients. "input" uses them all the same.
+            "number" gives study-0001.nii.gz and so on, in the order of `studies` (of nnU-Net's models of pictures .png
+            or .tif); names of input files can hold names of patients. "input" uses them all the same.
         resume
             Keep what an earlier session of the same plan wrote for the same studies, and only do the rest. It is the
             study's content that is compared, not its name.
@@ -374,7 +378,8 @@ class Session:
         """
         if resume and overwrite:
             raise UsageError("resume keeps what is there and overwrite replaces it; choose one")
-        shelf = Shelf(out_dir, self.plan, names, resume, overwrite) if out_dir is not None else None
+        ending = self._options["form"].own or ".nii.gz"
+        shelf = None if out_dir is None else Shelf(out_dir, self.plan, names, resume, overwrite, ending)
         return self._map(studies, shelf, pictures)
 
     def _map(self, studies: Iterable[Study], shelf: Shelf | None, pictures: bool) -> Iterator[Result]:
@@ -393,7 +398,7 @@ class Session:
             place = shelf.place(number, study)
             if place.kept:
                 return _ready(Result(out=place.out, skipped=True))
-            picture = place.out.with_name(place.out.name.removesuffix(".nii.gz") + ".png") if pictures else None
+            picture = shelf.picture(place.out) if pictures else None
             return self._submit(study, place.out, picture, place.note)
         except VoxelRTError as error:
             return _ready(Result(error=error))

@@ -36,13 +36,15 @@ class Shelf:
         Only results of this plan are kept.
     names, resume, overwrite
         As for ``Session.map``.
+    ending
+        Of the files' names.
 
     Raises
     ------
     OutputError : the folder cannot be made, or its record is damaged.
     """
 
-    def __init__(self, folder: Place, plan: Plan, names: Names, resume: bool, overwrite: bool) -> None:
+    def __init__(self, folder: Place, plan: Plan, names: Names, resume: bool, overwrite: bool, ending: str) -> None:
         if names not in ("number", "input"):
             raise UsageError(f'names is {names!r}; choose "number" or "input"')
         self._folder, self._names, self._resume, self._overwrite = Path(folder), names, resume, overwrite
@@ -51,6 +53,7 @@ class Shelf:
         except OSError as error:
             raise OutputError(f"cannot make the folder {self._folder.name!r}: {error.strerror}") from error
         self._manifest = Manifest(self._folder, plan)
+        self._ending = ending
         self._taken: set[str] = set()
 
     def place(self, number: int, study: Study) -> Placed:
@@ -61,7 +64,8 @@ class Shelf:
         UsageError : two studies would get the same name. InputError : the study cannot be read.
         OutputError : the file is there and is neither kept nor replaced.
         """
-        name = f"study-{number:04d}.nii.gz" if self._names == "number" else _input_name(study)
+        name = f"study-{number:04d}" if self._names == "number" else _input_name(study)
+        name += self._ending
         if name in self._taken:
             raise UsageError(f"study {number} would be written to the file of one before; use names='number'")
         self._taken.add(name)
@@ -79,13 +83,19 @@ class Shelf:
             )
         return Placed(out, kept, lambda: self._manifest.add(name, content))
 
+    def picture(self, out: Path) -> Path:
+        """Where the picture of a result goes, which is no label picture."""
+        stem = out.name.removesuffix(self._ending)
+        return out.with_name(f"{stem}.overlay.png" if self._ending == ".png" else f"{stem}.png")
+
 
 def _input_name(study: Study) -> str:
+    """The name of the study's file, without its ending."""
     if isinstance(study, Mapping) and (case := case_name(study)) is not None:
-        return f"{case}.nii.gz"
+        return case
     if not isinstance(study, (str, Path)):
         raise UsageError("names='input' needs studies that are paths, or images named <case>_0000.nii.gz and so on")
     stem = Path(study).name
     for suffix in (".gz", ".nii", ".hdr", ".dcm"):
         stem = stem.removesuffix(suffix)
-    return f"{stem}.nii.gz"
+    return stem

@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from voxelrt.backends.native import CancelFlag
 from voxelrt.errors import UsageError
-from voxelrt.io import write_image
+from voxelrt.io import DicomSource, Source, write_image
 from voxelrt.io.atomic import atomic_path
+from voxelrt.io.atomic_folder import atomic_folder
+from voxelrt.io.dicom.derived import Algorithm
+from voxelrt.io.dicom.scores_report import write_scores
 from voxelrt.io.fields import write_field
 from voxelrt.models.recipe_schema import Recipe
 from voxelrt.observed import MAPS as UNCERTAINTY
-from voxelrt.outputs import format_of
+from voxelrt.outputs import REPORT, Form, format_of, is_report
 from voxelrt.plan.plan import Plan
 from voxelrt.result import Result
 from voxelrt.runtime.process import peak_memory_bytes
@@ -65,6 +68,8 @@ def refuse_outputs(recipe: Recipe, request: Request) -> None:
         known = ", ".join(MAPS[task]) or "none"
         raise UsageError(f"{recipe.name} makes no map {', '.join(unknown)}; a {task} makes {known}")
     dicom = request.out is not None and format_of(request.out, request.form) not in ("nifti", "json")
+    if task == "classification" and is_report(request.out, request.form):
+        dicom = False
     if request.table is not None or dicom:
         raise UsageError(f"{recipe.name} gives no labels: there is no table of volumes and no DICOM segmentation of it")
     if task == "sequence" and request.out is not None and not request.out.name.endswith(".json"):
@@ -83,7 +88,7 @@ def run_task(plan: Plan, ready: Ready, tell: Tell, cancel: CancelFlag | None) ->
     return tasks[task_of(ready.recipe)](plan, ready, tell, cancel)
 
 
-def write_task(ready: Ready, answer: Answered, timings: dict[str, float]) -> Result:
+def write_task(ready: Ready, answer: Answered, timings: dict[str, float], algorithm: Algorithm) -> Result:
     """Write what was asked for; whole files or none. Raises OutputError."""
     request, recipe = ready.request, ready.recipe
     first = next(iter(answer.maps.values()), None)
@@ -91,6 +96,8 @@ def write_task(ready: Ready, answer: Answered, timings: dict[str, float]) -> Res
     if request.out is not None:
         if request.out.name.endswith(".json"):
             _write_json(details, request.out)
+        elif is_report(request.out, request.form):
+            _write_report(request.out, request.form, ready.opened.source, recipe, answer.scores, algorithm)
         elif first is not None:
             write_image(first, request.out, source=ready.opened.source)
     for name, path in request.maps.items():
@@ -116,6 +123,29 @@ def write_task(ready: Ready, answer: Answered, timings: dict[str, float]) -> Res
         field=answer.field,
         lines=tuple(answer.lines),
     )
+
+
+def _write_report(
+    out: Path, form: Form, source: Source | None, recipe: Recipe, scores: Mapping[str, float], algorithm: Algorithm
+) -> None:
+    """A classifier's scores as a DICOM report: one file, or a folder with it."""
+    if not isinstance(source, DicomSource):
+        raise UsageError("a DICOM report is written of a DICOM study, one at a time")
+    codes = {
+        label.name: (label.code.scheme, label.code.value, label.code.meaning)
+        for label in recipe.output.labels
+        if label.code is not None
+    }
+    sure = recipe.output.activation != "none"
+
+    def write(place: Path) -> None:
+        write_scores(scores, place, source, codes, algorithm, probabilities=sure, uids=form.uids)
+
+    if format_of(out, form) == "folder":
+        with atomic_folder(out) as folder:
+            write(folder / REPORT)
+    else:
+        write(out)
 
 
 def _write_map(name: str, path: Path, answer: Answered, ready: Ready) -> None:

@@ -15,7 +15,10 @@ from numpy.typing import NDArray
 
 import voxelrt as vx
 from voxelrt.errors import UnsupportedError, UsageError
+from voxelrt.io import read_image
+from voxelrt.io.label_picture import write_label_picture
 from voxelrt.models.nnunet_settings import KeepLargest, Resampling
+from voxelrt.outputs import Form
 from voxelrt.preprocess.label_resampling import resample_labels
 
 ARCHIVE = Path(__file__).parent / "data" / "nnunet_meaning.tar.xz"
@@ -134,3 +137,27 @@ def test_labels_are_resampled_by_the_largest_share() -> None:
     assert (apart == np.repeat(block, 2, axis=0)).all()
     with pytest.raises(UnsupportedError, match="order 3"):
         resample_labels(block, (4, 3, 4), replace(Resampling(1), order=3), None)
+
+
+@pytest.mark.parametrize(("name", "ending"), [("picture", ".png"), ("tiff", ".tif")])
+def test_answers_come_in_the_model_s_own_kind_of_file(entries: Path, name: str, ending: str, tmp_path: Path) -> None:
+    """As nnU-Net's writer of pictures writes them; a picture of the labels only if asked for."""
+    plan = _plan(entries / name)
+    study, wanted = _study(entries / name, plan), _stored(entries / name, "float32")
+    result = vx.predict(plan, study, tmp_path / f"mask{ending}", picture=tmp_path / "look.png")
+    read = read_image(tmp_path / f"mask{ending}").volume
+    assert read.array.dtype == np.uint8
+    assert _differ(read.array[0].transpose(2, 1, 0), wanted) <= 1e-4
+    if ending == ".tif":
+        assert read.spacing_mm == pytest.approx(result.labels.spacing_mm)
+        assert json.loads((tmp_path / "mask.json").read_text())["spacing"] == pytest.approx(result.labels.spacing_mm)
+    with vx.Session(plan) as session:
+        (one,) = session.map([study], tmp_path / "many", names="input", pictures=True)
+    assert one.out is not None
+    assert one.out.name == f"case{ending}"
+    assert (read_image(one.out).volume.array == read.array).all()
+    assert len(list((tmp_path / "many").glob("*.png"))) == (2 if ending == ".png" else 1)
+    vx.predict(plan, study, tmp_path / "picture.png", form=Form("png"))
+    assert read_image(tmp_path / "picture.png").volume.array.shape[0] == 3
+    with pytest.raises(UsageError, match="one slice"):
+        write_label_picture(vx.Volume(np.zeros((2, 3, 4), np.uint8), np.eye(4)), tmp_path / "no.png")

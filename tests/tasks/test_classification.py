@@ -9,10 +9,13 @@ import pytest
 from onnx import helper
 
 import voxelrt as vx
+from tests.dicom_readers import errors_of
+from tests.phantoms import PATIENT_NAME, dicom_series, save_series
 from tests.tasks.networks import save, study
 from voxelrt.errors import ModelError, UsageError
 from voxelrt.io import read_image
 from voxelrt.models.recipe import parse_recipe
+from voxelrt.outputs import Form
 from voxelrt.pipeline import predict
 from voxelrt.tasks.activation import pooled_head
 from voxelrt.tasks.occlusion import boxes, sizes_of
@@ -71,6 +74,34 @@ def test_probabilities_are_those_of_the_scaled_logits(tmp_path: Path) -> None:
     np.testing.assert_allclose(list(result.scores.values()), expected, rtol=1e-6)
     assert result.details["temperature"] == 2.0
     assert result.volume is None  # no heat map where nobody asked for one
+
+
+def test_scores_of_a_dicom_study_become_a_report(tmp_path: Path) -> None:
+    """Others read from it the certainty in percent of each class, coded where the recipe codes it."""
+    highdicom = pytest.importorskip("highdicom", reason="highdicom is not installed: pip install 'voxelrt[dicom-out]'")
+    path = pooling(tmp_path)
+    coded = 'name = "ill", code = { scheme = "SCT", value = "39104002", meaning = "Illness" }'
+    path.write_text(path.read_text().replace('name = "ill"', coded))
+    series = dicom_series((bright() * 100).astype(np.int16))
+    result = predict(path, save_series(series, tmp_path / "study"), tmp_path / "report.dcm")
+    assert result.volume is None  # no heat map where nobody asked for one
+    assert errors_of(tmp_path / "report.dcm") == []
+    report = highdicom.sr.srread(tmp_path / "report.dcm")
+    groups = report.content.get_image_measurement_groups()
+    found = {}
+    for group in groups:
+        (one,) = group.get_measurements()
+        assert (one.name.value, one.name.scheme_designator, one.unit.value) == ("111012", "DCM", "%")
+        found[group.tracking_identifier] = one.value / 100
+        assert {item.referenced_sop_instance_uid for item in group.source_images} == {d.SOPInstanceUID for d in series}
+    assert found == pytest.approx(result.scores)
+    assert [None if g.finding_type is None else g.finding_type.meaning for g in groups] == [None, "Illness"]
+    assert report.PatientName == PATIENT_NAME
+    predict(path, tmp_path / "study", tmp_path / "results")
+    assert [file.name for file in (tmp_path / "results").iterdir()] == ["report.dcm"]
+    for form in (Form("seg"), Form("capture"), Form(None, "labelmap")):
+        with pytest.raises(UsageError):
+            predict(path, tmp_path / "study", tmp_path / "other.dcm", form=form)
 
 
 def test_the_class_activation_map_adds_up_to_the_logit(tmp_path: Path) -> None:

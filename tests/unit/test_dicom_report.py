@@ -12,6 +12,7 @@ import pytest
 
 from tests.dicom_readers import errors_of, labels_of_structures, program
 from tests.phantoms import PATIENT_NAME, dicom_series, octants, save_series
+from tests.unit.test_dicom_pictures import radiograph
 from tests.unit.test_dicom_segmentation import (
     ALGORITHM,
     OBLIQUE,
@@ -23,6 +24,7 @@ from tests.unit.test_dicom_segmentation import (
 from voxelrt.errors import GeometryError, UsageError
 from voxelrt.io import DicomSource, Image, read_image
 from voxelrt.io.dicom.report import write_report
+from voxelrt.io.dicom.scores_report import write_scores
 from voxelrt.io.dicom.segmentation import write_segmentation
 from voxelrt.io.dicom.structure_set import write_structure_set
 from voxelrt.postprocess.measurements import Measured, measure
@@ -70,6 +72,22 @@ def test_others_read_the_measurements(tmp_path: Path, modality: str) -> None:
         assert group.tracking_identifier == one.name.replace("\\", " ")
         assert group.referenced_segment.referenced_sop_instance_uid == segmentation.SOPInstanceUID
     assert [g.finding_type.meaning for g in groups] == ["Brain", "Tissue", "Neoplasm, Primary", "Tissue"]
+
+
+def test_scores_of_a_radiograph_are_reported(tmp_path: Path) -> None:
+    """It has no frame of reference: the report refers to the image as a whole."""
+    image = read_image(save_series([radiograph(StudyInstanceUID="1.2.9", Modality="DX")], tmp_path / "a"))
+    assert isinstance(image.source, DicomSource)
+    kept = [tmp_path / f"{name}.dcm" for name in "bc"]
+    for path in kept:
+        write_scores({"ill": 0.25}, path, image.source, {}, ALGORITHM, probabilities=False, uids="reproducible")
+    assert kept[0].read_bytes() == kept[1].read_bytes()
+    assert errors_of(kept[0]) == []
+    (group,) = highdicom.sr.srread(kept[0]).content.get_image_measurement_groups()
+    (one,) = group.get_measurements()
+    assert (one.value, one.unit.value, group.finding_type) == (0.25, "1", None)
+    with pytest.raises(UsageError, match="no scores"):
+        write_scores({}, kept[0], image.source, {}, ALGORITHM)
 
 
 def test_dcmqi_reads_the_report(tmp_path: Path) -> None:

@@ -12,7 +12,15 @@ from PIL import Image as Pillow
 from tests.phantoms import forty_eight, rotation
 from voxelrt.errors import GeometryError, UsageError
 from voxelrt.io.orientation import reorient
-from voxelrt.postprocess.overlay import PALETTE, bar_length_mm, draw_overlay, lay_out, outline_alpha, overlay_picture
+from voxelrt.postprocess.overlay import (
+    LETTER,
+    PALETTE,
+    bar_length_mm,
+    draw_overlay,
+    lay_out,
+    outline_alpha,
+    overlay_picture,
+)
 from voxelrt.postprocess.views import AXIAL, CORONAL, SAGITTAL, VIEWS, View, centre_of
 from voxelrt.volume import Volume
 
@@ -123,6 +131,25 @@ def test_odd_shapes_are_drawn(shape: tuple[int, int, int]) -> None:
     volume = Volume(np.arange(np.prod(shape)).reshape(shape).astype(np.float32), np.eye(4))
     picture = draw_overlay(volume, volume.with_array(np.ones(shape, np.uint8)), title="t", caption="c")
     assert picture.width >= 900
+
+
+def test_a_single_slice_has_one_view_and_an_unplaced_picture_no_sides() -> None:
+    slice_ = np.zeros((1, 64, 80), np.int16)
+    for axes in ((0, 1, 2), (1, 0, 2), (1, 2, 0)):
+        panels, _, _ = lay_out(Volume(slice_.transpose(axes), np.eye(4)))
+        assert len(panels) == 1
+        left, top, right, bottom = panels[0].picture
+        assert {round((right - left) / panels[0].pixels_per_mm), round((bottom - top) / panels[0].pixels_per_mm)} == {
+            80,
+            64,
+        }
+
+    def lettered(volume: Volume) -> int:
+        drawn = np.asarray(draw_overlay(volume, volume.with_array(np.zeros(volume.shape_zyx, np.uint8))))
+        return int((np.abs(drawn.astype(int) - LETTER).max(axis=2) < 8).sum())
+
+    assert lettered(Volume(slice_, np.eye(4))) > 50
+    assert lettered(Volume(slice_, np.eye(4), placed=False)) == 0
 
 
 def test_many_labels_nan_constant_and_oblique_volumes_are_drawn() -> None:

@@ -152,6 +152,50 @@ def test_info_and_convert_show_levels(tmp_path: Path, capsys: pytest.CaptureFixt
         assert found.spacing_mm == pytest.approx((1.0, 0.001, 0.001))
 
 
+@pytest.mark.parametrize("kind", ["full", "sparse", "files"])
+def test_focal_planes_are_chosen_by_number(tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """In the order of frames of TILED_FULL (PS3.3 C.7.6.17.3), by the height of sparse tiles, or a file each."""
+    planes = [specimen(), specimen()[::-1, ::-1]]
+    made = [level(array, "sparse" if kind == "sparse" else "full", 0.0005, "1.2.3") for array in planes]
+    if kind == "full":
+        both, made = made, made[:1]
+        made[0].PixelData = b"".join(dataset.PixelData for dataset in both)
+        made[0].NumberOfFrames = 2 * made[0].NumberOfFrames
+        made[0].TotalPixelMatrixFocalPlanes = 2
+    elif kind == "sparse":
+        lower, upper = made[1], made[0]
+        for dataset, height in ((lower, 0.0), (upper, 2.5)):
+            for group in dataset.PerFrameFunctionalGroupsSequence:
+                group.PlanePositionSlideSequence[0].ZOffsetInSlideCoordinateSystem = height
+        made = [upper]
+        upper.PixelData += lower.PixelData
+        upper.PerFrameFunctionalGroupsSequence += list(lower.PerFrameFunctionalGroupsSequence)
+        upper.NumberOfFrames = 2 * upper.NumberOfFrames
+        planes = planes[::-1]
+    save_series([*made, level(planes[0][::2, ::2], "full", 0.001, "1.2.3")], tmp_path, order=list(range(len(made) + 1)))
+    for number, array in enumerate(planes, start=1):
+        found = read_image(tmp_path, volume=number).volume.array[:, 0]
+        scanned = (array if kind != "sparse" else np.where(corner(array.shape), 255, array)).transpose(2, 0, 1)
+        assert (found == scanned).all()
+    slide = open_dicom_slide(open_dicom(tmp_path).series[0].headers)
+    assert slide.chosen(None, (0.001, 0.001)) == 2  # the one coarse picture
+    for wanted in (None, (0.0005, 0.0005)):
+        with pytest.raises(InputError, match=r"3 levels and focal planes .* 2 of 2"):
+            slide.chosen(None, wanted)
+    with pytest.raises(SystemExit):
+        main(["info", str(tmp_path)])
+    told = capsys.readouterr().out
+    assert "level 3" in told
+    assert "level 4" not in told
+
+
+def corner(shape: tuple[int, ...]) -> NDArray[Any]:
+    """The tile that a sparse level lacks."""
+    made = np.zeros(shape, bool)
+    made[:64, :48] = True
+    return made
+
+
 @pytest.mark.parametrize(("size", "overlap", "middle"), [((64, 64), 0.25, (48, 48)), ((512, 512), 0.5, (256, 256))])
 def test_windows_cover_a_level_once(size: tuple[int, int], overlap: float, middle: tuple[int, int]) -> None:
     windows = lay_windows(size, overlap, (200, 330))

@@ -147,6 +147,13 @@ def require_highdicom() -> None:
 
 def refuse_source(source: DicomSource) -> None:
     """Raise UsageError or InputError for a series on which no derived object can lie."""
+    refuse_whole(source)
+    if not source.frame_of_reference_uid:
+        raise InputError("the series has no FrameOfReferenceUID, so nothing can refer to it; write NIfTI instead")
+
+
+def refuse_whole(source: DicomSource) -> None:
+    """Raise UsageError or InputError for a series to which, as a whole, no object can refer."""
     if source.volume is None:
         raise UsageError("the source does not say its slices; read the series again with voxelrt")
     if source.volume.placement.between:
@@ -154,9 +161,8 @@ def refuse_source(source: DicomSource) -> None:
             f"{len(source.volume.placement.between)} planes were interpolated (repair), not slices of the series: "
             "DICOM objects cannot refer to them; write NIfTI instead"
         )
-    for name, uid in (("StudyInstanceUID", source.study_uid), ("FrameOfReferenceUID", source.frame_of_reference_uid)):
-        if not uid:
-            raise InputError(f"the series has no {name}, so nothing can refer to it; write NIfTI instead")
+    if not source.study_uid:
+        raise InputError("the series has no StudyInstanceUID, so nothing can refer to it; write NIfTI instead")
 
 
 def planes_of(volume: Volume, source: DicomSource) -> list[Frame]:

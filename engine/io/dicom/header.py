@@ -41,13 +41,13 @@ TEXTS = (
     "VOILUTFunction", "PresentationLUTShape", "TemporalPositionIdentifier", "AcquisitionNumber", "EchoTime",
     "EchoNumbers", "TriggerTime", "ContentTime", "AcquisitionTime", "AcquisitionDate", "SeriesTime", "SeriesDate",
     "FrameTime", "Units", "DecayCorrection", "CorrectedImage", "PatientWeight", "ImageLaterality", "Laterality",
-    "ViewPosition", "PatientOrientation", "BurnedInAnnotation",
+    "ViewPosition", "PatientOrientation", "BurnedInAnnotation", "ConcatenationUID",
 )  # fmt: skip
 # Binary numbers; DiffusionBValue is the standard's own.
 NUMBERS = (
     "SamplesPerPixel", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
     "PlanarConfiguration", "DiffusionBValue", "PixelPaddingValue", "PixelPaddingRangeLimit",
-    "TotalPixelMatrixRows", "TotalPixelMatrixColumns",
+    "TotalPixelMatrixRows", "TotalPixelMatrixColumns", "TotalPixelMatrixFocalPlanes", "NumberOfOpticalPaths",
 )  # fmt: skip
 # What is a sequence, or private: kept as pydicom read it.
 NESTED = (

@@ -14,7 +14,7 @@ from voxelrt.io.dicom.colour import is_colour, read_colours
 from voxelrt.io.dicom.display import as_displayed
 from voxelrt.io.dicom.frames import Frame
 from voxelrt.io.dicom.pixels import read_stored
-from voxelrt.io.dicom.planar import is_picture
+from voxelrt.io.dicom.planar import UNKNOWN, is_picture
 from voxelrt.io.dicom.series import Series, SeriesVolume
 from voxelrt.io.dicom.slide import open_dicom_slide
 from voxelrt.io.dicom.straighten import straighten as upright
@@ -109,7 +109,8 @@ def read_series(
         sentences += [prefix + text for text in (*one.report.sentences, *notes) if prefix + text not in sentences]
     first = straight[0] if straight else chosen[0]
     array = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
-    made = Volume(array, first.affine, modality=series.modality)
+    placed = first.report.orientation_xyz != UNKNOWN
+    made = Volume(array, first.affine, modality=series.modality, placed=placed)
     return Image(made, tuple(sentences), _source(series, first, made))
 
 

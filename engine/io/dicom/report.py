@@ -88,9 +88,9 @@ def write_report(
     try:
         with quiet_pydicom():
             images = as_single_images(frames, source)
-            evidence = _evidence(frames, images[0])
+            evidence = evidence_of(frames, images[0])
             groups = _groups(measured, frames, segments, algorithm, segmentation, _intensity(image, frames), new)
-            made = _document(groups, evidence, segmentation, algorithm, new, series_number(frames) + 1)
+            made = document_of(groups, evidence, segmentation, algorithm, new, series_number(frames) + 1)
             new.settle(made, images[0])
             with atomic_path(path) as temporary:
                 made.save_as(temporary)
@@ -112,7 +112,7 @@ def _intensity(image: Volume, frames: Sequence[Frame]) -> tuple[Term, Term]:
     return INTENSITIES["PT"] if units in ("BQML", "GML") else OTHER_INTENSITY
 
 
-def _evidence(frames: Sequence[Frame], first: Dataset) -> list[Dataset]:
+def evidence_of(frames: Sequence[Frame], first: Dataset) -> list[Dataset]:
     """The files of the planes; the first with all that it says of patient and study, as `as_single_images` gave it."""
     made: list[Dataset] = []
     for frame in {frame.sop_instance_uid: frame for frame in frames}.values():
@@ -160,7 +160,7 @@ def _groups(
                 referenced_segment=referred, algorithm_id=made_by, **common
             )
         else:
-            slices = [_slice_of(frame) for frame in frames[slice(*one.slices)] or frames[:1]]
+            slices = [slice_of(frame) for frame in frames[slice(*one.slices)] or frames[:1]]
             group = sr.MeasurementsAndQualitativeEvaluations(source_images=slices, algorithm_id=made_by, **common)
         groups.append(group)
     return groups
@@ -172,7 +172,8 @@ def _segment_numbers(segmentation: Any) -> dict[int, int]:
     return {int(i.SegmentDescription.split()[1]): int(i.SegmentNumber) for i in items if i.SegmentNumber}
 
 
-def _slice_of(frame: Frame) -> Any:
+def slice_of(frame: Frame) -> Any:
+    """A reference to a plane as the source of a group."""
     from highdicom import sr
 
     many = frame.tile is None and frame.header.text("NumberOfFrames")
@@ -187,9 +188,9 @@ def _measurements(one: Measured, intensity: tuple[Term, Term]) -> list[Any]:
     from highdicom import sr
     from pydicom.sr.codedict import codes
 
-    made = [sr.Measurement(name=codes.SCT.Volume, value=one.volume_ml, unit=_coded("UCUM", "ml", "milliliter"))]
+    made = [sr.Measurement(name=codes.SCT.Volume, value=one.volume_ml, unit=coded("UCUM", "ml", "milliliter"))]
     if one.mean is not None:
-        name, unit = (_coded(*term) for term in intensity)
+        name, unit = (coded(*term) for term in intensity)
         made.append(sr.Measurement(name=name, value=one.mean, unit=unit, derivation=codes.SCT.Mean))
     if one.diameter_mm is not None:
         millimetre = codes.UCUM.Millimeter
@@ -197,15 +198,17 @@ def _measurements(one: Measured, intensity: tuple[Term, Term]) -> list[Any]:
     return made
 
 
-def _coded(scheme: str, value: str, meaning: str) -> Any:
+def coded(scheme: str, value: str, meaning: str) -> Any:
+    """A coded term."""
     from highdicom.sr import CodedConcept
 
     return CodedConcept(value, scheme, meaning)
 
 
-def _document(
+def document_of(
     groups: list[Any], evidence: list[Dataset], segmentation: Any, algorithm: Algorithm, new: Uids, number: int
 ) -> Any:
+    """The object (TID 1500) of groups of measurements."""
     from highdicom import sr
     from pydicom.sr.codedict import codes
 
@@ -215,7 +218,7 @@ def _document(
     observer = sr.ObserverContext(observer_type=codes.DCM.Device, observer_identifying_attributes=device)
     content = sr.MeasurementReport(
         observation_context=sr.ObservationContext(observer_device_context=observer),
-        procedure_reported=_coded("SCT", "363679005", "Imaging procedure"),
+        procedure_reported=coded("SCT", "363679005", "Imaging procedure"),
         imaging_measurements=groups,
         title=codes.DCM.ImagingMeasurementReport,
     )

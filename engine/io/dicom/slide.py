@@ -1,13 +1,16 @@
 """Whole slides in DICOM (VL Whole Slide Microscopy, PS3.3 A.32.8), full or sparse: one tile at a time.
 
-Each file is a level. Labels and overviews, which show the patient's name, are never read.
+Each file is a level, or several: one for each focal plane and optical path. Labels and overviews, which show the
+patient's name, are never read.
 """
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, Any, cast
 
 import numpy as np
@@ -22,10 +25,12 @@ from voxelrt.io.dicom.quiet import quiet_pydicom
 from voxelrt.io.slide import Level, Slide
 
 Array = NDArray[Any]
+Frames = dict[tuple[int, int], int]
 
 WHOLE_SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"
 MAX_TILE_BYTES = 64 * 2**20
 MAX_TILES = 2**22
+MAX_PICTURES = 256  # focal planes and optical paths of one file
 
 
 def is_slide(header: Header) -> bool:
@@ -35,11 +40,13 @@ def is_slide(header: Header) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class _Part:
-    """A file: which frame holds a tile, and where each frame's code lies in the file."""
+    """A picture of a file: which frame holds a tile, where each frame's code lies, the focal plane's height or 0."""
 
     header: Header
-    frames: dict[tuple[int, int], int]
+    frames: Frames
     places: list[list[tuple[int, int]]]
+    level: Level
+    depth_um: float
 
 
 class DicomSlide(Slide):
@@ -79,7 +86,7 @@ def open_dicom_slide(headers: Sequence[Header]) -> DicomSlide:
 
     Raises
     ------
-    InputError : no level in it, damaged files, several focal planes or optical paths, concatenations.
+    InputError : no level in it, damaged files, concatenations.
     MissingExtraError : a compression without a decoder.
     """
     kept, other = [], 0
@@ -90,17 +97,28 @@ def open_dicom_slide(headers: Sequence[Header]) -> DicomSlide:
             other += 1
     if not kept:
         raise InputError("the slide has no image of the specimen, only labels or overviews, which are not read")
-    parts = sorted((_part(header) for header in kept), key=lambda part: -part[1].size[1])
-    sizes = [level.size for _, level in parts]
-    if len(set(sizes)) != len(sizes):
-        raise InputError(
-            "the slide has several images of one size (focal planes, channels or parts), which is not read"
-        )
+    parts = [one for header in kept for one in _parts(header)]
+    parts.sort(key=lambda one: (-one.level.size[1], -one.level.size[0], one.depth_um))
     said = [f"{other} {'image' if other == 1 else 'images'} of the label or an overview left out"] if other else []
-    return DicomSlide([part for part, _ in parts], tuple(level for _, level in parts), tuple(said))
+    return DicomSlide(parts, tuple(_levels(parts)), tuple(said))
 
 
-def _part(header: Header) -> tuple[_Part, Level]:
+def _levels(parts: Sequence[_Part]) -> list[Level]:
+    """The parts' levels; those of one size are told apart by their number among them."""
+    counts = Counter(part.level.size for part in parts)
+    seen: Counter[tuple[int, int]] = Counter()
+    made = []
+    for part in parts:
+        size = part.level.size
+        seen[size] += 1
+        depth = f" ({part.depth_um:+g} µm)" if part.depth_um else ""
+        plane = f"focal plane or optical path {seen[size]} of {counts[size]}{depth}" if counts[size] > 1 else ""
+        made.append(replace(part.level, plane=plane))
+    return made
+
+
+def _parts(header: Header) -> list[_Part]:
+    """The pictures of a file: one, or one for each focal plane and optical path."""
     refuse_what_is_not_read(header, colour=True)
     size = (header.integer("TotalPixelMatrixRows"), header.integer("TotalPixelMatrixColumns"))
     tile = (header.integer("Rows"), header.integer("Columns"))
@@ -108,40 +126,54 @@ def _part(header: Header) -> tuple[_Part, Level]:
         raise InputError(
             f"{header.number} is damaged: a slide of {size[1]} × {size[0]} pixels in {header.frames} tiles"
         )
+    if header.text("ConcatenationUID"):
+        raise InputError(f"{header.number} is a part of a picture that was cut into several files, which is not read")
     level = Level(size, tile, _spacing(header))
-    rows, columns = level.tiles
     groups = header.nested.get("PerFrameFunctionalGroupsSequence")
-    if header.text("DimensionOrganizationType").upper() == "TILED_FULL" or not groups:
-        if header.frames != rows * columns:
-            raise InputError(
-                f"{header.number}: {header.frames} tiles where {rows * columns} cover the slide; several focal planes "
-                "or optical paths are not read"
-            )
-        frames = {(k // columns, k % columns): k for k in range(header.frames)}
-    else:
-        frames = _sparse(header, groups, level)
-    return _Part(header, frames, _places(header) if header.syntax.is_encapsulated else []), level
+    full = header.text("DimensionOrganizationType").upper() == "TILED_FULL" or not groups
+    tables = _full(header, level) if full else _sparse(header, groups, level)
+    places = _places(header) if header.syntax.is_encapsulated else []
+    return [_Part(header, frames, places, level, depth) for depth, frames in tables]
 
 
-def _sparse(header: Header, groups: Any, level: Level) -> dict[tuple[int, int], int]:
-    """(row, column) of a tile -> its frame, by the place of its first pixel, counted from 1."""
-    frames: dict[tuple[int, int], int] = {}
+def _full(header: Header, level: Level) -> list[tuple[float, Frames]]:
+    """Tiles without places: rows of the slide, then focal planes, then optical paths (PS3.3 C.7.6.17.3)."""
+    rows, columns = level.tiles
+    tiles = rows * columns
+    pictures = header.integer("TotalPixelMatrixFocalPlanes", 1) * header.integer("NumberOfOpticalPaths", 1)
+    if not 1 <= pictures <= MAX_PICTURES or header.frames != pictures * tiles:
+        raise InputError(
+            f"{header.number} is damaged: {header.frames} tiles, where {tiles} cover the slide and the file declares "
+            f"{pictures} focal {'plane' if pictures == 1 else 'planes and optical paths'}"
+        )
+    places = [divmod(k, columns) for k in range(tiles)]
+    return [(0.0, {place: first + k for k, place in enumerate(places)}) for first in range(0, header.frames, tiles)]
+
+
+def _sparse(header: Header, groups: Any, level: Level) -> list[tuple[float, Frames]]:
+    """For each focal plane and optical path its height in µm and (row, column) of a tile -> its frame.
+
+    Tiles lie by the place of their first pixel, counted from 1 (PS3.3 C.8.12.6.1).
+    """
+    pictures: dict[tuple[float, str], Frames] = {}
     for index, group in enumerate(groups):
         try:
             place = group.PlanePositionSlideSequence[0]
             row = int(place.RowPositionInTotalImagePixelMatrix) - 1
             column = int(place.ColumnPositionInTotalImagePixelMatrix) - 1
+            depth = float(place.get("ZOffsetInSlideCoordinateSystem") or 0.0)
+            path = group.get("OpticalPathIdentificationSequence")
+            which = str(path[0].get("OpticalPathIdentifier", "")) if path else ""
         except (AttributeError, IndexError, TypeError, ValueError):
             raise InputError(f"{header.number} is damaged: tile {index + 1} does not say where it lies") from None
         if row % level.tile[0] or column % level.tile[1]:
             raise InputError(f"{header.number}: tile {index + 1} does not lie on the grid of tiles, which is not read")
+        frames = pictures.setdefault((depth, which), {})
         key = (row // level.tile[0], column // level.tile[1])
-        if key in frames:
-            raise InputError(
-                f"{header.number}: several tiles at one place (focal planes or optical paths) are not read"
-            )
+        if key in frames or len(pictures) > MAX_PICTURES or not math.isfinite(depth):
+            raise InputError(f"{header.number} is damaged: nothing tells apart several tiles at one place")
         frames[key] = index
-    return frames
+    return [(depth, frames) for (depth, _), frames in sorted(pictures.items(), key=lambda item: item[0])]
 
 
 def _spacing(header: Header) -> tuple[float, float] | None:
