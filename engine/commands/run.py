@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -39,6 +39,16 @@ from voxelrt.commands.options import (
     parse_shapes,
 )
 from voxelrt.commands.run_arrays import are_arrays, run_arrays
+from voxelrt.commands.run_watched import (
+    QuietTimeOption,
+    SlicesOption,
+    StatisticsOption,
+    StopAfterOption,
+    Watch,
+    WatchOption,
+    run_scan,
+    watch_of,
+)
 from voxelrt.errors import UsageError
 from voxelrt.outputs import Form, format_of, is_folder_of_one
 from voxelrt.pipeline import predict
@@ -212,6 +222,11 @@ def run(
             help="Of an nnU-Net model: repeat the half-precision sums of nnU-Net's own predictor, to compare with it.",
         ),
     ] = False,
+    watch: WatchOption = None,
+    slices: SlicesOption = None,
+    quiet_time: QuietTimeOption = None,
+    stop_after: StopAfterOption = None,
+    statistics: StatisticsOption = None,
     time_limit: Annotated[
         float | None,
         typer.Option("--time-limit", metavar="SECONDS", help="Give a study up that takes longer; the rest go on."),
@@ -250,6 +265,10 @@ def run(
       voxelrt run nodules.toml ct.nii.gz -o findings.json --picture findings.png
 
       voxelrt run pairs.toml --input fixed=a.nii.gz --input moving=b.nii.gz -o warped.nii.gz --map field=field.nii.gz
+
+      voxelrt run Dataset003_Liver/ --watch incoming/ -o labels/ --names input
+
+      voxelrt run Dataset003_Liver/ --watch scan/ --slices 300 -o liver.nii.gz
 
       voxelrt run seizures.onnx --input x=spectrogram.npy -o probabilities.npz
     """
@@ -291,7 +310,9 @@ def run(
         how: dict[str, Any] = {"shapes": parse_shapes(shape), "precision": precision.value, "fallback": fallback.value}
         run_arrays(model, given, out, screen, **how, threads=threads)
         return
-    chosen = _studies(studies, inputs)
+    watched = watch_of(watch, slices, quiet_time, stop_after, statistics, studies=studies or inputs, out=out)
+    several = watched is not None and watched.slices is None and out is not None and _is_folder(out)
+    chosen = _watched(watched, model, out, screen) if watched is not None else _studies(studies, inputs)
     with screen.progress() as (tell, say):
         if is_plan(model):
             if configuration is not None or folds is not None:
@@ -311,6 +332,13 @@ def run(
                 tell=tell,
                 say=say,
             )
+    if watched is not None and several:
+        assert out is not None
+        _run_many(plan, watched.cases(plan, out), target, screen)
+        return
+    if watched is not None and watched.slices is not None:
+        _run_scan(plan, watched, target, screen)
+        return
     chosen = _cases(chosen, plan)
     keeps = resume or overwrite or names != "number"
     if len(chosen) > 1 or (out is not None and out.is_dir() and (keeps or not is_folder_of_one(out, form, chosen))):
@@ -373,7 +401,37 @@ def _run_one(plan: Plan, study: Study, target: Target, screen: Screen) -> None:
     screen.json(_as_json(result))
 
 
-def _run_many(plan: Plan, studies: list[Study], target: Target, screen: Screen) -> None:
+def _is_folder(out: Path) -> bool:
+    """Whether the output's name is a folder's: it is one, or has no suffix."""
+    return out.is_dir() or not out.suffix
+
+
+def _watched(watch: Watch, model: str, out: Path | None, screen: Screen) -> list[Study]:
+    """What has come that a plan can be made for; of a scan that is not streamed all of it."""
+    if watch.slices is not None:
+        return [watch.folder]
+    if out is None or not _is_folder(out):
+        return watch.scan(screen)
+    if is_plan(model):
+        return [watch.folder]
+    with screen.progress() as (_, say):
+        return [watch.cases(None, out).first(say)]
+
+
+def _run_scan(plan: Plan, watch: Watch, target: Target, screen: Screen) -> None:
+    """A scan while it is made."""
+    others = (target.picture, target.table, target.probabilities, target.memory, target.maps or None)
+    if others != (None,) * len(others) or target.uncertainty or target.shortcuts or target.report_cost:
+        raise UsageError("--slices gives labels alone: without it the scan is run when it is whole, with all options")
+    with Session(plan, mirroring=target.mirroring, step=target.step, time_limit=target.time_limit) as session:
+        result = run_scan(plan, watch, target.out, session, target.pick.series, screen)
+    for warning in result.warnings:
+        screen.warn(warning)
+    _show(result, screen)
+    screen.json(_as_json(result))
+
+
+def _run_many(plan: Plan, studies: Iterable[Study | None], target: Target, screen: Screen) -> None:
     if target.out is None:
         raise UsageError("several studies need -o FOLDER")
     if target.table is not None or target.form.seg is not None or target.form.format not in (None, "nifti"):
@@ -407,7 +465,7 @@ def _run_many(plan: Plan, studies: list[Study], target: Target, screen: Screen) 
             pictures=target.picture is not None,
         )
         for number, result in enumerate(results, start=1):
-            say(f"study {number} of {len(studies)} is done")
+            say(f"study {number}{f' of {len(studies)}' if isinstance(studies, list) else ''} is done")
             rows.append({"study": number, **_as_json(result)})
             for warning in result.warnings:
                 screen.warn(f"study {number}: {warning}")

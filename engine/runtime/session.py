@@ -342,7 +342,7 @@ class Session:
 
     def map(
         self,
-        studies: Iterable[Study],
+        studies: Iterable[Study | None],
         out_dir: Place | None = None,
         *,
         names: Names = "number",
@@ -358,7 +358,8 @@ class Session:
         Parameters
         ----------
         studies
-            Anything ``voxelrt.predict`` takes; may be a generator.
+            Anything ``voxelrt.predict`` takes; may be a generator, which gives None where there is no study yet, for
+            results to be handed out meanwhile.
         out_dir
             Where to write; made if it does not exist. Without it nothing is written.
         names
@@ -382,11 +383,14 @@ class Session:
         shelf = None if out_dir is None else Shelf(out_dir, self.plan, names, resume, overwrite, ending)
         return self._map(studies, shelf, pictures)
 
-    def _map(self, studies: Iterable[Study], shelf: Shelf | None, pictures: bool) -> Iterator[Result]:
+    def _map(self, studies: Iterable[Study | None], shelf: Shelf | None, pictures: bool) -> Iterator[Result]:
         waiting: deque[Future[Result]] = deque()
-        for number, study in enumerate(studies, start=1):
-            waiting.append(self._start(number, study, shelf, pictures))
-            if len(waiting) >= IN_FLIGHT:
+        number = 0
+        for study in studies:
+            if study is not None:
+                number += 1
+                waiting.append(self._start(number, study, shelf, pictures))
+            while waiting and (len(waiting) >= IN_FLIGHT or (study is None and waiting[0].done())):
                 yield _taken(waiting.popleft())
         while waiting:
             yield _taken(waiting.popleft())
