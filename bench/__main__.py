@@ -1,4 +1,4 @@
-"""``python -m bench run | cases | compare | table | plot | peers | requirements``: see ``bench/README.md``."""
+"""``python -m bench run | cases | accuracy | compare | table | plot | peers``: see ``bench/README.md``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,12 +26,13 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--quick", action="store_true", help="peers of the quick run only, fewer rounds, at most 10 minutes"
     )
-    run.add_argument("--rows", help="comma-separated: models/demo, models/unet3d, kernels (default: all)")
+    run.add_argument("--rows", help="comma-separated: models/demo, layers, kernels ... (default: all)")
     run.add_argument("--peers", help="comma-separated names of peers.toml (default: those marked for the run)")
     run.add_argument("--seed", type=int, default=0, help="of weights, inputs and the order of rounds")
     run.add_argument("--rounds", type=int, help="interleaved rounds, at least 5 (default: 9; quick: 6)")
     run.add_argument("--threads", type=int, help="compute threads of everyone (default: all that are allowed)")
     run.add_argument("--size", type=int, default=128, help="edge of models/unet3d's window in voxels (default: 128)")
+    run.add_argument("--isa", choices=("all", "avx2"), default="all", help="hold everyone who can be held to AVX2")
     run.add_argument("--kernels", default="", metavar="EXPRESSION", help="which kernel rows, as pytest's -k")
     run.add_argument("--output", type=Path, default=OUTPUT, help="folder (default: bench-output)")
     for name, text in (("table", "print a run's Markdown table"), ("plot", "draw a run's plot beside its JSON")):
@@ -52,6 +53,12 @@ def _parser() -> argparse.ArgumentParser:
     cases.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     cases.add_argument("--seed", type=int, default=0)
     cases.add_argument("--output", type=Path, default=OUTPUT, help="folder (default: bench-output)")
+    accuracy = commands.add_parser("accuracy", help="how far answers are from torch's in float64")
+    accuracy.add_argument("--row", default="models/unet3d", help="a network of named classes (default: models/unet3d)")
+    accuracy.add_argument("--size", type=int, default=128, help="edge of its window (default: 128)")
+    accuracy.add_argument("--peers", default="onnxruntime,openvino,torch", help="(default: onnxruntime,openvino,torch)")
+    accuracy.add_argument("--threads", type=int, help="(default: all that are allowed)")
+    accuracy.add_argument("--seed", type=int, default=0)
     commands.add_parser("peers", help="who is measured, and how")
     commands.add_parser("requirements", help="what pip installs into the bench's environment")
     return parser
@@ -77,6 +84,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from bench.cases import run_cases
 
         return run_cases(asked)
+    elif asked.command == "accuracy":
+        from bench.accuracy import accuracy
+
+        return accuracy(asked)
     elif asked.command == "compare":
         from bench.compare import compare
 
@@ -93,6 +104,17 @@ def _read(path: Path) -> dict[str, Any]:
     return run
 
 
+def _rows(wanted: Sequence[str], known: Collection[str]) -> list[str]:
+    """The rows asked for; ``models`` and ``layers`` stand for all of theirs."""
+    found: list[str] = []
+    for name in wanted:
+        group = [row for row in known if row.startswith(f"{name}/")] or [name]
+        if group == [name] and name not in known and name != "kernels":
+            raise SystemExit(f"no row is named {name}; there are {', '.join(known)} and kernels")
+        found += group
+    return found
+
+
 def _run(asked: argparse.Namespace, arguments: Sequence[str]) -> int:
     """Measure everything asked for and write it down after each row, so that a broken run keeps what it has."""
     # What measures needs NumPy and voxelrt; `requirements` and `peers` run on a bare Python.
@@ -102,9 +124,7 @@ def _run(asked: argparse.Namespace, arguments: Sequence[str]) -> int:
     from bench.run_models import run_model
     from voxelrt import environment
 
-    wanted = asked.rows.split(",") if asked.rows else [*NETWORKS, "kernels"]
-    if unknown := [row for row in wanted if row not in NETWORKS and row != "kernels"]:
-        raise SystemExit(f"no row is named {', '.join(unknown)}; there are {', '.join(NETWORKS)} and kernels")
+    wanted = _rows(asked.rows.split(",") if asked.rows else [*NETWORKS, "kernels"], NETWORKS)
     rounds = asked.rounds or (6 if asked.quick else 9)
     if rounds < 5:
         raise SystemExit(f"--rounds {rounds}: at least 5; an interval of 95 % needs 6")
@@ -143,7 +163,15 @@ def _run(asked: argparse.Namespace, arguments: Sequence[str]) -> int:
             budget = 200.0 if asked.quick else float("inf")
             run["models"].append(
                 run_model(
-                    name, peers, size=size, seed=asked.seed, rounds=rounds, threads=threads, budget_s=budget, tell=_tell
+                    name,
+                    peers,
+                    size=size,
+                    seed=asked.seed,
+                    rounds=rounds,
+                    threads=threads,
+                    budget_s=budget,
+                    avx2=asked.isa == "avx2",
+                    tell=_tell,
                 )
             )
         ceilings.measure()

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from voxelrt.graph import domain
 from voxelrt.graph.edit import static_shape
-from voxelrt.models.architectures import classifiers, unet3d
+from voxelrt.models.architectures import classifiers, nnunet, unet3d
 from voxelrt.models.architectures.layers import Layers
 
 Array = NDArray[Any]
@@ -38,7 +38,7 @@ class Network:
     """One row: ``make(seed, size)`` gives the graph and its input; ``size`` is the edge of a window in voxels.
 
     ``fixed`` is the size of a row that has no other. ``reference`` is the peer whose answer the others are compared
-    with; ``only`` are the peers that have such a network at all, where not all have.
+    with; ``only`` are the peers that take part, where not all have such a network.
     """
 
     name: str
@@ -47,6 +47,7 @@ class Network:
     fixed: int = 0
     reference: str = "onnxruntime"  # shares no code with ours, and every environment here has it
     only: tuple[str, ...] = ()
+    steps: bool = False  # VoxelRT's time is that of its convolution steps, without the layout changes around them
 
     def prepare(self, folder: Path, seed: int, size: int) -> Prepared:
         """Write the ONNX file and the input into ``folder``."""
@@ -84,6 +85,30 @@ def unet(seed: int, size: int) -> tuple[ir.Model, Array]:
     """The nnU-Net-class network; the seed draws weights and input."""
     patch = (size, size, size)
     return unet3d.build_unet3d(patch=patch, seed=seed), unet3d.draw_volume((1, 1, *patch), seed + 1)
+
+
+def residual(seed: int, size: int) -> tuple[ir.Model, Array]:
+    """nnU-Net's residual encoder network; the seed draws weights and input."""
+    patch = (size, size, size)
+    return nnunet.build_residual_unet3d(patch=patch, seed=seed), unet3d.draw_volume((1, 1, *patch), seed + 1)
+
+
+def unet2d(seed: int, size: int) -> tuple[ir.Model, Array]:
+    """nnU-Net's 2-D network on eight slices; the seed draws weights and input."""
+    return nnunet.build_unet2d(patch=(size, size), seed=seed), unet3d.draw_volume((8, 1, size, size), seed + 1)
+
+
+def layer(channels: int) -> Callable[[int, int], tuple[ir.Model, Array]]:
+    """One 3 × 3 × 3 convolution with stride 1, as many channels out as in."""
+
+    def make(seed: int, size: int) -> tuple[ir.Model, Array]:
+        net, shape = Layers(seed, None), (1, channels, size, size, size)
+        x = net.input("x", *shape)
+        return net.finish("layer", y=(net.conv(x, channels, channels, 3, axes=3), shape)), unet3d.draw_volume(
+            shape, seed + 1
+        )
+
+    return make
 
 
 def images(build: Callable[..., ir.Model]) -> Callable[[int, int], tuple[ir.Model, Array]]:
@@ -149,12 +174,25 @@ NETWORKS = {
     for network in (
         Network("models/demo", "deepbrain's 3-D U-Net, {size}³", demo, fixed=128),
         Network("models/unet3d", "nnU-Net-class 3-D U-Net 32…320, {size}³, 5 classes", unet),
+        Network("models/resenc", "nnU-Net ResEnc M, {size}³, 5 classes", residual),
+        Network("models/unet2d", "nnU-Net 2-D U-Net 32…512, 8 slices of {size}², 5 classes", unet2d, fixed=512),
         Network("models/resnet18", "ResNet-18, 8 images of {size}²", resnet(18), fixed=512),
         Network("models/resnet50", "ResNet-50, 8 images of {size}²", resnet(50), fixed=512),
         Network(
             "models/efficientnet", "EfficientNet-B0, 8 images of {size}²", images(classifiers.build_efficientnet), 224
         ),
         Network("models/convnext", "ConvNeXt-T, 8 images of {size}²", images(classifiers.build_convnext), 224),
+        *(
+            Network(
+                f"layers/{channels}",
+                f"3×3×3 convolution, {channels} → {channels} channels at {{size}}³",
+                layer(channels),
+                fixed=size,
+                only=("torch", "torch-bf16"),
+                steps=True,
+            )
+            for channels, size in ((32, 128), (64, 64), (128, 32), (256, 16), (320, 8))
+        ),
         *(
             Network(
                 f"models/{name}-{batch}",

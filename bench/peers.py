@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ class Contestant:
     requirements: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
+    avx2: Mapping[str, str] = field(default_factory=dict)
     python: str = ""  # of another environment than the bench's own, and the folder that it runs in
     root: str = ""
 
@@ -42,9 +43,17 @@ class Contestant:
         return {**dict.fromkeys(_THREADS, number), **own}
 
 
-def subject() -> Contestant:
-    """VoxelRT, held to the tolerance of its fp32 precision."""
-    return Contestant(SUBJECT, "VoxelRT fp32", "voxelrt", mode="voxelrt.compile(model, fallback='error')")
+def subject(*, steps: bool = False) -> Contestant:
+    """VoxelRT, held to the tolerance of its fp32 precision; ``steps``: the time of its convolutions alone."""
+    mode = "voxelrt.compile(model, fallback='error')" + (", the time of its convolution steps" if steps else "")
+    runner = "voxelrt_steps" if steps else "voxelrt"
+    return Contestant(SUBJECT, "VoxelRT fp32", runner, mode=mode, avx2={"VOXELRT_CPU_ISA": "avx2"})
+
+
+def held_to_avx2(contestant: Contestant) -> Contestant:
+    """The same without AVX-512, where it can be told so; the title says which it is."""
+    title = f"{contestant.title}, {'AVX2' if contestant.avx2 else 'all instruction sets'}"
+    return replace(contestant, title=title, environment={**contestant.environment, **contestant.avx2})
 
 
 def read_peers(path: Path = PEERS) -> dict[str, Contestant]:

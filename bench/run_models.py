@@ -11,7 +11,7 @@ from typing import Any
 from bench import machine
 from bench.contest import Contest, Entry, hold
 from bench.networks import NETWORKS, Prepared
-from bench.peers import SUBJECT, Contestant, choose_peers, subject
+from bench.peers import SUBJECT, Contestant, choose_peers, held_to_avx2, subject
 from voxelrt.measure.ratios import ratio_of
 
 
@@ -24,6 +24,7 @@ def run_model(
     rounds: int,
     threads: int,
     budget_s: float,
+    avx2: bool = False,
     tell: Callable[[str], None],
 ) -> dict[str, Any]:
     """Measure one network; a row that cannot be made at all holds the error and nothing else."""
@@ -37,7 +38,8 @@ def run_model(
             reference = network.reference
             contest = Contest(prepared.model, prepared.x, reference, folder, threads, rounds, seed, budget_s, tell)
             racing = [peer for peer in peers if not network.only or peer.name in network.only]
-            entries = hold(contest, [subject(), *_with_reference(racing, reference)])
+            contestants = [subject(steps=network.steps), *_with_reference(racing, reference)]
+            entries = hold(contest, [held_to_avx2(c) for c in contestants] if avx2 else contestants)
     except Exception as error:  # noqa: BLE001 - a row that fails must not take the others with it
         tell(f"    failed: {error}")
         return {"row": name, "size": size, "error": f"{type(error).__name__}: {error}", "contestants": {}}

@@ -5,12 +5,14 @@ load → specialise (shapes, constants, passes) → partition → lower → plan
 
 from __future__ import annotations
 
+import functools
+import gc
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec
 
 import numpy as np
 import onnx_ir as ir
@@ -30,6 +32,7 @@ from voxelrt.plan.batch import mark_batched
 from voxelrt.plan.choice import Choice
 from voxelrt.plan.file import SectionKind, assemble
 from voxelrt.plan.guards import guards_of
+from voxelrt.plan.image import LARGE
 from voxelrt.plan.info import ParityLine, Placement, PlanInfo
 from voxelrt.plan.lowering.builder import Builder, Unsupported, WeightTable, supports
 from voxelrt.plan.memory import plan_arena
@@ -68,6 +71,23 @@ class _Lowered:
     tail: Tail | None = None
 
 
+P = ParamSpec("P")
+
+
+def _collected(make: Callable[P, Plan]) -> Callable[P, Plan]:
+    """A graph's nodes and values form circles: uncollected, its weights would be held while the plan runs."""
+
+    @functools.wraps(make)
+    def made(*args: P.args, **kwargs: P.kwargs) -> Plan:
+        plan = make(*args, **kwargs)
+        if plan.file_bytes > LARGE:
+            gc.collect()
+        return plan
+
+    return made
+
+
+@_collected
 def compile(
     model: Any,
     *,
@@ -211,10 +231,10 @@ def compile(
         same = {"precision": precision, "verify": verify, "fallback": fallback, "tune": tune}
         same |= {"threads": threads, "weights_memory": limit, "progress": progress}
         plan = plan.with_parts([compile(part, **same) for part in loaded.parts])
-    if not verify:
-        return _with_parity(plan, [ParityLine(name, "pending") for name in ("import", "plan", "labels")], threads)
-    lines = _measure(plan, loaded, sets[0], constants or {}, precision, samples, reference, source.graph)
-    return _with_parity(plan, lines, threads)
+    lines = [ParityLine(name, "pending") for name in ("import", "plan", "labels")]
+    if verify:
+        lines = _measure(plan, loaded, sets[0], constants or {}, precision, samples, reference, source.graph)
+    return plan.describe_as(replace(plan.info, parity=lines))
 
 
 def _open_batch(graph: ir.Model) -> ir.Model:
@@ -408,11 +428,6 @@ def _measure(
 def _fits(plan: Plan, inputs: Mapping[str, Array]) -> bool:
     """Whether inputs are of the first variant's shapes."""
     return {io.name: tuple(io.dims) for io in plan.inputs} == {name: array.shape for name, array in inputs.items()}
-
-
-def _with_parity(plan: Plan, lines: list[ParityLine], threads: int | None) -> Plan:
-    """The same plan with its parity written into the file."""
-    return plan.with_info(replace(plan.info, parity=lines), threads)
 
 
 def portable_graph(plan: Plan) -> ir.Model:

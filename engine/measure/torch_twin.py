@@ -99,17 +99,18 @@ def _convolution(node: ir.Node, attributes: Mapping[str, Any], weights: list[Any
 
 def _transposed(node: ir.Node, attributes: Mapping[str, Any], weights: list[Any]) -> nn.Module:
     weight, *bias = weights
+    axes = weight.ndim - 2
     if (
-        any(tuple(attributes.get("pads", (0,) * 6))[:3])
+        any(tuple(attributes.get("pads", (0,) * 2 * axes))[:axes])
         or "output_padding" in attributes
         or "output_shape" in attributes
     ):
         raise NotImplementedError(f"{node.name}: only a transposed convolution trimmed at its end has a twin here")
-    module = nn.ConvTranspose3d(
+    module = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}[axes](
         weight.shape[0],
         weight.shape[1],
         weight.shape[2:],
-        stride=tuple(attributes.get("strides", (1, 1, 1))),
+        stride=tuple(attributes.get("strides", (1,) * axes)),
         bias=bool(bias),
     )
     return _fill(module, weight=weight, **({"bias": bias[0]} if bias else {}))
@@ -117,7 +118,8 @@ def _transposed(node: ir.Node, attributes: Mapping[str, Any], weights: list[Any]
 
 def _trimmed(graph: fx.Graph, result: fx.Node, op: str, attributes: Mapping[str, Any]) -> fx.Node:
     """Cut what ONNX's end pads of a transposed convolution take away; torch has no name for it."""
-    ends = tuple(attributes.get("pads", (0,) * 6))[3:]
+    pads = tuple(attributes.get("pads", ()))
+    ends = pads[len(pads) // 2 :]
     if op != "ConvTranspose" or not any(ends):
         return result
     keep = (slice(None), slice(None), *(slice(0, -end if end else None) for end in ends))
@@ -130,7 +132,9 @@ def _cut(x: Any, keep: tuple[slice, ...]) -> Any:
 
 def _norm(node: ir.Node, attributes: Mapping[str, Any], weights: list[Any]) -> nn.Module:
     gamma, beta = weights
-    module = nn.InstanceNorm3d(len(gamma), eps=attributes.get("epsilon", 1e-5), affine=True)
+    shape = node.inputs[0].shape if node.inputs[0] is not None else None
+    kind = nn.InstanceNorm2d if shape is not None and len(shape) == 4 else nn.InstanceNorm3d
+    module = kind(len(gamma), eps=attributes.get("epsilon", 1e-5), affine=True)
     return _fill(module, weight=gamma, bias=beta)
 
 
@@ -141,6 +145,14 @@ def _max_pool(node: ir.Node, attributes: Mapping[str, Any], weights: list[Any]) 
         stride=tuple(attributes.get("strides", (1,) * axes)),
         padding=_symmetric(node, attributes, axes),
     )
+
+
+def _mean_pool(node: ir.Node, attributes: Mapping[str, Any], weights: list[Any]) -> nn.Module:
+    axes = len(attributes["kernel_shape"])
+    if any(attributes.get("pads", ())) or attributes.get("ceil_mode", 0):
+        raise NotImplementedError(f"{node.name}: only a mean over whole windows has a twin here")
+    pool = {2: nn.AvgPool2d, 3: nn.AvgPool3d}[axes]
+    return pool(tuple(attributes["kernel_shape"]), stride=tuple(attributes.get("strides", (1,) * axes)))
 
 
 def _batch_norm(node: ir.Node, attributes: Mapping[str, Any], weights: list[Any]) -> nn.Module:
@@ -225,6 +237,7 @@ MODULES: dict[str, Callable[[ir.Node, Mapping[str, Any], list[Any]], nn.Module]]
     "LSTM": Recurrent,
     "MDLSTM": GridRecurrent,
     "MatMul": _matmul,
+    "AveragePool": _mean_pool,
     "MaxPool": _max_pool,
     "LeakyRelu": lambda node, attributes, weights: nn.LeakyReLU(attributes.get("alpha", 0.01), inplace=True),
     "Relu": lambda node, attributes, weights: nn.ReLU(inplace=True),

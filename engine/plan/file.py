@@ -9,7 +9,7 @@ the stage before this one of a cascade, or a further model of a composite. The C
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxelrt.errors import PlanError
-from voxelrt.kernels.common import capi, native
+from voxelrt.kernels.common import capi
+from voxelrt.plan.image import allocate, move_to_disk, resized
 from voxelrt.plan.schedule import RECORDS
 
 MAGIC = b"VOXELRT\x1a"
@@ -51,9 +52,28 @@ class Section:
     data: Bytes
     target: str = ""
 
+    @property
+    def size(self) -> int:
+        """How many bytes it has."""
+        return self.data.size
 
-def assemble(sections: Sequence[Section]) -> Bytes:
-    """The whole file in one array aligned to 64 bytes."""
+    def write(self, target: Bytes) -> None:
+        """Copy its bytes to their place in a file."""
+        target[:] = self.data
+
+
+@dataclass(frozen=True)
+class Written:
+    """A section that is made where it will lie: ``write`` fills the memory that it gets."""
+
+    kind: SectionKind
+    size: int
+    write: Callable[[Bytes], None]
+    target: str = ""
+
+
+def assemble(sections: Sequence[Section | Written]) -> Bytes:
+    """The whole file in memory of its own, aligned to a page."""
     header = np.zeros((), RECORDS["FileHeader"])
     table = np.zeros(len(sections), RECORDS["SectionRecord"])
     position = header.nbytes + table.nbytes
@@ -61,19 +81,46 @@ def assemble(sections: Sequence[Section]) -> Bytes:
         align = 4096 if section.kind in (SectionKind.WEIGHTS, SectionKind.PACKED, SectionKind.PART) else 64
         position += -position % align
         row["kind"], row["target"] = section.kind, section.target.encode()
-        row["offset"], row["bytes"] = position, section.data.size
-        row["crc"] = capi.crc32c(section.data)
-        position += section.data.size
-    file: Bytes = native.aligned_empty((position,), np.uint8)
-    file[:] = 0
+        row["offset"], row["bytes"] = position, section.size
+        position += section.size
+    file = allocate(position)
+    for row, section in zip(table, sections, strict=True):
+        place = file[int(row["offset"]) : int(row["offset"]) + section.size]
+        section.write(place)
+        row["crc"] = capi.crc32c(place)
+        if section.kind == SectionKind.WEIGHTS:
+            move_to_disk(file, int(row["offset"]), int(row["offset"]) + section.size)
     header["magic"], header["major"], header["minor"] = MAGIC, MAJOR, MINOR
     header["file_bytes"], header["table_offset"], header["section_count"] = position, header.nbytes, len(sections)
-    header["crc"] = capi.crc32c(table.tobytes(), capi.crc32c(header.tobytes()))
-    file[: header.nbytes] = np.frombuffer(header.tobytes(), np.uint8)
-    file[header.nbytes : header.nbytes + table.nbytes] = np.frombuffer(table.tobytes(), np.uint8)
-    for row, section in zip(table, sections, strict=True):
-        file[int(row["offset"]) : int(row["offset"]) + section.data.size] = section.data
+    _write_header(file, header, table)
     return file
+
+
+def _write_header(file: Bytes, header: Any, table: NDArray[Any]) -> None:
+    """The header and the table of sections, with their checksum."""
+    header["crc"] = 0
+    header["crc"] = capi.crc32c(table.tobytes(), capi.crc32c(header.tobytes()))
+    start = int(header["table_offset"])
+    file[: header.nbytes] = np.frombuffer(header.tobytes(), np.uint8)
+    file[start : start + table.nbytes] = np.frombuffer(table.tobytes(), np.uint8)
+
+
+def with_description(file: Bytes, data: Bytes) -> Bytes | None:
+    """A file just assembled, its last section, META, replaced in place; None where that is not possible."""
+    header = np.frombuffer(bytes(file[: RECORDS["FileHeader"].itemsize]), RECORDS["FileHeader"]).copy()
+    start, count = int(header[0]["table_offset"]), int(header[0]["section_count"])
+    end = start + count * RECORDS["SectionRecord"].itemsize
+    table = np.frombuffer(bytes(file[start:end]), RECORDS["SectionRecord"]).copy()
+    last = table[-1]
+    if int(last["kind"]) != SectionKind.META or int(last["offset"]) + int(last["bytes"]) != file.size:
+        return None
+    made = resized(file, int(last["offset"]) + data.size)
+    if made is None:
+        return None
+    made[int(last["offset"]) :] = data
+    last["bytes"], last["crc"], header["file_bytes"] = data.size, capi.crc32c(data), made.size
+    _write_header(made, header[0], table)
+    return made
 
 
 def map_file(path: Path) -> Bytes:

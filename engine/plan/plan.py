@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from voxelrt.errors import PlanError, ShapeError, UsageError
 from voxelrt.io.atomic import atomic_path
 from voxelrt.kernels.common import capi, native
 from voxelrt.plan.arrays import Array, check_ranges, make_outputs, match, take
-from voxelrt.plan.file import Bytes, Section, SectionKind, assemble, disassemble, map_file
+from voxelrt.plan.file import Bytes, Section, SectionKind, assemble, disassemble, map_file, with_description
 from voxelrt.plan.info import ParityLine, PlanInfo
 from voxelrt.plan.schedule import Io
 from voxelrt.plan.stream import Stream
@@ -62,7 +63,14 @@ class Plan:
         self.info = PlanInfo.from_json(bytes(self.section(SectionKind.META)))
         self._pool = pool or (native.Pool(threads) if threads else native.default_pool())
         self._islands: dict[int, Any] = {}
-        self._native = NativePlan(file, pool=self._pool, host_step=self._run_island, checksums=checksums)
+        itself = weakref.ref(self)  # no circle: what a run holds goes with the plan's last user
+
+        def host_step(variant: int, island: int, inputs: list[Array], outputs: list[Array]) -> None:
+            plan = itself()
+            assert plan is not None
+            plan._run_island(variant, island, inputs, outputs)
+
+        self._native = NativePlan(file, pool=self._pool, host_step=host_step, checksums=checksums)
         self._others: dict[Any, Plan] = {}
         self._parts: tuple[Plan, ...] | None = None
         self._tails = read_tails(self.info.settings.get("tails", []))
@@ -141,6 +149,14 @@ class Plan:
         meta = Section(SectionKind.META, np.frombuffer(info.to_json(), np.uint8))
         return Plan(assemble([*sections, meta]), threads=threads, checksums=False)
 
+    def describe_as(self, info: PlanInfo) -> Plan:
+        """This plan with another description, in its own memory where there is room: for who has just made it."""
+        file = with_description(self._file, np.frombuffer(info.to_json(), np.uint8))
+        if file is None:
+            return self.with_info(info, self.threads)
+        self.info, self._file, self._sections = info, file, disassemble(file)
+        return self
+
     def with_sections(self, more: Sequence[Section], info: PlanInfo) -> Plan:
         """The same plan with further sections, and another description."""
         sections = [s for s in self._sections if s.kind != SectionKind.META]
@@ -163,6 +179,11 @@ class Plan:
             if section.kind == kind and section.target == target:
                 return section.data
         raise PlanError(f"the plan has no {kind.name.lower()} section{f' for {target}' if target else ''}")
+
+    @property
+    def file_bytes(self) -> int:
+        """The size of the plan as a file."""
+        return self._file.size
 
     @property
     def targets(self) -> list[str]:

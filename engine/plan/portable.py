@@ -30,13 +30,20 @@ class WeightBlob:
         digest = hashlib.sha256(data.data).digest()
         if digest not in self._places:
             padding = -self._end % ALIGNMENT
-            self._parts += [np.zeros(padding, np.uint8), data]
+            self._parts.append(data)
             self._places[digest] = (self._end + padding, data.size)
             self._end += padding + data.size
         return self._places[digest]
 
-    def bytes(self) -> NDArray[np.uint8]:
-        return np.concatenate(self._parts) if self._parts else np.zeros(0, np.uint8)
+    @property
+    def size(self) -> int:
+        """The bytes of all."""
+        return self._end
+
+    def write(self, target: NDArray[np.uint8]) -> None:
+        """Copy all arrays to their places in memory that is zero."""
+        for place, data in zip(self._places.values(), self._parts, strict=True):
+            target[place[0] : place[0] + place[1]] = data
 
 
 def graph_bytes(model: ir.Model, blob: WeightBlob) -> bytes:

@@ -265,11 +265,15 @@ def pack_weight(name: str, raw: Array, **parameters: Any) -> NDArray[np.float32]
     return pack_weight_bytes(name, raw, kernels()[name].pack(parameters))
 
 
-def pack_weight_bytes(name: str, raw: Array, packed_params: bytes) -> NDArray[np.float32]:
-    """``pack_weight`` with parameters that are packed already."""
+def pack_weight_bytes(
+    name: str, raw: Array, packed_params: bytes, out: NDArray[np.uint8] | None = None
+) -> NDArray[np.float32]:
+    """``pack_weight`` with parameters that are packed already; ``out``: memory for just the packed bytes."""
     raw = np.ascontiguousarray(raw)
     size = packed_bytes(name, raw, packed_params)
-    result = aligned_empty((size // 4,), np.float32)
+    result = aligned_empty((size // 4,), np.float32) if out is None else out.view(np.float32)
+    if result.nbytes != size:
+        raise ShapeError(f"out has {result.nbytes} bytes; the packed weight takes {size}")
     error = ctypes.c_void_p()
     status = library().voxelrt_pack(
         name.encode(),

@@ -21,7 +21,7 @@ from voxelrt.models.nnunet_settings import INPUT, OUTPUT, fold_outputs
 OPSET = 18
 IR_VERSION = 10
 Array = NDArray[Any]
-Weights = Callable[[str], Array | None]  # the name of a weight -> float32, None where there is none
+Weights = Callable[[str, tuple[int, ...]], Array | None]  # (name, shape asked for) -> float32, None where there is none
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ class _Unet:
         return self._plain(last, x, channels, outputs, ones, None)
 
     def _weight(self, name: str, shape: tuple[int, ...]) -> ir.Value:
-        array = self.weights(name)
+        array = self.weights(name, shape)
         if array is None:
             raise ModelError(f"the checkpoint has no weight {name!r}, which the plans ask for")
         if array.shape != shape:
@@ -170,7 +170,7 @@ class _Unet:
         stride: tuple[int, ...] | None,
     ) -> ir.Value:
         operands = [x, self._weight(f"{name}.weight", (outputs, inputs, *kernel))]
-        if self.weights(f"{name}.bias") is not None:
+        if self.weights(f"{name}.bias", (outputs,)) is not None:
             operands.append(self._weight(f"{name}.bias", (outputs,)))
         half = [(k - 1) // 2 for k in kernel]
         attributes = {"kernel_shape": list(kernel), "pads": half + half, "strides": list(stride or (1,) * len(kernel))}
@@ -226,7 +226,7 @@ class _Unet:
 
     def _up(self, name: str, x: ir.Value, inputs: int, outputs: int, stride: tuple[int, ...]) -> ir.Value:
         operands = [x, self._weight(f"{name}.weight", (inputs, outputs, *stride))]
-        if self.weights(f"{name}.bias") is not None:
+        if self.weights(f"{name}.bias", (outputs,)) is not None:
             operands.append(self._weight(f"{name}.bias", (outputs,)))
         attributes = {"kernel_shape": list(stride), "strides": list(stride)}
         return self.tape.op("ConvTranspose", operands, attributes, name=self.prefix + name)

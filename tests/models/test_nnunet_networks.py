@@ -25,7 +25,8 @@ STORED = Path(__file__).parent / "data" / "nnunet_networks.npz"
 
 
 def _ours(given: Described, shapes: Mapping[str, Any]) -> NDArray[Any]:
-    def get(name: str) -> NDArray[Any] | None:
+    def get(name: str, shape: tuple[int, ...]) -> NDArray[Any] | None:
+        del shape
         return weight(name, tuple(shapes[name])) if name in shapes else None
 
     kind = architecture(Fields(given.config, "plans"), len(given.patch))

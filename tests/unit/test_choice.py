@@ -17,7 +17,7 @@ from voxelrt.errors import UsageError
 from voxelrt.kernels.conv3d.algorithm import Algorithm, Problem, algorithms
 from voxelrt.memory_size import parse_size
 from voxelrt.plan import tuning
-from voxelrt.plan.choice import Choice
+from voxelrt.plan.choice import PRICE, Choice
 
 LARGE = Problem(1, 64, 64, (64, 64, 64), (3, 3, 3), (1, 1, 1))
 SMALL = Problem(1, 64, 64, (2, 2, 2), (3, 3, 3), (1, 1, 1))
@@ -72,6 +72,23 @@ def test_the_limit_of_packed_weights_is_kept_and_costs_the_least() -> None:
     assert choice.shrink()
     assert choice.weight_bytes <= limit
     assert choice.pick("a", LARGE, ()).kernel == "conv3d.winograd"
+
+
+def test_memory_is_saved_where_it_costs_next_to_nothing() -> None:
+    fast, small = (Algorithm("conv3d.winograd", {"tile": (t, t, t)}, 1e6, size) for t, size in ((4, 100), (2, 50)))
+    for lost, taken in ((0.5 * PRICE, small), (2 * PRICE, fast)):
+        choice = Choice()
+        choice.pick("w", LARGE, [fast, replace(small, cycles=1e6 + lost * 50)])
+        assert choice.shrink() == (taken is small)
+        assert choice.pick("w", LARGE, ()).params == taken.params
+
+
+def test_a_large_volume_is_timed_in_part() -> None:
+    part = tuning._part(replace(LARGE, size=(128, 128, 128)))
+    assert part == replace(LARGE, size=(32, 128, 128))
+    assert tuning._part(LARGE).size[0] in (32, 64)
+    flat = replace(LARGE, size=(1, 2048, 2048), kernel=(1, 3, 3))
+    assert tuning._part(flat) == flat
 
 
 def test_a_limit_below_the_networks_own_weights_is_refused() -> None:
