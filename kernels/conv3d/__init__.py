@@ -197,6 +197,12 @@ def _gpu_cases() -> tuple[Case, ...]:
         _case("fp16-products", (1, 20, 3, 3, 5), 18, (1, 3, 3), padding=(0, 1, 1), precision="fp16"),
         _case("bfloat16", (1, 32, 2, 3, 5), 16, 3, padding=1, dtype="bfloat16", tolerance=4e-3),
         _case("float16-many", (1, 64, 2, 5, 7), 32, (1, 3, 3), padding=(0, 1, 1), dtype="float16", tolerance=5e-4),
+        _case("float16-few", (1, 24, 2, 3, 5), 9, (1, 3, 3), padding=(0, 1, 1), dtype="float16", tolerance=5e-4),
+        _case("bfloat16-few", (1, 16, 2, 3, 5), 18, (3, 1, 1), padding=(1, 0, 0), dtype="bfloat16", tolerance=4e-3),
+        _case("float16-depthwise", (1, 9, 2, 5, 7), 9, 3, padding=1, groups=9, dtype="float16", tolerance=5e-4),
+        _case("both", (2, 9, 2, 4, 5), 7, (1, 3, 1), padding=(0, 1, 0), second=12, residual=True, activation="silu"),
+        _case("groups-of-4", (2, 12, 3, 4, 5), 6, (3, 1, 3), padding=(1, 0, 1), groups=3, stride=(1, 2, 1)),
+        _case("many-outputs", (1, 4, 1, 5, 9), 70, (1, 3, 3), activation="gelu"),
         _case("dilated", (1, 17, 5, 6, 7), 9, (2, 3, 1), padding=((1, 0), (2, 1), (0, 0)), dilation=(1, 2, 3)),
     )
 
@@ -227,7 +233,7 @@ KERNEL = Kernel(
         _case("bottleneck-320", (1, 320, 4, 6, 8), 320, 3, padding=1, bench=True),
         _case("head-1x1x1", (1, 32, 16, 32, 64), 5, 1, bench=True),
     ),
-    backends=("cpu", "triton"),
+    backends=("cpu", "triton", "cuda"),
     gpu_cases=_gpu_cases(),
 )
 

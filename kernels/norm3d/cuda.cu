@@ -2,6 +2,8 @@
 // order; the normalised volume with its activation. The same partial moments come out of a convolution's epilogue.
 #include "cuda.cuh"
 
+#include "moments.cuh"
+
 constexpr int CHANNELS = 32, ROWS = 8, CHUNK = 128;
 
 // means and squares (N, chunks, C): of each chunk of voxels, the mean and the sum of squared differences to it.
@@ -75,41 +77,4 @@ VOXELRT_NORM3D(float, f32)
 VOXELRT_NORM3D(__half, f16)
 VOXELRT_NORM3D(__nv_bfloat16, bf16)
 
-// A block a group of channels of one item: merges the chunks' moments (Chan, Golub and LeVeque 1983) and makes of them
-// the scale and shift of each channel. `chunk` voxels are in each chunk but the last.
-extern "C" __global__ void __launch_bounds__(128)
-    voxelrt_norm3d_merge(float *scale, float *shift, const float *means, const float *squares, const float *gamma,
-                         const float *beta, long long voxels, long long channels, long long chunk, long long chunks,
-                         long long group, long long gamma_n, long long gamma_c, long long beta_n, long long beta_c,
-                         float epsilon) {
-    __shared__ double counts[128], centers[128], spreads[128];
-    const int thread = (int)threadIdx.x;
-    const long long n = blockIdx.y, first = (long long)blockIdx.x * group;
-    double count = 0.0, center = 0.0, spread = 0.0;
-    for (long long i = thread; i < chunks * group; i += blockDim.x) {
-        const long long which = i / group, place = (n * chunks + which) * channels + first + i % group;
-        const double more = (double)(which + 1 < chunks ? chunk : voxels - which * chunk);
-        const double away = (double)means[place] - center, whole = count + more;
-        spread += (double)squares[place] + away * away * count * more / whole;
-        center += away * more / whole;
-        count = whole;
-    }
-    counts[thread] = count, centers[thread] = center, spreads[thread] = spread;
-    __syncthreads();
-    for (int half = 64; half > 0; half /= 2) {
-        if (thread < half && counts[thread + half] > 0.0) {
-            const double more = counts[thread + half], whole = counts[thread] + more;
-            const double away = centers[thread + half] - centers[thread];
-            spreads[thread] += spreads[thread + half] + away * away * counts[thread] * more / whole;
-            centers[thread] += away * more / whole;
-            counts[thread] = whole;
-        }
-        __syncthreads();
-    }
-    const double inverse = 1.0 / sqrt(spreads[0] / counts[0] + (double)epsilon);
-    for (long long c = first + thread; c < first + group; c += blockDim.x) {
-        const double factor = inverse * (double)gamma[n * gamma_n + c * gamma_c];
-        scale[n * channels + c] = (float)factor;
-        shift[n * channels + c] = (float)((double)beta[n * beta_n + c * beta_c] - centers[0] * factor);
-    }
-}
+VOXELRT_MERGE_MOMENTS(voxelrt_norm3d_merge)

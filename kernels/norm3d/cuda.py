@@ -62,11 +62,31 @@ def _statistics(
         *(means, squares, on.x, on.voxels, on.channels),
         block=(32, 8),
     )
+    merge(made, ENTRIES[-1], (scale, shift), (means, squares), (gamma, beta), on.voxels, CHUNK, group, epsilon)
+    return scale, shift
+
+
+def merge(
+    made: Program,
+    entry: str,
+    answers: tuple[Tensor, Tensor],
+    moments: tuple[Tensor, Tensor],
+    vectors: tuple[Tensor, Tensor],
+    voxels: int,
+    chunk: int,
+    group: int,
+    epsilon: float,
+) -> None:
+    """Add a launch of an op's ``VOXELRT_MERGE_MOMENTS``.
+
+    It makes scale and shift (N, C) of the means and squares (N, chunks, C) of chunks of voxels, and of gamma and beta
+    (N, C).
+    """
+    batch, chunks, channels = moments[0].shape
     made.launch(
-        "voxelrt_norm3d_merge",
-        (on.channels // group, on.batch),
-        *(scale, shift, means, squares, gamma, beta, on.voxels, on.channels, CHUNK, chunks, group),
-        *(*gamma.strides, *beta.strides, float(epsilon)),
+        entry,
+        (channels // group, batch),
+        *(*answers, *moments, *vectors, voxels, channels, chunk, chunks, group),
+        *(*vectors[0].strides, *vectors[1].strides, float(epsilon)),
         block=128,
     )
-    return scale, shift

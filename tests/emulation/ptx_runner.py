@@ -13,7 +13,7 @@ from tests.emulation.ptx.machine import Machine
 from tests.emulation.ptx.memory import GlobalMemory
 from tests.emulation.ptx.parse import parse
 from tests.emulation.shim_runner import start_bytes
-from voxelrt.kernels.common.gpu.cuda_compiler import compile_cuda
+from voxelrt.kernels.common.gpu.cuda_compiler import compile_ptx
 from voxelrt.kernels.common.gpu.program import Buffer, Launch, Program, Tensor
 from voxelrt.kernels.common.gpu.triton_compiler import compile_triton
 
@@ -28,7 +28,7 @@ def _kernel(ptx: str, name: str) -> Kernel:
 def code_of(program: Program, launch: Launch, target: int) -> tuple[str, str, int]:
     """The PTX of a launch, the entry's name, and the dynamic shared memory that it is launched with."""
     if isinstance(launch.kernel, str):
-        return compile_cuda(program.source.with_suffix(".cu"), target).ptx, launch.kernel, launch.shared
+        return compile_ptx(program.source.with_suffix(".cu"), target), launch.kernel, launch.shared
     compiled, metadata = compile_triton(launch, target)
     return compiled.ptx, metadata["name"], metadata["shared"]
 

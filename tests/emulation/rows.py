@@ -12,6 +12,7 @@ import pytest
 
 from voxelrt.errors import MissingExtraError, UnsupportedError
 from voxelrt.kernels.common.gpu.program import Launch, Program
+from voxelrt.kernels.common.gpu.targets import TARGETS
 from voxelrt.kernels.common.gpu.triton_compiler import specialisation
 from voxelrt.kernels.common.kernel import Case, Kernel, compare, entries
 
@@ -28,7 +29,10 @@ MOST_OF = {
     ("gaussian", "triton"): 3000,
     ("lstm", "triton"): 3000,
     ("mdlstm", "triton"): 2100,
+    ("conv3d", "cuda"): 4300,
 }
+# The oldest, the one whose PTX is interpreted, and one of each later code generation; the rest in the long run.
+QUICK_FIRST = [t if t in (75, 80, 90, 120) else pytest.param(t, marks=pytest.mark.slow) for t in TARGETS]
 
 
 def arguments(case: Case) -> tuple[Any, Any]:

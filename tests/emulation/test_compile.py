@@ -8,7 +8,7 @@ from collections import defaultdict
 import pytest
 
 from tests.emulation.report import UNFIT, triton_usage
-from tests.emulation.rows import distinct_launches, kernels, programs
+from tests.emulation.rows import QUICK_FIRST, distinct_launches, kernels, programs
 from tests.emulation.test_cuda_shim import entries_of
 from voxelrt.errors import DeviceError, MissingExtraError
 from voxelrt.kernels.common.gpu.cuda_compiler import compile_cuda
@@ -23,8 +23,6 @@ REFUSED: dict[tuple[str, str, int], str] = {}
 FEWEST_CASES = 4
 # (op, target) -> bytes of spilled registers that are known and still to be removed.
 SPILLED = {("bilateral", 80): 8} | {("non_local_means", target): 40 for target in (90, 100, 110, 120)}
-# The oldest, the one whose PTX is interpreted, and one of each later code generation; the rest in the long run.
-QUICK = (75, 80, 90, 120)
 
 
 def _named(backend: str) -> list[object]:
@@ -32,7 +30,7 @@ def _named(backend: str) -> list[object]:
 
 
 @pytest.mark.usefixtures("needs_nvcc")
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", QUICK_FIRST)
 @pytest.mark.parametrize("kernel", _named("cuda"))
 def test_cuda_compiles(kernel: Kernel, target: int) -> None:
     _, made = next(programs(kernel, "cuda"))
@@ -42,7 +40,7 @@ def test_cuda_compiles(kernel: Kernel, target: int) -> None:
     assert found == set(entries_of(kernel)), "ENTRIES in cuda.py are not the entries of cuda.cu"
 
 
-@pytest.mark.parametrize("target", [t if t in QUICK else pytest.param(t, marks=pytest.mark.slow) for t in TARGETS])
+@pytest.mark.parametrize("target", QUICK_FIRST)
 @pytest.mark.parametrize("kernel", _named("triton"))
 def test_triton_compiles(kernel: Kernel, target: int) -> None:
     try:

@@ -65,22 +65,27 @@ def test_a_filter_of_voxels() -> None:
     assert np.isnan(found.ravel()[:-128]).all()
 
 
-def test_a_convolution() -> None:
+@pytest.mark.parametrize("backend", ["triton", "cuda"])
+@pytest.mark.usefixtures("needs_nvcc")
+def test_a_convolution(backend: str) -> None:
     x = RNG.normal(size=(1, 16, PLANES, ROWS, COLUMNS)).astype(np.float16)
     weights = RNG.normal(size=(16, 16, 3, 1, 1)).astype(np.float16)
-    made = _program("conv3d", "triton", x, weights, padding=(1, 0, 0))
+    made = _program("conv3d", backend, x, weights, padding=(1, 0, 0))
     expected = entries()["conv3d"].oracle(x, weights, padding=(1, 0, 0))
     (launch,) = made.launches
     out, source = launch.arguments[0], launch.arguments[1]
     shifts = {id(out.buffer): MISSING * 16, id(source.buffer): MISSING * 16}
-    rows = launch.constants["BM"]
+    rows = launch.constants.get("BM", 128)
     numbers = {PLANES * AREA: DEPTH * AREA}
-    launch = dataclasses.replace(launch, arguments=tuple(
-        np.int32(DEPTH) if position == launch.kernel.arg_names.index("size_z") else value
-        for position, value in enumerate(launch.arguments)
-    ))  # fmt: skip
-    made.launches[0] = launch
-    found = _end(made, "_convolve", shifts, numbers, DEPTH * AREA // rows)
+    # The depth alone, beside a kernel of as many taps: the number in front of the rows and columns.
+    (where,) = [
+        i
+        for i, pair in enumerate(zip(launch.arguments, launch.arguments[1:], strict=False))
+        if not isinstance(pair[0], Tensor) and (pair[0], pair[1]) == (PLANES, ROWS)
+    ]
+    arguments = [np.int32(DEPTH) if i == where else value for i, value in enumerate(launch.arguments)]
+    made.launches[0] = dataclasses.replace(launch, arguments=tuple(arguments))
+    found = _end(made, launch.name, shifts, numbers, DEPTH * AREA // rows)
     wanted = expected.transpose(0, 2, 3, 4, 1).reshape(-1, 16)[-rows:]
     got = found.transpose(0, 2, 3, 4, 1).reshape(-1, 16)
     np.testing.assert_allclose(got[-rows:].astype(np.float64), wanted, rtol=2e-2, atol=2e-2)

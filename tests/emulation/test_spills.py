@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.emulation.report import parse, usages
-from tests.emulation.rows import kernels
+from tests.emulation.rows import QUICK_FIRST, kernels
 from tests.emulation.test_cuda_shim import entries_of
-from voxelrt.kernels.common.gpu.targets import TARGETS
 from voxelrt.kernels.common.kernel import Kernel
 
 LOG = """ptxas info    : Compiling entry function 'voxelrt_some_op' for 'sm_75'
@@ -25,7 +24,7 @@ def test_a_log_is_read() -> None:
 
 
 @pytest.mark.usefixtures("needs_nvcc")
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", QUICK_FIRST)
 @pytest.mark.parametrize("kernel", [pytest.param(k, id=k.name) for k in kernels("cuda")])
 def test_nothing_is_spilled(kernel: Kernel, target: int) -> None:
     found = usages(kernel.name, target)

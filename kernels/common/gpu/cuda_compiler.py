@@ -51,40 +51,45 @@ def compile_cuda(source: Path, target: int) -> Compiled:
     ------
     DeviceError : there is no nvcc, or it refused the source or the target; its words are in the message.
     """
+    ptx = compile_ptx(source, target)
+    options = ["-Xptxas=-v,-O3", f"-arch=sm_{target}", "-cubin", "-o", "kernel.cubin", "kernel.ptx"]
+    kept = _kept(source, target, options, {"kernel.ptx": ptx})
+    cubin, log = kept.joinpath("kernel.cubin").read_bytes(), kept.joinpath("log").read_text(encoding="utf-8")
+    return Compiled(target, ptx, cubin, log)
+
+
+def compile_ptx(source: Path, target: int) -> str:
+    """The first half of ``compile_cuda``: the PTX, which is all that the tests interpret."""
+    parts = [file.read_bytes() for file in sorted((*source.parent.glob("*.cu*"), *_HERE.glob("*.cuh")))]
+    content = hashlib.sha256(b"\0".join(parts)).hexdigest()
+    options = [*_OPTIONS, f"-arch=sm_{target}", f"-I{_HERE}", "-ptx", "-o", "kernel.ptx", str(source)]
+    kept = _kept(source, target, options, {"content": content})
+    return kept.joinpath("kernel.ptx").read_text(encoding="utf-8")
+
+
+def _kept(source: Path, target: int, options: list[str], inputs: dict[str, str]) -> Path:
+    """The folder of what nvcc makes of some inputs with some options, made now or before."""
     path = nvcc()
     if path is None:
         raise DeviceError("compiling CUDA kernels needs nvcc on PATH: install the CUDA toolkit 13")
-    parts = [file.read_bytes() for file in sorted((*source.parent.glob("*.cu*"), *_HERE.glob("*.cuh")))]
-    key = hashlib.sha256(b"\0".join([_version(path), repr((_OPTIONS, target, source.name)).encode(), *parts]))
+    key = hashlib.sha256(b"\0".join([_version(path), repr((options, inputs)).encode()]))
     kept = _folder() / key.hexdigest()
-    if not kept.exists():
-        with tempfile.TemporaryDirectory(dir=_folder()) as name:
-            made = Path(name, "made")
-            made.mkdir()
-            log = _run(path, source, target, made)
-            made.joinpath("log").write_text(log, encoding="utf-8")
-            try:
-                os.rename(made, kept)
-            except OSError:  # another process was first, with the same content
-                if not kept.exists():
-                    raise
-    return Compiled(
-        target,
-        kept.joinpath("kernel.ptx").read_text(encoding="utf-8"),
-        kept.joinpath("kernel.cubin").read_bytes(),
-        kept.joinpath("log").read_text(encoding="utf-8"),
-    )
-
-
-def _run(path: str, source: Path, target: int, folder: Path) -> str:
-    log = ""
-    steps = (
-        [path, *_OPTIONS, f"-arch=sm_{target}", f"-I{_HERE}", "-ptx", "-o", str(folder / "kernel.ptx"), str(source)],
-        [path, "-Xptxas=-v,-O3", f"-arch=sm_{target}", "-cubin", "-o", str(folder / "kernel.cubin"), "kernel.ptx"],
-    )
-    for step in steps:
-        done = subprocess.run(step, capture_output=True, text=True, check=False, cwd=folder)
-        log += done.stdout + done.stderr
+    if kept.exists():
+        return kept
+    with tempfile.TemporaryDirectory(dir=_folder()) as name:
+        made = Path(name, "made")
+        made.mkdir()
+        for file, text in inputs.items():
+            made.joinpath(file).write_text(text, encoding="utf-8")
+        done = subprocess.run([path, *options], capture_output=True, text=True, check=False, cwd=made)
+        log = done.stdout + done.stderr
         if done.returncode:
-            raise DeviceError(f"nvcc refused {source.parent.name}/{source.name} for sm_{target}: {log.strip()[:2000]}")
-    return log
+            what = f"{source.parent.name}/{source.name} for sm_{target}"
+            raise DeviceError(f"nvcc refused {what}: {log.strip()[:2000]}")
+        made.joinpath("log").write_text(log, encoding="utf-8")
+        try:
+            os.rename(made, kept)
+        except OSError:  # another process was first, with the same content
+            if not kept.exists():
+                raise
+    return kept
