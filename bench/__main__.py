@@ -1,4 +1,4 @@
-"""``python -m bench run | cases | accuracy | compare | table | plot | peers``: see ``bench/README.md``."""
+"""``python -m bench run | running | accuracy | cases | compare | table | plot | peers``: see ``bench/README.md``."""
 
 from __future__ import annotations
 
@@ -59,6 +59,14 @@ def _parser() -> argparse.ArgumentParser:
     accuracy.add_argument("--peers", default="onnxruntime,openvino,torch", help="(default: onnxruntime,openvino,torch)")
     accuracy.add_argument("--threads", type=int, help="(default: all that are allowed)")
     accuracy.add_argument("--seed", type=int, default=0)
+    running = commands.add_parser("running", help="what running costs: first start, memory, threads, timers")
+    running.add_argument("--parts", default="starts,memory,threads,timers", help="(default: all four)")
+    running.add_argument("--row", default="models/unet3d", help="(default: models/unet3d)")
+    running.add_argument("--size", type=int, default=128, help="edge of its window (default: 128)")
+    running.add_argument("--weights-memory", default="250MiB", help="the limit whose cost is shown (default: 250MiB)")
+    running.add_argument("--rounds", type=int, default=6, help="runs in turn, at least 6 (default: 6)")
+    running.add_argument("--threads", type=int, help="(default: all that are allowed)")
+    running.add_argument("--seed", type=int, default=0)
     commands.add_parser("peers", help="who is measured, and how")
     commands.add_parser("requirements", help="what pip installs into the bench's environment")
     return parser
@@ -88,6 +96,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from bench.accuracy import accuracy
 
         return accuracy(asked)
+    elif asked.command == "running":
+        from bench.running import running
+
+        return running(asked)
     elif asked.command == "compare":
         from bench.compare import compare
 

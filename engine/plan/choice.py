@@ -11,7 +11,7 @@ from voxelrt.kernels.conv3d.algorithm import Algorithm, Problem
 
 Timer = Callable[[Problem, Sequence[Algorithm]], list[Algorithm]]  # the same, measured, the cheapest first
 
-PRICE = 0.6  # cycles of a core that a byte of packed weights is worth: 100 MB for 10 ms on two cores
+PRICE = 0.75  # cycles of a core that a byte of packed weights is worth: 100 MB for 12 ms on two cores
 SHARING = 1.5  # how much slower a step may be for weights that another variant has packed already
 
 

@@ -18,7 +18,6 @@ import numpy as np
 
 from voxelrt import environment
 from voxelrt.errors import OutputError
-from voxelrt.io.atomic import atomic_path
 from voxelrt.kernels.common import capi, native
 from voxelrt.kernels.common.native import BLOCK, BLOCKED16, Operand, Pool
 from voxelrt.kernels.conv3d.algorithm import Algorithm, Problem, neighbours
@@ -100,6 +99,8 @@ class Tuner:
     def _save(self) -> None:
         with suppress(OutputError, OSError):  # a machine without a cache folder tunes anew
             self._path.parent.mkdir(parents=True, exist_ok=True)
+            from voxelrt.io.atomic import atomic_path  # what reads studies takes 35 MB
+
             with atomic_path(self._path) as partial:
                 partial.write_text(json.dumps(self._known))
 

@@ -31,7 +31,7 @@ uint32_t portable(uint32_t crc, const unsigned char *p, size_t n) {
 }
 
 #if defined(__x86_64__)
-__attribute__((target("sse4.2"))) uint32_t with_instruction(uint32_t crc, const unsigned char *p, size_t n) {
+__attribute__((target("sse4.2"))) uint32_t one_lane(uint32_t crc, const unsigned char *p, size_t n) {
     uint64_t wide = crc;
     for (; n >= 8; n -= 8, p += 8) {
         uint64_t word;
@@ -42,6 +42,49 @@ __attribute__((target("sse4.2"))) uint32_t with_instruction(uint32_t crc, const 
     while (n--)
         crc = _mm_crc32_u8(crc, *p++);
     return crc;
+}
+
+constexpr size_t kLane = 4096;
+
+// What a lane of zeros makes of a register: linear in its bits, so a table for each of its bytes will do.
+struct PastLane {
+    uint32_t value[4][256];
+    PastLane() {
+        static const unsigned char zeros[kLane] = {};
+        for (int byte = 0; byte < 4; ++byte) {
+            value[byte][0] = 0;
+            for (int bit = 0; bit < 8; ++bit) {
+                const uint32_t moved = one_lane(1u << (8 * byte + bit), zeros, kLane);
+                for (int low = 0; low < 1 << bit; ++low)
+                    value[byte][(1 << bit) + low] = moved ^ value[byte][low];
+            }
+        }
+    }
+    uint32_t operator()(uint32_t crc) const {
+        return value[0][crc & 0xFF] ^ value[1][crc >> 8 & 0xFF] ^ value[2][crc >> 16 & 0xFF] ^ value[3][crc >> 24];
+    }
+};
+
+// Three lanes at a time: the instruction takes three cycles and could begin in every one.
+__attribute__((target("sse4.2"))) uint32_t with_instruction(uint32_t crc, const unsigned char *p, size_t n) {
+    if (n >= 64 * kLane) {
+        static const PastLane past_lane;
+        for (; n >= 3 * kLane; n -= 3 * kLane, p += 3 * kLane) {
+            uint64_t a = crc, b = 0, c = 0;
+            for (size_t i = 0; i < kLane; i += 8) {
+                uint64_t words[3];
+                std::memcpy(&words[0], p + i, 8);
+                std::memcpy(&words[1], p + kLane + i, 8);
+                std::memcpy(&words[2], p + 2 * kLane + i, 8);
+                a = _mm_crc32_u64(a, words[0]);
+                b = _mm_crc32_u64(b, words[1]);
+                c = _mm_crc32_u64(c, words[2]);
+            }
+            const uint32_t two = past_lane(static_cast<uint32_t>(a)) ^ static_cast<uint32_t>(b);
+            crc = past_lane(two) ^ static_cast<uint32_t>(c);
+        }
+    }
+    return one_lane(crc, p, n);
 }
 #endif
 

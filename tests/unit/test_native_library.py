@@ -86,3 +86,8 @@ def test_blocked_arrays_go_there_and_back() -> None:
 def test_the_checksum_is_crc32c() -> None:
     assert capi.crc32c(b"123456789") == 0xE3069283
     assert capi.crc32c(b"6789", capi.crc32c(b"12345")) == 0xE3069283
+    data = np.random.default_rng(0).bytes(3 * 12288 * 30 + 5)  # long data goes by lanes
+    parts = 0
+    for start in range(0, len(data), 100_000):
+        parts = capi.crc32c(data[start : start + 100_000], parts)
+    assert capi.crc32c(data) == parts
