@@ -67,7 +67,7 @@ def convert_command(
     screen.line(f"orientation: {in_words(done.image.orientation_xyz)}")
     if done.geometry is not None:
         found = "; ".join(done.geometry.sentences) or "an even grid, nothing to mend"
-        screen.line(f"geometry: {done.geometry.slices} slices, {found}")
+        screen.line(f"geometry: {done.geometry.slices} {'slice' if done.geometry.slices == 1 else 'slices'}, {found}")
     screen.line(f"wrote {done.out}")
     screen.json(data)
 

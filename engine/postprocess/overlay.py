@@ -39,7 +39,7 @@ NOT_A_DEVICE = "research software, not a medical device"
 
 MARGIN, GAP, HEAD, LINE = 36, 24, 34, 30
 PANELS_WIDTH, PANELS_HEIGHT, SMALLEST_CELL = 1500, 640, 180
-NARROWEST = 900
+NARROWEST = 1100  # for the two lines of small print side by side
 OUTLINE_PIXELS = 1.8
 FILL = 0.1
 LEGEND_ENTRIES = 24
@@ -230,7 +230,8 @@ def draw_panel(
         _draw_head(draw, panel, volume, at)
         _draw_letters(draw, panel)
     # A picture that tells no lengths counts a pixel as 1 mm.
-    _draw_bar(draw, panel, "mm" if volume.placed or set(volume.spacing_mm) != {1.0} else "pixels")
+    counted = set(volume.spacing_mm) == {1.0} and (not volume.placed or 1 in volume.shape_zyx)
+    _draw_bar(draw, panel, "pixels" if counted else "mm")
 
 
 def _draw_head(draw: ImageDraw.ImageDraw, panel: Panel, volume: Volume, at: tuple[int, int, int]) -> None:

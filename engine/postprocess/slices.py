@@ -20,12 +20,15 @@ from voxelrt.io.atomic import atomic_path
 from voxelrt.io.orientation import reorient
 from voxelrt.postprocess.overlay import (
     BACKGROUND,
+    CONVENTION,
     HEAD,
     MARGIN,
+    NARROWEST,
     NOT_A_DEVICE,
     PALETTE,
     QUIET,
     TEXT,
+    UNPLACED,
     Panel,
     directions_note,
     draw_panel,
@@ -111,7 +114,7 @@ def draw_sheet(
     columns = min(columns, len(indices))
     rows = math.ceil(len(indices) / columns)
     top = MARGIN + (46 if title else 0)
-    width = max(2 * MARGIN + columns * (cell[0] + GAP) - GAP, 900)
+    width = max(2 * MARGIN + columns * (cell[0] + GAP) - GAP, NARROWEST)
     height = top + rows * (HEAD + cell[1] + GAP) + 50
     canvas = Pillow.new("RGB", (width, height), BACKGROUND)
     draw = ImageDraw.Draw(canvas)
@@ -173,7 +176,7 @@ class _Scene:
         canvas = Pillow.new("RGB", (width, HEAD + cell[1] + 58), BACKGROUND)
         self.draw(canvas, index, ((width - cell[0]) // 2, HEAD), cell, scale)
         draw = ImageDraw.Draw(canvas)
-        for number, text in enumerate((directions_note(self.volume), NOT_A_DEVICE)):
+        for number, text in enumerate((CONVENTION if self.volume.placed else UNPLACED, NOT_A_DEVICE)):
             draw.text((GAP, HEAD + cell[1] + 10 + 22 * number), text, QUIET, font(15))
         return canvas
 

@@ -14,13 +14,13 @@ import pydicom
 import pytest
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.sequence import Sequence
-from pydicom.uid import EnhancedMRImageStorage, MRImageStorage, generate_uid
+from pydicom.uid import DeflatedExplicitVRLittleEndian, EnhancedMRImageStorage, MRImageStorage, generate_uid
 
 from tests.phantoms import PATIENT_ID, PATIENT_NAME, dicom_series, dicom_slice, octants, save_series
 from voxelrt.cli import main
 from voxelrt.errors import GeometryError, InputError, UsageError
 from voxelrt.io import DicomSource, open_dicom, read_image
-from voxelrt.io.dicom import contents
+from voxelrt.io.dicom import contents, header
 from voxelrt.io.dicom.description import shown
 
 
@@ -63,6 +63,23 @@ def test_a_zip_that_declares_too_much_is_refused_unread(tmp_path: Path, monkeypa
     monkeypatch.setattr(contents, "MAX_ZIP_BYTES", 1_000_000)
     with pytest.raises(InputError, match=r"declares 1 files of 0\.0 GiB"):
         open_dicom(path)
+
+
+@pytest.mark.parametrize("deflated", [False, True])
+def test_a_file_of_endless_elements_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deflated: bool
+) -> None:
+    """Empty elements without end would keep the parser for hours; what is skipped, such as pixels, does not count."""
+    dataset = dicom_series(octants((1, 64, 64)))[0]
+    if deflated:
+        dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    save_series([dataset], tmp_path / "good")
+    monkeypatch.setattr(header, "MAX_HEADER_BYTES", 4000)
+    assert (read_image(tmp_path / "good").volume.array[0] == octants((1, 64, 64))).all()
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "zeros").write_bytes(bytes(128) + b"DICM" + bytes(100_000))
+    with pytest.raises(InputError, match="MiB of elements before its pixels"):
+        read_image(tmp_path / "bad")
 
 
 @pytest.mark.parametrize("kept", [10, 200, -10])

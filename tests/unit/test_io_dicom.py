@@ -254,7 +254,7 @@ def test_repeated_positions(tmp_path: Path) -> None:
     series = dicom_series(octants())
     series[4].ImagePositionPatient = series[3].ImagePositionPatient
     message = refusal(save_series(series, tmp_path))
-    assert "1 slices lie at the place of another ((-30.00, 10.00, 11.00) mm)" in message
+    assert "1 slice lies at the place of another ((-30.00, 10.00, 11.00) mm)" in message
 
 
 def test_a_missing_slice(tmp_path: Path) -> None:
@@ -318,7 +318,9 @@ def test_mixed_series_name_a_place_in_mm(tmp_path: Path, alter: Any, message: st
     alter(series[3])
     found = refusal(save_series(series, tmp_path))
     assert message in found
-    assert " mm; split the series" in found
+    # IM0003 of IM0000 ... IM0005 holds the slice that was altered.
+    assert " mm; give a folder without DICOM file " in found
+    assert "(counted in the order of their names)" in found
 
 
 @pytest.mark.parametrize(

@@ -184,8 +184,8 @@ def _directions(positions: Floats, orientation: Floats, pixel_spacing: tuple[flo
 def _depth_of_one_slice(thickness_mm: float | None, found: list[str]) -> float:
     usable = thickness_mm is not None and 1e-6 < thickness_mm < 1e4
     depth = float(thickness_mm) if usable and thickness_mm is not None else 1.0
-    stated = "SliceThickness" if usable else "nothing in the file: it is assumed"
-    found.append(f"the series has one slice, so its depth of {depth:g} mm is taken from {stated}")
+    stated = "taken from SliceThickness" if usable else "assumed: nothing in the file tells it"
+    found.append(f"the series has one slice, so its depth of {depth:g} mm is {stated}")
     return depth
 
 
@@ -199,11 +199,15 @@ def _without_repeats(
     places = _places(positions[order[i]] for i in repeated)
     if not repair:
         raise GeometryError(
-            f"{len(repeated)} slices lie at the place of another ({places}), and nothing in the files tells which of "
+            f"{_slices_lie(len(repeated))} at the place of another ({places}), and nothing in the files tells which of "
             "them belong together; to keep the first at each place ask for repair (--repair)"
         )
     done.append(f"repaired: {len(repeated)} slices at the place of another were left out ({places})")
     return np.delete(order, repeated + 1)
+
+
+def _slices_lie(count: int) -> str:
+    return "1 slice lies" if count == 1 else f"{count} slices lie"
 
 
 def _refuse_gaps(positions: Floats, along: Floats) -> None:

@@ -7,12 +7,13 @@ patient.
 
 from __future__ import annotations
 
+import io
 import re
 import struct
 import zipfile
 import zlib
 from dataclasses import dataclass, field
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, cast
 
 import pydicom
 from pydicom.errors import BytesLengthException, InvalidDicomError
@@ -71,6 +72,9 @@ EXPLICIT_LITTLE_ENDIAN, IMPLICIT_LITTLE_ENDIAN = "1.2.840.10008.1.2.1", "1.2.840
 DEFLATED = "1.2.840.10008.1.2.1.99"
 BIG_ENDIAN = "1.2.840.10008.1.2.2"
 META_BYTES = 4096  # meta information is shorter
+# What is read of elements before the pixels. The headers of the largest enhanced objects take some ten MiB; a file of
+# empty elements would keep the parser for hours.
+MAX_HEADER_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -209,6 +213,8 @@ def _parse(content: Content, stream: IO[bytes], number: str) -> Header:
         content = DeflatedContent(content, behind)
         stream = content.open()
     stream.seek(0)
+    if behind or content.size() > MAX_HEADER_BYTES:
+        stream = cast(IO[bytes], _Bounded(stream))
     dataset = pydicom.dcmread(stream, stop_before_pixels=True, force=True, specific_tags=WANTED)
     texts, numbers, nested = _values(dataset)
     if not texts.get("SOPClassUID"):  # a DICOMDIR says it in its meta information only
@@ -219,6 +225,26 @@ def _parse(content: Content, stream: IO[bytes], number: str) -> Header:
         syntax = IMPLICIT_LITTLE_ENDIAN if implicit else EXPLICIT_LITTLE_ENDIAN
     pixels = _pixel_place(stream, implicit=implicit, little=syntax != BIG_ENDIAN)
     return Header(content, number, texts, numbers, nested, syntax, pixels)
+
+
+class _Bounded(io.BufferedIOBase):
+    """A stream that ends where more was read of it than any header has; what is skipped does not count."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream, self._left = stream, MAX_HEADER_BYTES
+
+    def read(self, count: int | None = -1, /) -> bytes:
+        piece = self._stream.read(self._left + 1 if count is None or count < 0 else count)
+        self._left -= len(piece)
+        if self._left < 0:
+            raise InputError(f"a DICOM file has more than {MAX_HEADER_BYTES >> 20} MiB of elements before its pixels")
+        return piece
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        return self._stream.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._stream.tell()
 
 
 def _behind_deflated_meta(stream: IO[bytes]) -> int:

@@ -22,7 +22,7 @@ from voxelrt.io.dicom.split import PLACE_MM, split_volumes
 # Slices of one volume must agree in these; orientation and spacing up to rounding.
 SAME_ORIENTATION = 1e-4
 SAME_SPACING = 1e-4
-LISTED = 40
+LISTED, LISTED_FILES = 40, 6
 
 Floats = NDArray[np.float64]
 
@@ -219,11 +219,27 @@ def common_geometry(frames: Sequence[Frame]) -> tuple[Floats, Floats, tuple[floa
     for what, differs in checks:
         if differs.any():
             x, y, z = positions[int(np.flatnonzero(differs)[0])]
+            kinds = _directions(orientations) if what == "orientation" else ""
             raise GeometryError(
-                f"the series mixes slices of different {what}: {int(differs.sum())} of {len(frames)} differ from the "
-                f"others, one at ({x:.2f}, {y:.2f}, {z:.2f}) mm; split the series first"
+                f"the series mixes slices of different {what}{kinds}: {int(differs.sum())} of {len(frames)} differ "
+                f"from the others, one at ({x:.2f}, {y:.2f}, {z:.2f}) mm; give a folder without "
+                f"{_files([frames[int(k)] for k in np.flatnonzero(differs)])}"
             )
     return positions, orientations[usual], (float(spacings[usual][0]), float(spacings[usual][1]))
+
+
+def _directions(orientations: Floats) -> str:
+    """How many slices lie which way, such as " (3 sagittal, 1 axial)"; a localiser has some of each."""
+    normals = np.abs(np.cross(orientations[:, :3], orientations[:, 3:]))
+    counts = Counter(("sagittal", "coronal", "axial")[int(axis)] for axis in normals.argmax(axis=1))
+    return f" ({', '.join(f'{count} {name}' for name, count in counts.most_common())})" if len(counts) > 1 else ""
+
+
+def _files(frames: Sequence[Frame]) -> str:
+    """The files of frames, which are told by their numbers because names may name a patient."""
+    numbers = list(dict.fromkeys(frame.header.number for frame in frames))
+    more = f" and {len(numbers) - LISTED_FILES} more" if len(numbers) > LISTED_FILES else ""
+    return f"{', '.join(numbers[:LISTED_FILES])}{more} (counted in the order of their names)"
 
 
 def _placed(frame: Frame, values: tuple[float, ...] | None, name: str) -> tuple[float, ...]:
