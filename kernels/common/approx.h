@@ -108,6 +108,38 @@ VOXELRT_INLINE float sigmoid_f32(float x) {
     return 1.0f / (1.0f + exp_f32(-x));
 }
 
+// e^x = scale (1 + rest), for x in [-88, 88]: one factor and no more, for functions that are flat past that range.
+VOXELRT_INLINE void exp_parts_f32(float x, float &scale, float &rest) {
+    constexpr float kMagic = 12582912.0f; // as in exp_f32; its low bits vanish in the shift below
+    const float shifted = x * 1.44269504f + kMagic, n = shifted - kMagic;
+    float r = x - n * 0.693145752f;
+    r = r - n * 1.42860677e-6f;
+    float p = 0.00138131448f;
+    p = p * r + 0.00836941879f;
+    p = p * r + 0.0416684560f;
+    p = p * r + 0.166665152f;
+    p = p * r + 0.49999994f;
+    rest = p * r * r + r;
+    scale = bits_as<float>((bits_as<uint32_t>(shifted) << 23) + 0x3f800000u);
+}
+VOXELRT_INLINE float within_f32(float x, float bound) { // NaN stays
+    x = x > bound ? bound : x;
+    return x < -bound ? -bound : x;
+}
+// 1 + e^-x: what a gate divides by.
+VOXELRT_INLINE float gate_divisor_f32(float x) {
+    float scale, rest;
+    exp_parts_f32(within_f32(-x, 88.0f), scale, rest);
+    return scale * rest + (scale + 1.0f);
+}
+// sigmoid(x) tanh(y) with one division: tanh(y) = m / (m + 2), m = e^2y - 1.
+VOXELRT_INLINE float gated_tanh_f32(float x, float y) {
+    float scale, rest;
+    exp_parts_f32(2.0f * within_f32(y, 9.5f), scale, rest);
+    const float m = scale * rest + (scale - 1.0f);
+    return m / ((m + 2.0f) * gate_divisor_f32(x));
+}
+
 // exp(x) - 1 for x <= 0.
 VOXELRT_INLINE float expm1_negative_f32(float x) {
     float p = 2.48015873e-5f; // Taylor: enough under 0.4

@@ -53,16 +53,16 @@ static inline float apply_function(int function, float a, float b, float x) {
     }
 }
 
-// f, g and h of the ONNX equations: the usual ones, which become vector code, or any.
+// f, g and h of the ONNX equations: the usual ones, which become vector code, or any. fg and fh: the products f(x) ·
+// g(y) and f(x) · h(y) that an LSTM cell is made of.
 struct UsualFunctions {
-    float f(float x) const { return sigmoid_f32(x); }
+    float f(float x) const { return 1.0f / gate_divisor_f32(x); }
     float g(float x) const { return tanh_f32(x); }
-    float h(float x) const { return tanh_f32(x); }
+    float fg(float x, float y) const { return gated_tanh_f32(x, y); }
+    float fh(float x, float y) const { return gated_tanh_f32(x, y); }
 };
 struct UsualRnn {
     float f(float x) const { return tanh_f32(x); }
-    float g(float x) const { return x; }
-    float h(float x) const { return x; }
 };
 struct AnyFunctions {
     int code[3];
@@ -70,6 +70,8 @@ struct AnyFunctions {
     float f(float x) const { return apply_function(code[0], alpha[0], beta[0], x); }
     float g(float x) const { return apply_function(code[1], alpha[1], beta[1], x); }
     float h(float x) const { return apply_function(code[2], alpha[2], beta[2], x); }
+    float fg(float x, float y) const { return f(x) * g(y); }
+    float fh(float x, float y) const { return f(x) * h(y); }
 };
 
 // What holds for every unit of a direction.
@@ -96,15 +98,16 @@ static void lstm_cell(const F &functions, const CellOptions &o, const float *x, 
             in += peep[l] * before;
             forget += peep[2 * o.peep_stride + l] * before;
         }
-        const float i = functions.f(o.bound(in));
-        float f = 1.0f - i;
-        if constexpr (!coupled)
+        float f;
+        if constexpr (coupled)
+            f = 1.0f - functions.f(o.bound(in));
+        else
             f = functions.f(o.bound(forget));
-        const float now = f * before + i * functions.g(o.bound(x[48 + l] + s[48 + l]));
+        const float now = f * before + functions.fg(o.bound(in), o.bound(x[48 + l] + s[48 + l]));
         if constexpr (peepholes)
             out += peep[o.peep_stride + l] * now;
         c[l] = now;
-        h[l] = functions.f(o.bound(out)) * functions.h(now);
+        h[l] = functions.fh(o.bound(out), now);
     }
 }
 

@@ -7,6 +7,8 @@
 
 #include <algorithm>
 #include <atomic>
+#include <thread>
+#include <type_traits>
 
 namespace voxelrt::VOXELRT_ISA {
 namespace {
@@ -14,6 +16,17 @@ namespace {
 constexpr int64_t kPair = 2;        // blocks of units that are worked on together
 constexpr int64_t kMostTasks = 8;   // that a step of all chains is cut into
 constexpr int64_t kLeastBlocks = 4; // of a part, so that it is worth a meeting of the threads
+constexpr uint32_t kSpins = 4000;   // some microseconds, before a waiting thread lets others have its processor
+
+// Between two looks at what another thread is about to finish.
+void wait(uint32_t spins) {
+    if (spins >= kSpins)
+        std::this_thread::yield();
+#if defined(__x86_64__)
+    else
+        __builtin_ia32_pause();
+#endif
+}
 
 template <class F> struct Run {
     const Layer &layer;
@@ -33,6 +46,10 @@ template <class F> struct Run {
         const Layer &l = layer;
         const float *states = phase == 0 ? c.h[s & 1] : c.reset;
         constexpr int64_t a_block = kStateRows * kBlock, width = V * kBlock;
+        for (int row = 0; row < c.rows; ++row) // each row's gates lie on another page: none comes by itself
+            if (const int64_t t = c.time(s, row); t >= 0)
+                for (int i = 0; i < count; ++i)
+                    fetch_ahead(inputs(c, t, row, block + i), l.G);
         if (c.rows == 1) {
             multiply_state<V>(count, l.H, states, a_block, packed(c.d, phase, block), sums);
             for (int i = 0; i < count; ++i)
@@ -46,9 +63,46 @@ template <class F> struct Run {
         }
     }
 
+    // The input's part of the gates of a row at time t.
+    const float *inputs(const Chain &c, int64_t t, int64_t row, int64_t block) const {
+        const Tensor &gates = layer.gates;
+        return gates.as<const float>() + t * gates.strides[0] + (c.first + row) * gates.strides[1] +
+               c.d * layer.columns + block * kBlock * layer.G;
+    }
+    static void fetch_ahead(const float *at, int64_t lines) {
+        for (int64_t i = 0; i < lines; ++i)
+            __builtin_prefetch(at + i * kBlock);
+    }
+
+    // What a cell of a row does with its sums; false where another phase follows.
+    bool cell(const F &f, const Chain &c, int phase, int64_t block, int row, const float *x, const float *sums,
+              const float *before, float *h) const {
+        const Layer &l = layer;
+        const int64_t padded = l.blocks * kBlock;
+        if (l.p.cell == kLstm) {
+            float *state = c.at(c.c, block, row);
+            const float *peep = l.step.input(3).present()
+                                    ? l.step.in[3].as<const float>() + c.d * 3 * padded + block * kBlock
+                                    : nullptr;
+            const auto run = peep ? (l.p.input_forget ? lstm_cell<true, true, F> : lstm_cell<true, false, F>)
+                                  : (l.p.input_forget ? lstm_cell<false, true, F> : lstm_cell<false, false, F>);
+            run(f, options, x, sums, peep, state, state, h);
+        } else if (l.p.cell == kRnn) {
+            rnn_cell(f, options, x, sums, h);
+        } else if (l.phases() == 1) {
+            gru_cell(f, options, x, sums, l.step.in[2].as<const float>() + c.d * padded + block * kBlock, before, h);
+        } else if (phase == 0) {
+            gru_gates(f, options, x, sums, before, c.at(c.z, block, row), c.at(c.reset, block, row));
+            return false;
+        } else {
+            gru_state(f, options, x, sums, c.at(c.z, block, row), before, h);
+        }
+        return true;
+    }
+
     void finish(const Chain &c, int64_t s, int phase, int64_t block, int row, const float *sums) const {
         const Layer &l = layer;
-        const int64_t t = c.time(s, row), padded = l.blocks * kBlock;
+        const int64_t t = c.time(s, row);
         const float *before = c.at(c.h[s & 1], block, row);
         float *h = c.at(c.h[(s + 1) & 1], block, row);
         if (t < 0) { // past its end: the state stays
@@ -57,27 +111,12 @@ template <class F> struct Run {
                 std::memset(c.at(c.reset, block, row), 0, kBlock * sizeof(float));
             return;
         }
-        const Tensor &gates = l.gates;
-        const float *x = gates.as<const float>() + t * gates.strides[0] + (c.first + row) * gates.strides[1] +
-                         c.d * l.columns + block * kBlock * l.G;
+        const float *x = inputs(c, t, row, block);
         const F &f = functions[c.d];
-        if (l.p.cell == kLstm) {
-            float *state = c.at(c.c, block, row);
-            const float *peep = l.step.input(3).present()
-                                    ? l.step.in[3].as<const float>() + c.d * 3 * padded + block * kBlock
-                                    : nullptr;
-            const auto cell = peep ? (l.p.input_forget ? lstm_cell<true, true, F> : lstm_cell<true, false, F>)
-                                   : (l.p.input_forget ? lstm_cell<false, true, F> : lstm_cell<false, false, F>);
-            cell(f, options, x, sums, peep, state, state, h);
-        } else if (l.p.cell == kRnn) {
+        if constexpr (std::is_same_v<F, UsualRnn>) {
             rnn_cell(f, options, x, sums, h);
-        } else if (l.phases() == 1) {
-            gru_cell(f, options, x, sums, l.step.in[2].as<const float>() + c.d * padded + block * kBlock, before, h);
-        } else if (phase == 0) {
-            gru_gates(f, options, x, sums, before, c.at(c.z, block, row), c.at(c.reset, block, row));
+        } else if (!cell(f, c, phase, block, row, x, sums, before, h)) {
             return;
-        } else {
-            gru_state(f, options, x, sums, c.at(c.z, block, row), before, h);
         }
         if (l.y.present()) {
             const int64_t left = l.H - block * kBlock;
@@ -118,27 +157,37 @@ template <class F> struct Run {
         c.finish();
     }
 
-    // All chains step by step, each step cut into parts. A worker begins with the same parts in every step, and odd
-    // steps go backwards: their weights are in its cache.
+    // All chains step by step, each step cut into parts that any thread may take. A thread begins with the same parts
+    // in every step, so that their weights stay in its cache, and waits only for parts that some thread is working on:
+    // whoever calls us may give us one thread at a time.
     void shared(const Env &env, int64_t chains, int64_t parts, float *sums) const {
         for (int64_t i = 0; i < chains; ++i)
             Chain(layer, i, env.scratch).begin();
-        std::atomic<uint32_t> taken[kMostTasks] = {};
-        const int64_t count = chains * parts;
-        uint32_t round = 0;
-        for (int64_t s = 0; s < layer.T; ++s)
-            for (int phase = 0; phase < layer.phases(); ++phase) {
-                ++round;
-                const int64_t forward = s & 1 ? count - 1 : 1; // modulo count
-                env.parallel(count, [&](int64_t, uint32_t worker) {
-                    int64_t task =
-                        (s & 1 ? (worker + 1) * count / env.threads + forward : worker * count / env.threads) % count;
-                    while (taken[task].exchange(round, std::memory_order_relaxed) == round)
-                        task = (task + forward) % count;
-                    part(Chain(layer, task / parts, env.scratch), s, phase, task % parts, parts,
+        struct alignas(64) Count {
+            std::atomic<uint64_t> value{0};
+        };
+        Count begun[kMostTasks], done; // rounds that a task has begun; tasks of all rounds that are done
+        const uint64_t tasks = static_cast<uint64_t>(chains * parts), threads = env.threads;
+        const uint64_t rounds = static_cast<uint64_t>(layer.T * layer.phases());
+        env.parallel(static_cast<int64_t>(std::min(tasks, threads)), [&](int64_t, uint32_t worker) {
+            for (uint64_t round = 0; round < rounds; ++round) {
+                const int64_t s = static_cast<int64_t>(round) / layer.phases();
+                for (uint64_t i = 0; i < tasks; ++i) {
+                    const uint64_t task = (worker * tasks / threads + i) % tasks;
+                    uint64_t expected = round;
+                    if (begun[task].value.load(std::memory_order_relaxed) != round ||
+                        !begun[task].value.compare_exchange_strong(expected, round + 1, std::memory_order_relaxed))
+                        continue;
+                    const int64_t chain = static_cast<int64_t>(task) % chains,
+                                  own = static_cast<int64_t>(task) / chains;
+                    part(Chain(layer, chain, env.scratch), s, static_cast<int>(round) % layer.phases(), own, parts,
                          sums + worker * Layer::sums_numbers());
-                });
+                    done.value.fetch_add(1, std::memory_order_release);
+                }
+                for (uint32_t spins = 0; done.value.load(std::memory_order_acquire) < (round + 1) * tasks; ++spins)
+                    wait(spins);
             }
+        });
         for (int64_t i = 0; i < chains; ++i)
             Chain(layer, i, env.scratch).finish();
     }

@@ -4,6 +4,9 @@
 #include "floats.h"
 #include "matmul/work.h"
 
+#include <cstring>
+#include <type_traits>
+
 namespace voxelrt::VOXELRT_ISA {
 
 // One panel of B: [k][column], zeros past the last column.
@@ -39,7 +42,9 @@ static void pack_rows(const T *a, int64_t row, int64_t column, int64_t rows, int
                 A *group = to + (k * height + r * kDepth);
                 const T *from = a + (first + r) * row + k * column;
                 const int64_t count = r >= real ? 0 : depth - k < kDepth ? depth - k : kDepth;
-                if (column == 1 && count == kDepth)
+                if (std::is_same_v<T, A> && column == 1 && count == kDepth) // by itself the compiler copies scalars
+                    std::memcpy(group, from, kDepth * sizeof(A));
+                else if (column == 1 && count == kDepth)
                     for (int i = 0; i < kDepth; ++i)
                         group[i] = get<A>(from[i]);
                 else
@@ -93,10 +98,23 @@ static uint64_t scratch_of(const Work &w, int size, uint32_t threads) {
     return worker_bytes(w, size) * threads + (packed + 63) / 64 * 64;
 }
 
-// `rows` rows at `a` (from `row` on) times `count` panels into `result`, which has `stride` numbers a row.
+// Asks for the lines of the result that a tile will be stored to. Its rows lie far from each other, so none would come
+// by itself, and the last reader of this memory may have been another core.
+template <class T> static void fetch_result(const Work &w, int64_t item, int64_t row, int64_t rows, int64_t column) {
+    constexpr int64_t size = sizeof(T) == 1 ? 4 : sizeof(T); // products of bytes are int32
+    const int64_t width = (w.N - column < w.columns ? w.N - column : w.columns) * size;
+    for (int64_t r = row; r < row + rows; ++r) {
+        const char *at = w.out + ((item * w.M + r) * w.N + column) * size;
+        for (int64_t i = 0; i < width; i += 64)
+            __builtin_prefetch(at + i, 1);
+    }
+}
+
+// `rows` rows at `a` (from `row` on) times `count` panels (from `column` on) into `result`, which has `stride` numbers
+// a row.
 template <class T, class A>
-static void multiply(const Work &w, const T *a, const A *panels, int64_t item, int64_t row, int64_t rows, int64_t count,
-                     A *slice, A *result, int64_t stride) {
+static void multiply(const Work &w, const T *a, const A *panels, int64_t item, int64_t row, int64_t column,
+                     int64_t rows, int64_t count, A *slice, A *result, int64_t stride) {
     for (int64_t k = 0; k < w.K; k += kSlice) {
         const int64_t depth = w.K - k < kSlice ? w.K - k : kSlice;
         const int64_t padded = (depth + kDepth - 1) / kDepth * kDepth;
@@ -104,9 +122,13 @@ static void multiply(const Work &w, const T *a, const A *panels, int64_t item, i
         if (w.a_zero.data)
             subtract_rows<T>(w.a_zero, item, row, rows, padded, slice);
         for (int64_t j = 0; j < count; ++j)
-            for (int64_t r = 0; r < rows; r += kTileRows)
-                tile_of<A>(rows - r < kTileRows ? rows - r : kTileRows, depth, slice + r * padded,
-                           panels + (j * w.K + k) * w.columns, result + r * stride + j * w.columns, stride, k == 0);
+            for (int64_t r = 0; r < rows; r += kTileRows) {
+                const int64_t height = rows - r < kTileRows ? rows - r : kTileRows;
+                if (k + depth == w.K)
+                    fetch_result<T>(w, item, row + r, height, column + j * w.columns);
+                tile_of<A>(height, depth, slice + r * padded, panels + (j * w.K + k) * w.columns,
+                           result + r * stride + j * w.columns, stride, k == 0);
+            }
     }
     if (w.K == 0)
         for (int64_t i = 0; i < rows * stride; ++i)
@@ -143,7 +165,7 @@ template <class TA, class TB, class A, class F> static void product(const Work &
                                       : packed + ((w.shared ? 0 : i) * panels + p) * size;
                 const int64_t stride = w.panels_a_task * w.columns, column = (panel + p) * w.columns;
                 const TA *a = reinterpret_cast<const TA *>(w.a.data) + w.a.offset(item + i) + row * w.a.row;
-                multiply(w, a, b, item + i, row, rows, count, slice, result, stride);
+                multiply(w, a, b, item + i, row, column, rows, count, slice, result, stride);
                 const int64_t width = w.N - column < count * w.columns ? w.N - column : count * w.columns;
                 for (int64_t r = 0; r < rows; ++r)
                     finish(item + i, row + r, column, width, result + r * stride);

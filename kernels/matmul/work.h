@@ -58,10 +58,12 @@ struct Work {
     int64_t items = 1, M = 0, N = 0, K = 0;
     Matrices a, b, c, a_zero, b_zero;
     bool packed = false, shared = false; // B ahead of time; B the same for all items
+    char *out;                           // the result, without gaps
     int64_t columns = 0, panels = 0;     // of B
     int64_t rows_a_task = 0, panels_a_task = 0, items_at_once = 1, panels_at_once = 0;
 
-    Work(const Step &step, bool integer, bool is_packed, int size) : a(step.in[0]), packed(is_packed) {
+    Work(const Step &step, bool integer, bool is_packed, int size)
+        : a(step.in[0]), packed(is_packed), out(step.out[0].data) {
         const Tensor &out = step.out[0];
         M = out.dims[out.rank - 2];
         N = out.dims[out.rank - 1];

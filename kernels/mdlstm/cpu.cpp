@@ -84,17 +84,17 @@ struct Run {
         alignas(64) float now[kBlock]; // one loop for each step: as a single one the compiler keeps it scalar
         VOXELRT_INDEPENDENT
         for (int l = 0; l < kBlock; ++l)
-            now[l] = sigmoid_f32(x[l] + s[l]) * tanh_f32(x[last + l] + s[last + l]);
+            now[l] = gated_tanh_f32(x[l] + s[l], x[last + l] + s[last + l]);
         for (int a = 0; a < A; ++a) {
             const float *forget_x = x + (2 + a) * kBlock, *forget_s = s + (2 + a) * kBlock, *old = before[a];
             VOXELRT_INDEPENDENT
             for (int l = 0; l < kBlock; ++l)
-                now[l] += sigmoid_f32(forget_x[l] + forget_s[l]) * old[l];
+                now[l] += old[l] / gate_divisor_f32(forget_x[l] + forget_s[l]);
         }
         VOXELRT_INDEPENDENT
         for (int l = 0; l < kBlock; ++l) {
             c[l] = now[l];
-            h[l] = sigmoid_f32(x[kBlock + l] + s[kBlock + l]) * tanh_f32(now[l]);
+            h[l] = gated_tanh_f32(x[kBlock + l] + s[kBlock + l], now[l]);
         }
     }
 
