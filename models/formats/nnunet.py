@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -30,6 +31,8 @@ Array = NDArray[Any]
 
 CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth")
 WRAPPERS = ("module.", "_orig_mod.")  # what data-parallel training and torch.compile put before a name
+# What a network's inference does not take: the same weights by other names, deep supervision, counters of batch norms.
+UNREAD = re.compile(r"\.all_modules\.|^decoder\.encoder\.|^decoder\.seg_layers\.|\.num_batches_tracked$")
 MAX_FOLDS = 32
 PREFERRED = ("3d_fullres", "3d_cascade_fullres", "3d_lowres", "2d")
 
@@ -74,12 +77,14 @@ def load_nnunet(
         settings = _settings(plans, dataset, config, first, name, tuple(chosen))
         settings = _with_postprocessing(settings, training)
         graph = network(
-            read.architecture(config, settings.dimensions),
+            read.trained(read.architecture(config, settings.dimensions), settings.trainer),
             [one.get for one in weights],
             len(settings.channels) + len(settings.cascade_labels),
             settings.outputs,
             settings.patch_size,
         )
+        for one in weights:
+            one.check_all_read(settings.trainer)
         notes = [note for one in weights for note in one.notes]
     graph.metadata_props["voxelrt.notes"] = "\n".join(notes)
     return graph, settings, {"format": "nnunet", "sha256": _digest(training, chosen), "notes": notes}
@@ -121,9 +126,20 @@ class _Weights:
             for wrapper in WRAPPERS:
                 key = key.removeprefix(wrapper)
             self.places[key] = value
+        self.read: set[str] = set()
+
+    def check_all_read(self, trainer: str) -> None:
+        """Raise ModelError where weights are left over: another network than the plans' was trained."""
+        left = [name for name in self.places if name not in self.read and not UNREAD.search(name)]
+        if left:
+            raise ModelError(
+                f"{self.checkpoint.name} holds {left[0]!r} and {len(left) - 1} more weights that the plans' network "
+                f"has not: its trainer, {trainer}, built another one"
+            )
 
     def get(self, name: str, shape: tuple[int, ...]) -> Array | None:
         del shape  # is checked by who asks
+        self.read.add(name)
         place = self.places.get(name)
         if place is None:
             return None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +161,13 @@ def architecture(config: Fields, dimensions: int) -> Architecture:
         affine=bool(norms.get("affine", not_said)),
         slope=_slope(fields),
     )
+
+
+def trained(architecture: Architecture, trainer: str) -> Architecture:
+    """The network that a trainer of nnU-Net makes of the plans': all leave it as it is but one."""
+    if trainer != "nnUNetTrainerBN":
+        return architecture
+    return replace(architecture, norm="batch", epsilon=1e-5, affine=True)
 
 
 def _last_word(fields: Fields, name: str, default: str) -> str:

@@ -2,17 +2,21 @@
 
 Run in an environment with torch==2.13.0 and nnunetv2==2.8.1:
 
-    python tests/models/make_nnunet_folders.py
+    python tests/models/make_nnunet_folders.py [nnunet_trainers]
 
-Each folder holds plans.json, dataset.json, checkpoints written by ``nnUNetTrainer.save_checkpoint`` (optimiser state
+With the name, those of trainers other than nnUNetTrainer are written, to nnunet_trainers.tar.xz.
+
+Each folder holds plans.json, dataset.json, checkpoints written by the trainer's ``save_checkpoint`` (optimiser state
 and logger included), and answer.npz: a seeded input and what the network answers (the mean over the folds).
 """
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import os
+import sys
 import tarfile
 import tempfile
 from pathlib import Path
@@ -28,6 +32,12 @@ os.environ["nnUNet_compile"] = "f"  # noqa: SIM112 - its own spelling
 
 import torch  # noqa: E402
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer  # noqa: E402
+from nnunetv2.training.nnUNetTrainer.variants.data_augmentation.nnUNetTrainerNoMirroring import (  # noqa: E402
+    nnUNetTrainerNoMirroring,
+)
+from nnunetv2.training.nnUNetTrainer.variants.network_architecture.nnUNetTrainerBN import (  # noqa: E402
+    nnUNetTrainerBN,
+)
 
 CT = {"mean": 60.0, "std": 45.0, "percentile_00_5": -120.0, "percentile_99_5": 280.0, "median": 55.0, "min": -1000.0}
 
@@ -177,9 +187,41 @@ FOLDERS: list[dict[str, Any]] = [
     },
 ]
 
+SMALL = {
+    "which": "3d_fullres",
+    "config": configuration(
+        [8, 16, 16],
+        [1.0, 1.0, 1.0],
+        ["ZScoreNormalization"],
+        architecture=architecture(
+            "PlainConvUNet",
+            3,
+            features=[4, 6],
+            kernels=[[3, 3, 3]] * 2,
+            strides=[[1, 1, 1], [2, 2, 2]],
+            encoder=[1, 1],
+            decoder=[1],
+        ),
+    ),
+    "dataset": {
+        "channel_names": {"0": "MRI"},
+        "labels": {"background": 0, "organ": 1},
+        "numTraining": 2,
+        "file_ending": ".nii.gz",
+    },
+    "folds": [0],
+    "forward": [0, 1, 2],
+    "reader": "SimpleITKIO",
+}
+TRAINERS = [
+    {**SMALL, "name": "Dataset804_Batch", "trainer": nnUNetTrainerBN},
+    {**SMALL, "name": "Dataset805_NoMirroring", "trainer": nnUNetTrainerNoMirroring},
+]
+
 
 def make(entry: dict[str, Any], root: Path) -> None:
-    training = root / entry["name"] / f"nnUNetTrainer__nnUNetPlans__{entry['which']}"
+    kind = entry.get("trainer", nnUNetTrainer)
+    training = root / entry["name"] / f"{kind.__name__}__nnUNetPlans__{entry['which']}"
     training.mkdir(parents=True)
     made = plans(entry["name"], entry["config"], entry["which"], entry["forward"], entry["reader"])
     (training / "plans.json").write_text(json.dumps(made, indent=1))
@@ -193,18 +235,21 @@ def make(entry: dict[str, Any], root: Path) -> None:
     answers = []
     for fold in entry["folds"]:
         torch.manual_seed(int.from_bytes(str(fold).encode(), "big"))
-        arguments = {**made, "continue_training": True}
-        trainer = nnUNetTrainer(arguments, entry["which"], fold, entry["dataset"], device=torch.device("cpu"))
+        arguments = {**copy.deepcopy(made), "continue_training": True}
+        trainer = kind(arguments, entry["which"], fold, entry["dataset"], device=torch.device("cpu"))
         trainer.initialize()
         with torch.no_grad():
             for key, value in trainer.network.named_parameters():
                 if key.endswith(("bias", "norm.weight")):
                     value.add_(0.2 * torch.randn_like(value))
+            for key, value in trainer.network.named_buffers():
+                if key.endswith(("running_mean", "running_var")):
+                    value.add_(0.2 * torch.rand_like(value))
         trainer.set_deep_supervision_enabled(False)
         trainer.network.eval()
         with torch.no_grad():
             answers.append(trainer.network(torch.from_numpy(image)).double().numpy())
-        trainer.inference_allowed_mirroring_axes = tuple(range(len(entry["config"]["patch_size"])))
+        trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()  # sets what mirroring is allowed
         trainer.logger.log("mean_fg_dice", 0.5, 0)
         folder = training / f"fold_{fold}"
         folder.mkdir()
@@ -214,14 +259,15 @@ def make(entry: dict[str, Any], root: Path) -> None:
 
 def main() -> None:
     root = Path(tempfile.mkdtemp())
-    for entry in FOLDERS:
+    name = sys.argv[1] if len(sys.argv) > 1 else "nnunet_folders"
+    for entry in {"nnunet_folders": FOLDERS, "nnunet_trainers": TRAINERS}[name]:
         make(entry, root)
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:xz") as archive:
         for path in sorted(root.rglob("*")):
             if path.is_file():
                 archive.add(path, str(path.relative_to(root)))
-    target = DATA / "nnunet_folders.tar.xz"
+    target = DATA / f"{name}.tar.xz"
     target.write_bytes(buffer.getvalue())
     print(f"wrote {target.name}, {len(buffer.getvalue())} bytes")
 

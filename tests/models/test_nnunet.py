@@ -252,3 +252,42 @@ def test_weights_that_are_not_numbers_are_told(plain: Path) -> None:
         for name, data in parts.items():
             archive.writestr(name, b"\xff" * len(data) if name == first else data)
     assert any("NaN" in note for note in vx.load(plain, folds=["0"]).source["notes"])
+
+
+@pytest.fixture(scope="module")
+def trainers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What make_nnunet_folders.py wrote with other trainers of nnU-Net."""
+    root = tmp_path_factory.mktemp("trainers")
+    with tarfile.open(ARCHIVE.with_name("nnunet_trainers.tar.xz")) as archive:
+        archive.extractall(root, filter="data")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("name", "trainer", "axes"),
+    [
+        ("Dataset804_Batch", "nnUNetTrainerBN", (0, 1, 2)),  # builds batch norms where the plans say instance norms
+        ("Dataset805_NoMirroring", "nnUNetTrainerNoMirroring", ()),
+    ],
+)
+def test_the_trainer_and_its_mirroring_are_honoured(
+    trainers: Path, name: str, trainer: str, axes: tuple[int, ...]
+) -> None:
+    plan = vx.compile(trainers / name, fallback="error", tune="off", verify=False)
+    settings = settings_from_json(plan.info.model_settings)
+    assert (settings.trainer, settings.mirror_axes) == (trainer, axes)
+    with np.load(next((trainers / name).glob("*/answer.npz"))) as stored:
+        assert compare(plan.run({"image": stored["image"]})["logits"], stored["logits"]).relative < 5e-5
+
+
+def test_a_network_that_is_not_the_plans_is_refused(trainers: Path, tmp_path: Path) -> None:
+    """A trainer of one's own with batch norms: weights would fit the plans' instance norms, and the answer be wrong."""
+    folder = Path(shutil.copytree(trainers / "Dataset804_Batch", tmp_path / "own"))
+    path = next(folder.rglob("checkpoint_final.pth"))
+    with zipfile.ZipFile(path) as archive:
+        parts = {info.filename: archive.read(info) for info in archive.infolist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for part, data in parts.items():
+            archive.writestr(part, data.replace(b"nnUNetTrainerBN", b"nnUNetTrainerMy"))
+    with pytest.raises(ModelError, match=r"running_mean.*nnUNetTrainerMy, built another one"):
+        vx.load(folder)
