@@ -83,7 +83,13 @@ KERNEL = Kernel(
         _case("lstm", 256, 16, 256, 256, "bidirectional", tolerance=2e-6, bench=True),
         _case("gru", 256, 1, 256, 256, tolerance=2e-6, bench=True),
     ),
-    backends=("cpu", "triton"),
+    backends=("cpu", "triton", "cuda"),
+    gpu_cases=(
+        _case("lstm", 3, 2, 3, 5, "bidirectional", extras="bp"),
+        _case("lstm", 3, 2, 3, 5, "reverse", extras="bpcl", input_forget=True, clip=0.7),
+        _case("lstm", 2, 9, 2, 17),
+        _case("gru", 3, 3, 2, 5, "bidirectional", extras="bl", linear_before_reset=True),
+    ),
 )
 
 

@@ -46,7 +46,7 @@ KERNEL = Kernel(
         _case((32, 32), 1, 16, 32, bench=True),
         _case((10, 10, 10), 1, 8, 32, bench=True),
     ),
-    backends=("cpu", "triton"),
+    backends=("cpu", "triton", "cuda"),
     gpu_cases=(_case((2, 3), 1, 2, 3), _case((2, 2, 2), 1, 1, 2), _case((3,), 1, 2, 18)),
 )
 

@@ -30,6 +30,8 @@ MOST_OF = {
     ("lstm", "triton"): 3000,
     ("mdlstm", "triton"): 2100,
     ("conv3d", "cuda"): 4300,
+    ("lstm", "cuda"): 2000,
+    ("mdlstm", "cuda"): 2100,
 }
 # The oldest, the one whose PTX is interpreted, and one of each later code generation; the rest in the long run.
 QUICK_FIRST = [t if t in (75, 80, 90, 120) else pytest.param(t, marks=pytest.mark.slow) for t in TARGETS]
