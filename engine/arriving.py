@@ -74,6 +74,7 @@ class ArrivingCase:
         self.case = Case(settings, data, grid, None, (size[0], size[1], size[2]), box, spacing)
         self._middle = None if self._ways.matrices[0] is None else np.empty((len(data), size[0], *data.shape[2:]), "f4")
         self._range = [(math.inf, -math.inf)] * len(data)
+        self._clipped: list[_Clipped] = []
         self._done = 0
         self._filled = [np.zeros(n, bool) for n in size]
         self.came = 0
@@ -95,6 +96,15 @@ class ArrivingCase:
     def cropped(self) -> bool:
         """Whether the whole-volume run would have cropped some of it."""
         return not all(bool(axis[0] and axis[-1]) for axis in self._filled) and any(a.any() for a in self._filled)
+
+    @property
+    def narrowed(self) -> int:
+        """How many voxels of the data were clipped to a range that later slices made wider."""
+        found = 0
+        for one in self._clipped:
+            low, high = self._range[one.channel]
+            found += one.below * (low < one.low) + one.above * (high > one.high)
+        return found
 
     def add(self, arrived: NDArray[Any]) -> None:
         """Take the next slice, (C, Y, X) or (Y, X) on the grid's rows and columns. Raises InputError."""
@@ -120,7 +130,7 @@ class ArrivingCase:
             if self._middle is not None:
                 self._middle[c, z] = made
             elif self._ways.clip and self._ways.apart is None:
-                np.clip(made, *self._range[c], out=self.case.data[c, z])
+                self._clip(c, made, self.case.data[c, z])
             else:
                 self.case.data[c, z] = made
         self.came += 1
@@ -143,8 +153,27 @@ class ArrivingCase:
                 out = self.case.data[c, m]
                 out[...] = np.tensordot(along[m, part], image[part], 1)
                 if self._ways.clip and self._ways.apart is None:
-                    np.clip(out, *self._range[c], out=out)
+                    self._clip(c, out, out)
             self._done += 1
+
+    def _clip(self, channel: int, plane: Floats, out: Floats) -> None:
+        """A spline never goes past the values of its image: of as much of it as there is."""
+        low, high = self._range[channel]
+        below, above = int((plane < low).sum()), int((plane > high).sum())
+        if below or above:
+            self._clipped.append(_Clipped(channel, low, high, below, above))
+        np.clip(plane, low, high, out=out)
+
+
+@dataclass(frozen=True)
+class _Clipped:
+    """Voxels of a plane that a spline put past the range of the slices there were."""
+
+    channel: int
+    low: float
+    high: float
+    below: int
+    above: int
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from voxelrt.models.nnunet_settings import NnunetSettings, Normalisation, Resamp
 from voxelrt.postprocess.components import fill_holes
 from voxelrt.preprocess.interpolation import Interpolation, interpolation_matrix, spline_matrix
 from voxelrt.preprocess.label_resampling import resample_labels
+from voxelrt.runtime.scratch import Scratch
 from voxelrt.volume import Volume
 
 Floats = NDArray[np.float32]
@@ -30,6 +31,7 @@ Scaling = Callable[[int], Floats]  # plane -> (Y, X), scaled
 
 READERS = ("SimpleITKIO", "NibabelIO", "Tiff3DIO", "NaturalImage2DIO")
 PICTURE_SPACING = (999.0, 1.0, 1.0)  # of pictures, whatever their files say
+ALONG_BYTES = 32 * 2**20  # of planes that are mixed along the first axis at once
 TURNING_READERS = ("SimpleITKIOWithReorient", "NibabelIOWithReorient")  # turn images to RAS+ first
 
 
@@ -46,6 +48,7 @@ class Case:
     size_zyx : of the whole volume in the network's order of axes.
     box : the part of it that is not zero.
     spacing_mm : its spacing there.
+    scratch : where data and volume lie, if a budget has no room for them.
     """
 
     settings: NnunetSettings
@@ -55,6 +58,12 @@ class Case:
     size_zyx: Triple
     box: tuple[slice, slice, slice]
     spacing_mm: tuple[float, ...]
+    scratch: Scratch | None = None
+
+    def let_go(self) -> None:
+        """Give memory back that the data take from looking at them, where they lie in a scratch file."""
+        if self.scratch is not None:
+            self.scratch.let_go()
 
     @property
     def cropped_zyx(self) -> Triple:
@@ -73,7 +82,9 @@ class Case:
         return full_spacing(self.settings, self.spacing_mm)
 
 
-def prepare_case(volume: Volume, settings: NnunetSettings, previous: Volume | None = None) -> Case:
+def prepare_case(
+    volume: Volume, settings: NnunetSettings, previous: Volume | None = None, *, memory: int | None = None
+) -> Case:
     """Bring a study to the network's grid.
 
     Parameters
@@ -81,11 +92,13 @@ def prepare_case(volume: Volume, settings: NnunetSettings, previous: Volume | No
     volume : (C, Z, Y, X), one channel for each of the model's.
     settings : of the model.
     previous : the labels of a cascade's previous stage, on the study's grid; they become further channels.
+    memory : a budget in bytes; where volume and data would take more than half of it, they go to a scratch file.
 
     Raises
     ------
     InputError : intensities that the model's scaling does not take.
     UnsupportedError : the model's reader or resampling is not one of those that this version knows.
+    OutputError : there is no room for the scratch file.
     """
     turn = None
     if settings.reader in TURNING_READERS:
@@ -117,16 +130,37 @@ def prepare_case(volume: Volume, settings: NnunetSettings, previous: Volume | No
             # The outside is a label of its own, -1, and what is not the outside is inside: nnU-Net's rule.
             before = np.where(mask | (before != 0), before.astype(np.int32), -1)
             mask = before >= 0
-    data = np.empty((len(array) + len(settings.cascade_labels), *shape), np.float32)
+    size_on = (len(array) + len(settings.cascade_labels), *shape)
+    scratch = _scratch_for(volume, size_on, ways, memory)
+    data = np.empty(size_on, np.float32) if scratch is None else scratch.empty(size_on, np.float32)
     for index, channel in enumerate(settings.channels):
         scaled = scaling(array[index], mask, channel.normalisation, channel.name)
-        _resample(scaled, array.shape[1:], ways, data[index])
+        _resample(scaled, array.shape[1:], ways, data[index], scratch)
     if before is not None:
         how = settings.resample_previous
         labels = resample_labels(before, tuple(shape), how, coarse_axis(how, spacing, target))
         for index, value in enumerate(settings.cascade_labels, start=len(array)):
             data[index] = labels == value
-    return Case(settings, data, volume, turn, size, box, spacing)
+    volume = volume if scratch is None else volume.with_array(_moved(volume.array, scratch), dict(volume.labels))
+    return Case(settings, data, volume, turn, size, box, spacing, scratch)
+
+
+def _scratch_for(volume: Volume, size_on: tuple[int, ...], ways: Ways, memory: int | None) -> Scratch | None:
+    """A scratch file, where data of this size are too much for a budget."""
+    needed = volume.array.nbytes + 4 * math.prod(size_on)
+    if ways.matrices[0] is not None:
+        needed += 4 * volume.shape_zyx[0] * math.prod(size_on[2:])
+    return None if memory is None or needed <= memory // 2 else Scratch()
+
+
+def _moved(array: NDArray[Any], scratch: Scratch) -> NDArray[Any]:
+    """A copy of (C, Z, Y, X) in the scratch file."""
+    made = scratch.empty(array.shape, array.dtype)
+    for into, channel in zip(made, array, strict=True):
+        for z, plane in enumerate(channel):
+            into[z] = plane
+            scratch.let_go()
+    return made
 
 
 def full_spacing(settings: NnunetSettings, spacing: tuple[float, ...]) -> tuple[float, ...]:
@@ -253,8 +287,8 @@ def coarse_axis(how: Resampling, spacing: tuple[float, ...], target: tuple[float
     return axes[0] if len(axes) == 1 else None
 
 
-def _resample(scaled: Scaling, old: tuple[int, ...], ways: Ways, out: Floats) -> None:
-    """Planes of `old` on the new grid, into `out` (Z, Y, X).
+def _resample(scaled: Scaling, old: tuple[int, ...], ways: Ways, out: Floats, scratch: Scratch | None) -> None:
+    """Planes of `old` on the new grid, into `out` (Z, Y, X), which lies in the scratch file if there is one.
 
     A spline never goes past the values of the image, or of its slice, that it is of.
     """
@@ -263,7 +297,11 @@ def _resample(scaled: Scaling, old: tuple[int, ...], ways: Ways, out: Floats) ->
         image = np.stack([scaled(z) for z in range(old[0])])
         out[:] = _apart(image, ways, ways.apart)
         return
-    middle = out if along is None else np.empty((old[0], *out.shape[1:]), np.float32)
+    middle, own = out, None
+    if along is not None:
+        between = (old[0], *out.shape[1:])
+        own = None if scratch is None else Scratch()  # ends with this
+        middle = np.empty(between, np.float32) if own is None else own.empty(between, np.float32)
     lowest, highest = np.inf, -np.inf
     for z in range(old[0]):
         plane = scaled(z)
@@ -272,10 +310,29 @@ def _resample(scaled: Scaling, old: tuple[int, ...], ways: Ways, out: Floats) ->
         middle[z] = ways.in_plane(plane)
         if ways.clip and ways.apart == 0:
             np.clip(middle[z], low, high, out=middle[z])
+        _let_go(scratch, own)
     if along is not None:
-        np.matmul(along, middle.reshape(old[0], -1), out=out.reshape(len(out), -1))
+        rows = max(1, ALONG_BYTES // (4 * old[0] * out.shape[2]))
+        for first in range(0, out.shape[1], rows):  # some rows of all planes at a time
+            part = slice(first, first + rows)
+            read = np.empty((old[0], *out[0, part].shape), np.float32)
+            for into, plane in zip(read, middle, strict=True):  # the system maps more than is looked at
+                into[...] = plane[part]
+                _let_go(own)
+            mixed = (along @ read.reshape(old[0], -1)).reshape(len(out), *read.shape[1:])
+            for plane, made in zip(out, mixed, strict=True):
+                plane[part] = made
+                _let_go(scratch)
     if ways.clip and ways.apart is None:
-        np.clip(out, lowest, highest, out=out)
+        for plane in out:
+            np.clip(plane, lowest, highest, out=plane)
+            _let_go(scratch, own)
+
+
+def _let_go(*scratches: Scratch | None) -> None:
+    for one in scratches:
+        if one is not None:
+            one.let_go()
 
 
 def _apart(image: Floats, ways: Ways, apart: int) -> Floats:

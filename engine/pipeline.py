@@ -222,7 +222,9 @@ def prepare(plan: Plan, request: Request, tell: Progress) -> Ready:
         opened = open_study(request.study, recipe, force=request.force, pick=request.pick)
     if plan.info.model_settings is not None:
         with stage("preprocess", timings, tell):
-            case = first_case(plan, opened.volume)
+            case = first_case(plan, opened.volume, request.memory)
+            if isinstance(case, Case) and case.scratch is not None:
+                opened = replace(opened, volume=case.volume)  # the one that was read goes
         data: Array = case.volume.array if isinstance(case, Gridded) else case.data
         return Ready(request, recipe, opened, case, data, timings, observer=observer_for(plan, request))
     with stage("preprocess", timings, tell):

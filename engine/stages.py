@@ -54,12 +54,12 @@ def one_network(plan: Plan) -> bool:
     )
 
 
-def first_case(plan: Plan, volume: Volume) -> Case | Gridded:
-    """A study as the first stage takes it, or a composite. Raises as ``prepare_case``."""
+def first_case(plan: Plan, volume: Volume, memory: int | None = None) -> Case | Gridded:
+    """A study as the first stage takes it, or a composite; `memory` and errors as of ``prepare_case``."""
     composite = composite_of(plan)
     if composite is not None:
         return bring_to_grid(composite, volume)
-    return prepare_case(volume, settings_from_json(stages_of(plan)[0].info.model_settings))
+    return prepare_case(volume, settings_from_json(stages_of(plan)[0].info.model_settings), memory=memory)
 
 
 def run_stages(plan: Plan, case: Case | Gridded, tell: Tell, **options: Any) -> Decided | Merged:

@@ -61,7 +61,8 @@ def make_job(
     places = _places(size, window, settings, settings.step if step is None else step)
     corners = [(z, y, x) for z in places[0] for y in places[1] for x in places[2]]
     sets = list(mirrorings(settings.mirror_axes if mirroring else ()))
-    keys = {} if arriving else repeated(padded, window, corners)
+    keys = {} if arriving else repeated(padded, window, corners, case.let_go)
+    case.let_go()
     windows = _windows(corners, sets, keys, flat=settings.dimensions == 2)
     kept_key = most_repeated([one.key for one in windows])
     channels = settings.outputs * (len(settings.folds) if source_rounding else 1)
@@ -76,6 +77,8 @@ def make_job(
     else:
         kept_key = None
     make_slab, sentence = _slab(channels, parts, size, window, places, memory)
+    if case.scratch is not None:
+        sentence += f"; the study and what the network sees of it, {in_words(case.scratch.nbytes)}, are in another"
     if say is not None:
         say(sentence)
     weights = importance(settings.patch_size, settings.gaussian_sigma).reshape(window)
@@ -90,7 +93,7 @@ def make_job(
         np.zeros(case.cropped_zyx, kind),
         kept_key,
         sums=lambda: _sums(make_slab, size, weights, source_rounding),
-        tell=lambda done, total: tell("run", done, total),
+        tell=lambda done, total: _told(case, tell, done, total),
     )
 
 
@@ -99,6 +102,11 @@ def _sums(
 ) -> Stitcher | RoundedSums:
     stitcher = Stitcher(make_slab(half=source_rounding), size, weights, half=source_rounding)
     return RoundedSums(stitcher) if source_rounding else stitcher
+
+
+def _told(case: Case, tell: Tell, done: int, total: int) -> None:
+    case.let_go()
+    tell("run", done, total)
 
 
 def _padded(data: Floats, window: Triple) -> tuple[Floats, tuple[slice, slice, slice]]:
@@ -139,8 +147,17 @@ def _parts(plan: Plan, case: Case, size: Triple, window: Triple, rows: int) -> d
         "this process with the study": memory_bytes(),
         "the network": plan.memory_bytes,
         "windows and their logits": 4 * rows * (len(case.data) + case.settings.outputs) * math.prod(window),
-        "weights and labels": 4 * planes * size[1] * size[2] + 3 * case.cropped_voxels,
+        "weights and labels": 4 * planes * size[1] * size[2] + _labels_bytes(case),
     }
+
+
+def _labels_bytes(case: Case) -> int:
+    """What labels take until they are written: ``labels_of`` copies them only where it must."""
+    settings, whole = case.settings, math.prod(case.size_zyx)
+    copies = (case.cropped_voxels != whole) + 3 * bool(settings.postprocessing)
+    copies += case.turn is not None or settings.transpose_forward != (0, 1, 2)
+    highest = max(settings.region_order or (settings.outputs,), default=0)
+    return (1 if highest < 256 else 2) * (case.cropped_voxels + copies * whole)
 
 
 def _sums_bytes(channels: int, size: Triple, window: Triple) -> int:

@@ -206,8 +206,10 @@ def make_scheduler(
 def labels_of(case: Case, cropped: Labels, *, postprocessing: bool = True) -> Volume:
     """Labels on the study's own grid, with the model's names; the model's postprocessing done."""
     settings = case.settings
-    whole = np.zeros(case.size_zyx, cropped.dtype)
-    whole[case.box] = cropped
+    whole = cropped
+    if cropped.shape != case.size_zyx:
+        whole = np.zeros(case.size_zyx, cropped.dtype)
+        whole[case.box] = cropped
     for rule in settings.postprocessing if postprocessing else ():
         union = np.isin(whole, rule.values)
         whole[union & ~largest_touching(union)] = rule.background

@@ -64,7 +64,11 @@ def to_labels(answer: Array, output: Output, way: GridMap, study: Volume) -> Vol
 
 def volumes_ml(labels: Volume) -> dict[str, float]:
     """The volume of each named label in mL, and of values without a name as "label 7"."""
-    counts = np.bincount(labels.array.reshape(-1))
+    # Plane by plane: each voxel is an index of eight bytes while it is counted.
+    planes = [np.bincount(plane.reshape(-1)) for channel in labels.array for plane in channel]
+    counts = np.zeros(max((len(one) for one in planes), default=0), np.int64)
+    for one in planes:
+        counts[: len(one)] += one
     names = {value: name for value, name in labels.labels.items() if value != 0}
     names |= {int(v): f"label {v}" for v in np.flatnonzero(counts) if v != 0 and int(v) not in labels.labels}
     millilitres = labels.voxel_volume_mm3 / 1000

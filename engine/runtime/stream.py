@@ -113,6 +113,11 @@ class LabelStream:
                 "outer slices, rows or columns are zero: a run of the whole volume would crop them, and its labels may "
                 "differ near the edges"
             )
+        if self._case.narrowed:
+            self._warnings.append(
+                f"{self._case.narrowed} voxels of the network's input were clipped to the range of the slices that had "
+                "come, which later ones made wider: labels around them may differ from a run of the whole volume"
+            )
         timings = {"after the last slice": time.monotonic() - self._last_slice}
         self._result = self._finish(self._labels, timings, self._warnings)
         if whole:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,9 @@ Triple = tuple[int, int, int]
 SAMPLES = 5  # an axis, looked at before the whole window is
 
 
-def repeated(data: Floats, window: Triple, places: Sequence[Triple]) -> dict[Triple, Hashable]:
+def repeated(
+    data: Floats, window: Triple, places: Sequence[Triple], looked: Callable[[], None] = lambda: None
+) -> dict[Triple, Hashable]:
     """Which windows repeat.
 
     Parameters
@@ -26,6 +28,7 @@ def repeated(data: Floats, window: Triple, places: Sequence[Triple]) -> dict[Tri
     data : (C, Z, Y, X).
     window : the size of one (z, y, x).
     places : where each begins.
+    looked : called after each window.
 
     Returns
     -------
@@ -33,7 +36,10 @@ def repeated(data: Floats, window: Triple, places: Sequence[Triple]) -> dict[Tri
     key of a window of one value (bytes) is the same for all of its mirrored forms.
     """
     bits = data.view(np.int32)
-    samples = {place: _part(bits, window, place)[(slice(None), *map(_some, window))].tobytes() for place in places}
+    samples = {}
+    for place in places:
+        samples[place] = _part(bits, window, place)[(slice(None), *map(_some, window))].tobytes()
+        looked()
     counts = Counter(samples.values())
     keys: dict[Triple, Hashable] = {}
     for place, sample in samples.items():
@@ -43,6 +49,7 @@ def repeated(data: Floats, window: Triple, places: Sequence[Triple]) -> dict[Tri
             keys[place] = first.tobytes()
         elif counts[sample] > 1:
             keys[place] = (hashlib.blake2b(np.ascontiguousarray(part).data, digest_size=32).digest(),)
+        looked()
     alike = Counter(keys.values())
     return {place: key for place, key in keys.items() if alike[key] > 1 or isinstance(key, bytes)}
 

@@ -55,6 +55,10 @@ static inline vf16 load_first(const float *p, int n) {
 static inline vf16 gather(const float *p, const int32_t *at) {
     return {_mm512_i32gather_ps(_mm512_loadu_si512(at), p, 4)};
 }
+// The same where every place is below 32. All of p[0] .. p[31] may be read.
+static inline vf16 gather_near(const float *p, const int32_t *at) {
+    return {_mm512_permutex2var_ps(_mm512_loadu_ps(p), _mm512_loadu_si512(at), _mm512_loadu_ps(p + 16))};
+}
 static inline void store_first(float *p, vf16 a, int n) {
     _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << n) - 1), a.v);
 }
@@ -195,6 +199,9 @@ static inline vf16 load_first(const float *p, int n) {
 static inline vf16 gather(const float *p, const int32_t *at) {
     return {_mm256_i32gather_ps(p, _mm256_loadu_si256(reinterpret_cast<const __m256i *>(at)), 4),
             _mm256_i32gather_ps(p, _mm256_loadu_si256(reinterpret_cast<const __m256i *>(at + 8)), 4)};
+}
+static inline vf16 gather_near(const float *p, const int32_t *at) {
+    return gather(p, at);
 }
 static inline void store_first(float *p, vf16 a, int n) {
     const vm16 m = first_lanes(n);
@@ -353,6 +360,9 @@ static inline vf16 gather(const float *p, const int32_t *at) {
     for (int i = 0; i < 16; ++i)
         lane[i] = p[at[i]];
     return load(lane);
+}
+static inline vf16 gather_near(const float *p, const int32_t *at) {
+    return gather(p, at);
 }
 static inline void store_first(float *p, vf16 a, int n) {
     float lanes[16];

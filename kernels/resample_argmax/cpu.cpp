@@ -1,12 +1,13 @@
 // resample_argmax: one plane of labels from two planes of stitched logits. A task is a row of the answer. For it, the
 // four rows of logits that a class is read from are mixed into one (which divides by the sums of weights on the way),
-// the mixed row is read at the answer's columns, and the largest class so far is kept beside its value.
+// the mixed row is read at the answer's columns, and the largest class so far is kept beside its value; two classes at
+// a time.
 #include "kernel.h"
 
 #include "round_half.h"
 #include "vec.h"
+#include <algorithm>
 #include <initializer_list>
-
 #include <utility>
 
 namespace voxelrt::VOXELRT_ISA {
@@ -34,9 +35,15 @@ int64_t rounded(int64_t count) {
     return (count + 15) / 16 * 16;
 }
 
-// Of a thread: four rows of factors and the mixed row as wide as the logits; the best value and its label.
+// Classes that are mixed and compared together: the factors, the places and the best so far are loaded once for both.
+constexpr int kTogether = 2;
+constexpr int64_t kNear = 32; // places of sixteen columns, for a permutation in place of a gather
+
+// Of a thread: four rows of factors and the mixed rows, as wide as the logits; the best value and its label; the places
+// of the columns within their block, and where each block begins.
 int64_t row_floats(const Step &step) {
-    return 5 * (rounded(step.in[kLower].dims[2]) + 16) + 2 * rounded(step.out[0].dims[1]);
+    const int64_t wide = rounded(step.in[kLower].dims[2]) + kNear, columns = rounded(step.out[0].dims[1]);
+    return (4 + kTogether) * wide + 4 * columns + rounded(columns / 16);
 }
 
 uint64_t scratch(const Step &step, uint32_t threads) {
@@ -95,6 +102,7 @@ struct Job {
     const Step &step;
     int64_t classes, wide, columns;
     bool same_columns; // every column is read where it lies
+    bool near;         // those of sixteen columns lie within kNear
     bool regions, half;
     float weight;
 };
@@ -121,7 +129,7 @@ Sources sources_of(const Job &job, int64_t y, float *factors) {
                 continue;
             const Tensor &counts = step.in[kLowerCounts + p];
             const float *count = counts.as<float>() + row[r] * counts.strides[0];
-            float *factor = factors + made.count * (rounded(job.wide) + 16);
+            float *factor = factors + made.count * (rounded(job.wide) + kNear);
             for (int64_t x = 0; x < job.wide; ++x)
                 factor[x] = share / count[x];
             made.plane[made.count] = &step.in[kLower + p];
@@ -131,48 +139,94 @@ Sources sources_of(const Job &job, int64_t y, float *factors) {
     return made;
 }
 
-template <int Count> void mix_rows(const Sources &from, int64_t c, int64_t wide, float *mixed) {
-    const float *row[Count];
-    for (int i = 0; i < Count; ++i)
-        row[i] = from.plane[i]->as<float>() + c * from.plane[i]->strides[0] + from.offset[i];
+template <int Count, int Classes> void mix_rows(const Sources &from, int64_t c, int64_t wide, float *const *mixed) {
+    const float *row[Classes][Count];
+    for (int k = 0; k < Classes; ++k)
+        for (int i = 0; i < Count; ++i)
+            row[k][i] = from.plane[i]->as<float>() + (c + k) * from.plane[i]->strides[0] + from.offset[i];
     int64_t x = 0;
     for (; x + 16 <= wide; x += 16) {
-        vf16 sum = load(row[0] + x) * load(from.factor[0] + x);
-        for (int i = 1; i < Count; ++i)
-            sum = fma(load(row[i] + x), load(from.factor[i] + x), sum);
-        store(mixed + x, sum);
+        vf16 sum[Classes], factor = load(from.factor[0] + x);
+        for (int k = 0; k < Classes; ++k)
+            sum[k] = load(row[k][0] + x) * factor;
+        for (int i = 1; i < Count; ++i) {
+            factor = load(from.factor[i] + x);
+            for (int k = 0; k < Classes; ++k)
+                sum[k] = fma(load(row[k][i] + x), factor, sum[k]);
+        }
+        for (int k = 0; k < Classes; ++k)
+            store(mixed[k] + x, sum[k]);
     }
-    if (const int rest = static_cast<int>(wide - x)) {
-        vf16 sum = load_first(row[0] + x, rest) * load_first(from.factor[0] + x, rest);
-        for (int i = 1; i < Count; ++i)
-            sum = fma(load_first(row[i] + x, rest), load_first(from.factor[i] + x, rest), sum);
-        store_first(mixed + x, sum, rest);
-    }
+    if (const int rest = static_cast<int>(wide - x))
+        for (int k = 0; k < Classes; ++k) {
+            vf16 sum = load_first(row[k][0] + x, rest) * load_first(from.factor[0] + x, rest);
+            for (int i = 1; i < Count; ++i)
+                sum = fma(load_first(row[k][i] + x, rest), load_first(from.factor[i] + x, rest), sum);
+            store_first(mixed[k] + x, sum, rest);
+        }
 }
 
-void mix(const Sources &from, int64_t c, int64_t wide, float *mixed) {
+template <int Classes> void mix(const Sources &from, int64_t c, int64_t wide, float *const *mixed) {
     switch (from.count) {
     case 1:
-        return mix_rows<1>(from, c, wide, mixed);
+        return mix_rows<1, Classes>(from, c, wide, mixed);
     case 2:
-        return mix_rows<2>(from, c, wide, mixed);
+        return mix_rows<2, Classes>(from, c, wide, mixed);
     case 3:
-        return mix_rows<3>(from, c, wide, mixed);
+        return mix_rows<3, Classes>(from, c, wide, mixed);
     default:
-        return mix_rows<4>(from, c, wide, mixed);
+        return mix_rows<4, Classes>(from, c, wide, mixed);
     }
 }
 
-// Sixteen columns of the mixed row. The last ones of a row that is no multiple of sixteen are read by the scalar form.
-vf16 columns_of(const Job &job, const float *mixed, int64_t x, int rest) {
+// Where the columns of a row are read: within their block of sixteen, and where the block begins; or from the row.
+struct Places {
+    const int32_t *low, *high, *begin;
+};
+
+Places places_of(const Job &job, int32_t *memory) {
+    const int32_t *at = job.step.in[kColumns].as<int32_t>();
+    if (!job.near || job.same_columns)
+        return {at, at + job.columns, nullptr};
+    const int64_t columns = rounded(job.columns);
+    int32_t *low = memory, *high = low + columns, *begin = high + columns;
+    for (int64_t x = 0; x + 16 <= job.columns; x += 16) {
+        int32_t least = at[x];
+        for (int i = 0; i < 16; ++i)
+            least = std::min({least, at[x + i], at[job.columns + x + i]});
+        begin[x / 16] = least;
+        for (int i = 0; i < 16; ++i) {
+            low[x + i] = at[x + i] - least;
+            high[x + i] = at[job.columns + x + i] - least;
+        }
+    }
+    return {low, high, begin};
+}
+
+bool all_near(const Job &job) {
+    const int32_t *low = job.step.in[kColumns].as<int32_t>(), *high = low + job.columns;
+    for (int64_t x = 0; x + 16 <= job.columns; x += 16) {
+        const auto [a, b] = std::minmax_element(low + x, low + x + 16);
+        const auto [c, d] = std::minmax_element(high + x, high + x + 16);
+        if (std::max(*b, *d) - std::min(*a, *c) >= kNear)
+            return false;
+    }
+    return true;
+}
+
+// Sixteen columns of a mixed row. The last ones of a row that is no multiple of sixteen are read by the scalar form.
+vf16 columns_of(const Job &job, const Places &places, const float *mixed, int64_t x, int rest) {
     if (job.same_columns)
         return rest == 16 ? load(mixed + x) : load_first(mixed + x, rest);
-    const int32_t *low = job.step.in[kColumns].as<int32_t>() + x, *high = low + job.columns;
     const float *weight = job.step.in[kColumnWeights].as<float>() + x;
     if (rest == 16) {
-        const vf16 a = gather(mixed, low), b = gather(mixed, high), w = load(weight);
+        const int32_t *low = places.low + x, *high = places.high + x;
+        const float *from = mixed + (places.begin ? places.begin[x / 16] : 0);
+        const vf16 a = places.begin ? gather_near(from, low) : gather(mixed, low);
+        const vf16 b = places.begin ? gather_near(from, high) : gather(mixed, high), w = load(weight);
         return fma(b, w, a * (broadcast(1) - w));
     }
+    const int32_t *low = job.step.in[kColumns].as<int32_t>() + x, *high = low + job.columns;
     float lane[16] = {};
     for (int i = 0; i < rest; ++i)
         lane[i] = mixed[low[i]] * (1 - weight[i]) + mixed[high[i]] * weight[i];
@@ -192,30 +246,46 @@ template <class Label> void write_row(const float *labels, int64_t count, Label 
         out[x] = static_cast<Label>(labels[x]);
 }
 
-void row(const Job &job, int64_t y, float *memory) {
-    const int64_t wide = rounded(job.wide) + 16, columns = rounded(job.columns);
-    float *factors = memory, *mixed = memory + 4 * wide, *best = mixed + wide, *label = best + columns;
-    const Sources from = sources_of(job, y, factors);
+// Classes from c on against the best so far.
+template <int Classes>
+void compare(const Job &job, const Places &places, float *const *mixed, int64_t c, float *best, float *label) {
     const int32_t *values = job.step.in[kValues].as<int32_t>();
-    for (int64_t c = 0; c < job.classes; ++c) {
-        mix(from, c, job.wide, mixed);
-        const vf16 value = broadcast(static_cast<float>(values[c]));
-        for (int64_t x = 0; x < job.columns; x += 16) {
-            const int rest = job.columns - x < 16 ? static_cast<int>(job.columns - x) : 16;
-            const vf16 read = columns_of(job, mixed, x, rest), here = job.half ? halved(read) : read;
+    for (int64_t x = 0; x < job.columns; x += 16) {
+        const int rest = job.columns - x < 16 ? static_cast<int>(job.columns - x) : 16;
+        vf16 most = c ? load(best + x) : zero(), chosen = c ? load(label + x) : zero();
+        for (int k = 0; k < Classes; ++k) {
+            const vf16 value = broadcast(static_cast<float>(values[c + k]));
+            const vf16 read = columns_of(job, places, mixed[k], x, rest), here = job.half ? halved(read) : read;
             if (job.regions) {
-                const vf16 before = c ? load(label + x) : zero();
-                store(label + x, select(zero() < here, value, before));
-            } else if (c == 0) {
-                store(best + x, here);
-                store(label + x, value);
+                chosen = select(zero() < here, value, chosen);
+            } else if (c + k == 0) {
+                most = here;
+                chosen = value;
             } else {
-                const vf16 most = load(best + x);
                 const vm16 more = most < here;
-                store(best + x, select(more, here, most));
-                store(label + x, select(more, value, load(label + x)));
+                most = select(more, here, most);
+                chosen = select(more, value, chosen);
             }
         }
+        store(best + x, most);
+        store(label + x, chosen);
+    }
+}
+
+void row(const Job &job, int64_t y, float *memory) {
+    const int64_t wide = rounded(job.wide) + kNear, columns = rounded(job.columns);
+    float *factors = memory, *rows = memory + 4 * wide, *best = rows + kTogether * wide, *label = best + columns;
+    float *const mixed[kTogether] = {rows, rows + wide};
+    const Sources from = sources_of(job, y, factors);
+    const Places places = places_of(job, reinterpret_cast<int32_t *>(label + columns));
+    int64_t c = 0;
+    for (; c + kTogether <= job.classes; c += kTogether) {
+        mix<kTogether>(from, c, job.wide, mixed);
+        compare<kTogether>(job, places, mixed, c, best, label);
+    }
+    for (; c < job.classes; ++c) {
+        mix<1>(from, c, job.wide, mixed);
+        compare<1>(job, places, mixed, c, best, label);
     }
     const Tensor &out = job.step.out[0];
     if (out.dtype == VOXELRT_U8)
@@ -239,16 +309,11 @@ Message run(const Step &step, const Env &env) {
         if (step.in[kValues].as<int32_t>()[c] < 0 || step.in[kValues].as<int32_t>()[c] > most)
             return fail("a class has the value %d; the labels go from 0 to %d", step.in[kValues].as<int32_t>()[c],
                         most);
-    Job job{step,
-            lower.dims[0],
-            lower.dims[2],
-            out.dims[1],
-            lower.dims[2] == out.dims[1],
-            params.regions != 0,
-            params.half != 0,
-            params.weight};
+    Job job{step,  lower.dims[0],       lower.dims[2],    out.dims[1],  lower.dims[2] == out.dims[1],
+            false, params.regions != 0, params.half != 0, params.weight};
     for (int64_t x = 0; x < job.columns && job.same_columns; ++x)
         job.same_columns = step.in[kColumns].as<int32_t>()[x] == x && step.in[kColumnWeights].as<float>()[x] == 0;
+    job.near = all_near(job);
     const int64_t each = row_floats(step);
     env.parallel(out.dims[0], [&](int64_t y, uint32_t worker) {
         row(job, y, reinterpret_cast<float *>(env.scratch) + worker * each);

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 import subprocess
 import sys
@@ -17,9 +19,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import voxelrt as vx
+from voxelrt.case import prepare_case
+from voxelrt.errors import OutputError
 from voxelrt.io import write_nifti
 from voxelrt.models.load import load
-from voxelrt.models.nnunet_settings import Label
+from voxelrt.models.nnunet_settings import Label, settings_from_json
 
 FOLDERS = Path(__file__).parents[1] / "models" / "data" / "nnunet_folders.tar.xz"
 PATCH = (32, 64, 64)
@@ -88,6 +92,29 @@ def _check(folder: Path, size: tuple[int, int, int], classes: int) -> list[tuple
 def test_a_run_keeps_to_its_budget(tmp_path: Path) -> None:
     rows = _check(tmp_path, (72, 120, 120), 25)
     assert len(rows) > 2  # at least one budget was kept
+
+
+@pytest.mark.parametrize("spacing_z", [0.7, 1.3, 8.0], ids=["finer", "coarser", "slices apart"])
+def test_data_in_a_scratch_file_are_the_same_bits(
+    tmp_path: Path, spacing_z: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_from_json(vx.Plan.open(_plan(tmp_path, 3)).info.model_settings)
+    scan = np.random.default_rng(2).normal(0, 100, (41, 50, 37)).astype(np.int16)
+    volume = vx.Volume(scan, np.diag([0.9, 1.2, spacing_z, 1]))
+    plain, spilled = prepare_case(volume, settings), prepare_case(volume, settings, memory=100_000)
+    assert plain.scratch is None
+    assert spilled.scratch is not None
+    assert spilled.scratch.nbytes == spilled.data.nbytes + scan.nbytes
+    spilled.let_go()
+    np.testing.assert_array_equal(spilled.data, plain.data)
+    np.testing.assert_array_equal(spilled.volume.array, volume.array)
+
+    def full(*given: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("voxelrt.runtime.scratch.os.posix_fallocate", full)
+    with pytest.raises(OutputError, match=r"scratch file of .* No space left"):
+        prepare_case(volume, settings, memory=100_000)
 
 
 @pytest.mark.slow
