@@ -7,7 +7,7 @@ SANITIZED := build/sanitized
 # Fresh memory is NaN, arenas and scratch included, so that what a kernel reads without having written it shows.
 POISONED := detect_leaks=0:max_malloc_fill_size=1000000000:malloc_fill_byte=255
 
-.PHONY: demo test bench-cases test-emulation test-emulation-matrix gpu-report test-gpu-aot test-gpu-matrix gpu-acceptance test-native-matrix soak native types lint format bench bench-quick \
+.PHONY: demo test bench-cases test-emulation test-emulation-matrix gpu-report test-gpu-aot test-gpu-matrix gpu-acceptance test-native-matrix soak native types lint format bench bench-quick test-frameworks \
 	bench-compare conformance clean test-packaging
 
 # ---- set-up: done once, again only when what it depends on has changed ----
@@ -150,6 +150,11 @@ $(BENCH_VENV)/.cases: $(BENCH_VENV)/.installed
 
 bench-cases: $(BENCH_VENV)/.cases
 	@$(BENCH_BIN)/python -m bench cases $(BENCH_OPTIONS)
+
+# Readers whose formats need their framework, against the framework itself.
+test-frameworks: $(BENCH_VENV)/.cases
+	$(BENCH_BIN)/pip install --quiet pytest hypothesis 'onnxscript>=0.5'
+	$(BENCH_BIN)/python -m pytest -q -rs -m 'slow or not slow' tests/models/test_torch.py tests/models/test_nnunet_networks.py
 
 bench-quick: $(VENV)/.developer
 	@$(BIN)/python -m bench run --quick $(BENCH_OPTIONS)

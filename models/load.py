@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from voxelrt.errors import ModelError, UnsupportedError, UsageError
 from voxelrt.models.composite import Crop, Member, class_values, is_composite, load_composite
 from voxelrt.models.fetch import fetch
+from voxelrt.models.formats.state_dict import is_state_dict, load_state_dict
 from voxelrt.models.formats.torch import SUFFIXES as TORCH_SUFFIXES
 from voxelrt.models.formats.torch import is_torch, load_torch
 from voxelrt.models.nnunet_settings import NnunetSettings
@@ -122,6 +123,9 @@ def load(
         return _from_recipe(beside, progress)
     if path.is_dir():
         return _from_folder(path, configuration, folds)
+    if is_state_dict(path):
+        graph = load_state_dict(path)
+        return Model(graph, path.stem, {"format": "state dict", "sha256": _sha256(path), "notes": _unsound(graph)})
     if path.suffix in TORCH_SUFFIXES:
         digest = _sha256(path)
         imported = load_torch(path, example_inputs=example_inputs, shapes=shapes)

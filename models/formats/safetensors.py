@@ -103,8 +103,13 @@ def load_safetensors(path: str | Path) -> ir.Model:
         arguments = json.loads(metadata.get(ARGUMENTS, "{}"))
     except (ValueError, RecursionError) as error:
         raise ModelError(f"{name}: the metadata {ARGUMENTS} are not JSON") from error
+    return network_of(name, metadata[ARCHITECTURE], arguments, tensors)
+
+
+def network_of(name: str, architecture: str, arguments: Any, tensors: Mapping[str, Array]) -> ir.Model:
+    """The architecture that a file of this name asks for, with its tensors. Raises ModelError: they do not fit."""
     try:
-        model = named.build(metadata[ARCHITECTURE], arguments, tensors)
+        model = named.build(architecture, arguments, tensors)
     except UsageError as error:
         raise ModelError(f"{name}: {error}") from error
     return load_onnx(ir.to_proto(model).SerializeToString())

@@ -154,6 +154,15 @@ def _safetensors() -> list[Run]:
     return [Run(vx.compile(PEER, fallback="error"), inputs, expected, reference)]
 
 
+def _state_dict() -> list[Run]:
+    from tests.models.test_torch import WEIGHTS
+    from voxelrt.models.formats.torch_checkpoint import Checkpoint
+
+    with Checkpoint(WEIGHTS) as checkpoint:
+        x, y = (checkpoint.tensor(checkpoint.content[name], name) for name in ("input", "output"))
+    return [Run(vx.compile(WEIGHTS, fallback="error"), {"features": x}, {"logits": y}, "PyTorch's stored output")]
+
+
 def _nnunet() -> list[Run]:
     from tests.models.test_nnunet import ARCHIVE, NAMES
 
@@ -185,6 +194,7 @@ ROWS = [
     Row("torch module", "`nn.TransformerEncoder` of two layers", lambda: _module(True)),
     Row("torch .pt2", "the small 3-D network, exported", lambda: _torch("pt2", "net.pt2")),
     Row("TorchScript .pt", "the small 3-D network, traced", lambda: _torch("torchscript", "net.pt")),
+    Row("torch state dict .pth", "an MLP that torch.save wrote (`make_torch_files.py`)", _state_dict),
     Row("nnU-Net v2 folder", "plain (two folds), residual, 2-D (`make_nnunet_folders.py`)", _nnunet),
     Row("safetensors", "an MLP that the safetensors package wrote (`make_safetensors.py`)", _safetensors),
 ]

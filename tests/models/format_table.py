@@ -34,7 +34,8 @@ Files of torch are checked before torch sees them: of a `.pt2` file torch gets a
 metadata, guards and pickled parts, whose operators are ATen's; a TorchScript file is a program, and one that touches
 files or uses other libraries is refused. A `.safetensors` file becomes a network where its metadata name one of
 `voxelrt.models.architectures`. The checkpoints of an nnU-Net folder are pickles too: they are read by our own reader,
-which builds tensors and plain containers and runs nothing. Other pickles (a bare `.pth` state dict) are not read.
+which builds tensors and plain containers and runs nothing. A `.pth` state dict is read the same way where it
+says of which of our architectures it is; other pickles are not read.
 """
 
 

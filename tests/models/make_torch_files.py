@@ -1,11 +1,13 @@
-"""Write ``data/torch.npz``, small files of PyTorch and its answers: ``python -m tests.models.make_torch_files``.
+"""Write ``data/torch.npz`` and ``data/weights.pth``, small files of PyTorch and its answers.
 
-Needs ``pip install torch==2.13.0``. Holds for each file its bytes, an input and torch's output.
+``python -m tests.models.make_torch_files``, or with ``weights`` the second alone. Needs ``pip install torch==2.13.0``.
+The first holds for each file its bytes, an input and torch's output; the second has both beside its state dict.
 """
 
 from __future__ import annotations
 
 import io
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +31,28 @@ class Small(nn.Module):
         return self.head(x)
 
 
+DATA = Path(__file__).parent / "data"
+
+
+def weights() -> None:
+    """Weights by the names of our ``mlp``, whose matrices are (inputs, outputs)."""
+    torch.manual_seed(3)
+    first, second = nn.Linear(5, 7), nn.Linear(7, 3)
+    x = torch.randn(2, 5)
+    with torch.no_grad():
+        y = second(torch.relu(first(x)))
+    named = {"linear_1": first, "linear_2": second}
+    state = {f"{name}.weight": layer.weight.detach().T.contiguous() for name, layer in named.items()}
+    state |= {f"{name}.bias": layer.bias.detach() for name, layer in named.items()}
+    whose = {"voxelrt.architecture": "mlp", "voxelrt.arguments": {"widths": (5, 7, 3), "batch": 2}}
+    torch.save({**whose, "state_dict": state, "input": x, "output": y}, DATA / "weights.pth")
+
+
 def main() -> None:
     """See the module's text."""
+    weights()
+    if sys.argv[1:] == ["weights"]:
+        return
     torch.manual_seed(0)
     module = Small().eval()
     module.norm.running_mean.normal_()
@@ -49,7 +71,7 @@ def main() -> None:
     stream = io.BytesIO()
     torch.save(module.state_dict(), stream)
     stored["state_dict"] = np.frombuffer(stream.getvalue(), np.uint8)
-    np.savez_compressed(Path(__file__).parent / "data" / "torch.npz", **stored)
+    np.savez_compressed(DATA / "torch.npz", **stored)
 
 
 if __name__ == "__main__":

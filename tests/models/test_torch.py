@@ -13,8 +13,10 @@ import pytest
 
 import voxelrt as vx
 from voxelrt.errors import MissingExtraError, ModelError, UnsupportedError, UsageError
+from voxelrt.models.formats.torch_checkpoint import Checkpoint
 
 DATA = Path(__file__).parent / "data" / "torch.npz"
+WEIGHTS = DATA.with_name("weights.pth")
 TOLERANCE = 5e-5
 
 
@@ -111,9 +113,16 @@ def test_without_torch_the_error_names_the_extra(tmp_path: Path, monkeypatch: An
         vx.load(path)
 
 
+def test_a_state_dict_is_read_without_torch(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with Checkpoint(WEIGHTS) as checkpoint:
+        x, y = (checkpoint.tensor(checkpoint.content[name], name) for name in ("input", "output"))
+    close(vx.compile(WEIGHTS, fallback="error", verify=False)(x), y)
+    with pytest.raises(ModelError, match=r"does not say of which network.*voxelrt\.architecture.*mlp"):
+        vx.load(file_of("state_dict", tmp_path, "net.pth"))
+
+
 def test_a_pickle_is_never_loaded(torch: Any, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="loading a pickle would run what it says"):
-        vx.load(file_of("state_dict", tmp_path, "net.pt"))
     (tmp_path / "old.pt").write_bytes(b"\x80\x02cos\nsystem\nX\x04\x00\x00\x00true\x85R.")
     with pytest.raises(ModelError, match="no archive of torch"):
         vx.load(tmp_path / "old.pt")

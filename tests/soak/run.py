@@ -85,7 +85,7 @@ def native() -> list[str]:
     }
     pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     plans = [*pytest, "tests/unit/test_plan_file.py", "-k", "not fork and not damage"]
-    kernels = [*pytest, "tests/kernels/test_cases.py", "-k", "odd or prime or 2-2"]
+    kernels = [*pytest, "tests/kernels/test_cases.py", "-k", "odd or prime or 2-2 or lstm or gru"]
     lines = [suite("TSan, plans and pools", thread, plans), suite("TSan, kernels", thread, kernels)]
     # Only where torch is installed have they a peer; else they say so.
     lines.append(suite("slow tests", {}, [*pytest, "-m", "slow", "tests/models", "tests/pipeline", "tests/unit"]))
