@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.dicom_readers import program
@@ -19,7 +20,7 @@ from voxelrt.io import DicomSource, read_image
 from voxelrt.io.atomic_folder import atomic_folder
 from voxelrt.io.dicom.derived_series import DENOISED, write_derived_series
 from voxelrt.io.dicom.report import write_report
-from voxelrt.io.dicom.segmentation import write_segmentation
+from voxelrt.io.dicom.segmentation import SegKind, write_segmentation
 from voxelrt.io.dicom.structure_set import write_structure_set
 from voxelrt.postprocess.measurements import measure
 
@@ -120,19 +121,20 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
     assert (tmp_path / "out").read_text() == "mine"
 
 
-def test_dcmqi_reads_the_same_labels(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["binary", "labelmap"])
+def test_dcmqi_reads_the_same_labels(tmp_path: Path, kind: SegKind) -> None:
     nrrd = pytest.importorskip("nrrd", reason="pynrrd is not installed: pip install 'voxelrt[nrrd]'")
     reader = program("segimage2itkimage", "dcmqi")
     study = save_series(dicom_series(octants()), tmp_path / "a")
-    labels, volume, _ = written(study, tmp_path / "seg.dcm")
+    labels, volume, _ = written(study, tmp_path / "seg.dcm", kind)
     said = [reader, "--inputDICOM", str(tmp_path / "seg.dcm"), "--outputDirectory", str(tmp_path), "-p", "read"]
     subprocess.run(said, check=True, capture_output=True)
-    values = [2, 5, 7]
-    for number, value in enumerate(values, start=1):
-        data, header = nrrd.read(str(tmp_path / f"read-{number}.nrrd"))
+    for number, value in enumerate((2, 5, 7), start=1):
+        # A label map comes as one image of values, binary segments come one by one.
+        data, header = nrrd.read(str(tmp_path / ("read-1.nrrd" if kind == "labelmap" else f"read-{number}.nrrd")))
         # dcmqi crops to the planes with a frame; its origin says where they lie.
         first = round(float((header["space origin"] - volume.affine[:3, 3]) @ volume.affine[:3, 2] / 4))
         there = labels == value
-        planes = data.T != 0
+        planes = np.equal(data.T, value) if kind == "labelmap" else data.T != 0
         assert planes.sum() == there.sum()
         assert (planes == there[first : first + len(planes)]).all()

@@ -13,13 +13,16 @@ import pydicom
 import pytest
 from numpy.typing import NDArray
 from pydicom import Dataset
-from pydicom.uid import EnhancedMRImageStorage, ExplicitVRLittleEndian, JPEGLSLossless, generate_uid
+from pydicom.encaps import encapsulate
+from pydicom.pixels import get_decoder
+from pydicom.uid import EnhancedMRImageStorage, ExplicitVRLittleEndian, RLELossless, generate_uid
 
 from tests.phantoms import PATIENT_ID, PATIENT_NAME, dicom_series, dicom_slice, octants, rotation, save_series
 from tests.unit.test_dicom_pixels import csa
 from voxelrt.errors import GeometryError, InputError, MissingExtraError, OutputError, UsageError
 from voxelrt.io import DicomSource, read_image
 from voxelrt.io.dicom.derived import Algorithm, Segment
+from voxelrt.io.dicom.run_lengths import encode_frame
 from voxelrt.io.dicom.segmentation import SegKind, write_segmentation
 from voxelrt.volume import Volume
 
@@ -239,7 +242,21 @@ def test_label_maps_are_compressed_where_that_helps(tmp_path: Path, noisy: bool)
     labels, volume, _ = written(study, tmp_path / "out.dcm", "labelmap", array.astype(np.uint16))
     np.testing.assert_array_equal(by_pydicom(tmp_path / "out.dcm", labels.shape, volume.affine), labels)
     syntax = pydicom.dcmread(tmp_path / "out.dcm").file_meta.TransferSyntaxUID
-    assert syntax == (ExplicitVRLittleEndian if noisy else JPEGLSLossless)
+    assert syntax == (ExplicitVRLittleEndian if noisy else RLELossless)
+
+
+@pytest.mark.parametrize(("dtype", "shape"), [(np.uint8, (3, 300)), (np.uint16, (7, 1)), (np.uint16, (2, 257))])
+def test_run_lengths_are_decoded_by_pydicom(dtype: Any, shape: tuple[int, int]) -> None:
+    rng = np.random.default_rng(2)
+    frame = (rng.integers(0, 900, shape) // rng.choice([1, 400, 899], shape)).astype(dtype)
+    for one in (frame, np.full(shape, 513).astype(dtype)):
+        decoded, _ = get_decoder(RLELossless).as_array(
+            encapsulate([encode_frame(one)]),
+            rows=shape[0], columns=shape[1], samples_per_pixel=1, number_of_frames=1, pixel_keyword="PixelData",
+            bits_allocated=8 * one.itemsize, bits_stored=8 * one.itemsize, pixel_representation=0,
+            photometric_interpretation="MONOCHROME2", decoding_plugin="pydicom",
+        )  # fmt: skip
+        np.testing.assert_array_equal(decoded, one)
 
 
 def test_what_cannot_be_written_is_refused_without_names(tmp_path: Path) -> None:

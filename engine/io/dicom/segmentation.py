@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.uid import ExplicitVRLittleEndian, JPEGLSLossless
+from pydicom.encaps import encapsulate
+from pydicom.uid import ExplicitVRLittleEndian, RLELossless
 
 from voxelrt.errors import OutputError
 from voxelrt.io.atomic import atomic_path
@@ -28,13 +29,13 @@ from voxelrt.io.dicom.derived import (
     series_number,
 )
 from voxelrt.io.dicom.quiet import quiet_pydicom
+from voxelrt.io.dicom.run_lengths import encode_frames
 from voxelrt.io.dicom.single_images import REFUSED, as_single_images, numbers_of_planes, refer
 from voxelrt.io.image import DicomSource
 from voxelrt.volume import Volume
 
 SegKind = Literal["binary", "labelmap"]
 
-SMALLEST_COMPRESSED = 4096  # voxels of a plane
 NOISY = 0.25  # share of voxels that differ from the one before
 
 
@@ -65,7 +66,7 @@ def write_segmentation(
     kind
         "binary": a frame of bits for each segment and slice on which it is (Segmentation Storage); segments are
         numbered from 1 in the order of values, SegmentDescription holds the value. "labelmap": a frame of values for
-        each slice with a label (Label Map Segmentation Storage), compressed with JPEG-LS but for tiny or noisy ones.
+        each slice with a label (Label Map Segmentation Storage), as run lengths (RLE Lossless) but for noise.
     uids
         "fresh", or "reproducible": the same labels of the same series by the same algorithm give the same file.
 
@@ -102,6 +103,8 @@ def write_segmentation(
             order = numbers_of_planes(made)
             refer(made, frames)
             new.settle(made, images[0])
+            if kind == "labelmap":
+                _compress(made)
             tail = take_frames(made, [numbered[z] for z in order], len(numbers)) if apart else []
             with atomic_path(path) as temporary:
                 made.save_as(temporary)
@@ -156,17 +159,20 @@ def _make(
         content_label="SEGMENTATION",
         content_description=f"Made by {algorithm.name}"[:64],
         series_description=f"Segmentation by {algorithm.name}"[:64],
-        transfer_syntax_uid=_syntax(planes, kind),
+        transfer_syntax_uid=str(ExplicitVRLittleEndian),
         omit_empty_frames=bool(planes.any()),
         specific_character_set="ISO_IR 192",
         contributing_equipment=[equipment(algorithm, "Segmentation")],
     )
 
 
-def _syntax(planes: NDArray[Any], kind: SegKind) -> str:
-    """JPEG-LS for label maps, which are even; not for tiny planes, which its codec cannot write, nor for noise."""
-    if kind == "binary" or planes[0].size < SMALLEST_COMPRESSED:
-        return str(ExplicitVRLittleEndian)
-    # Where every voxel differs from the next the coded plane would be larger than the plain one.
-    changes = float(np.mean(planes[:, :, 1:] != planes[:, :, :-1]))
-    return str(ExplicitVRLittleEndian if changes > NOISY else JPEGLSLossless)
+def _compress(made: Any) -> None:
+    """Label maps are even, so their runs are long; noise would grow."""
+    dtype = np.dtype("<u2" if made.BitsAllocated == 16 else np.uint8)
+    count = int(made.NumberOfFrames) * made.Rows * made.Columns
+    frames = np.frombuffer(made.PixelData, dtype, count).reshape(-1, made.Rows, made.Columns)
+    if np.count_nonzero(frames[:, :, 1:] != frames[:, :, :-1]) > NOISY * frames.size:
+        return
+    made.PixelData = encapsulate(encode_frames(list(frames)))
+    made["PixelData"].VR, made["PixelData"].is_undefined_length = "OB", True
+    made.file_meta.TransferSyntaxUID = RLELossless
