@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import triton
 import triton.language as tl
 
@@ -34,15 +35,17 @@ def _bilateral(
     i = lanes(BLOCK)
     inside = i < count
     z, y, x = place(i, depth, rows, columns)
+    z, y, x = z.to(tl.int32), y.to(tl.int32), x.to(tl.int32)  # an axis has fewer than 2³¹ voxels; so have windows
+    high, wide, deep = rows.to(tl.int32), columns.to(tl.int32), depth.to(tl.int32)
     here = tl.load(volume + i, mask=inside, other=0.0)
     total = tl.zeros((BLOCK,), tl.float32)
     weights = tl.zeros((BLOCK,), tl.float32)
     for dz in range(-reach_z, reach_z + 1):
         for dy in range(-reach_y, reach_y + 1):
             plane = dz * dz * near_z + dy * dy * near_y
-            lines = inside & (z + dz >= 0) & (z + dz < depth) & (y + dy >= 0) & (y + dy < rows)
+            lines = inside & (z + dz >= 0) & (z + dz < deep) & (y + dy >= 0) & (y + dy < high)
             for dx in range(-reach_x, reach_x + 1):
-                there = lines & (x + dx >= 0) & (x + dx < columns)
+                there = lines & (x + dx >= 0) & (x + dx < wide)
                 value = tl.load(volume + i + (dz * rows + dy) * columns + dx, mask=there, other=0.0)
                 away = value - here
                 far = plane + dx * dx * near_x
@@ -64,6 +67,6 @@ def program(volume: Array, width: float | Sequence[float], spread: float, *, tru
     # No offset past the volume's far side has a voxel: the loops end there, whatever the width.
     reach = [min(math.ceil(truncate * w), n - 1) for w, n in zip(widths, source.shape[1:], strict=True)]
     near = [half / w**2 if w > 0 else 0.0 for w in widths]
-    numbers = (out.size, *source.shape[1:], *reach, *near, half / spread**2)
+    numbers = (out.size, *source.shape[1:], *map(np.int32, reach), *near, half / spread**2)
     made.launch(_bilateral, blocks(out.size), out, source, *numbers, BLOCK=BLOCK)
     return made

@@ -5,6 +5,7 @@ The same work as ``cuda.cu``'s: with patches of 3³ 13.5 differences a pair of v
 
 from __future__ import annotations
 
+import numpy as np
 import triton
 import triton.language as tl
 
@@ -54,20 +55,23 @@ def _mean(
     x, y, z = i % columns, i // columns % rows, i // (columns * rows) * PILLAR
     k = tl.arange(0, PILLAR)
     here = (item * (depth + 2 * patch_z) + z + patch_z) * plane + (y + patch_y) * row + x + patch_x
+    # An axis has fewer than 2³¹ voxels, and so have windows: 32 bits for all but addresses.
+    z, y, x = z.to(tl.int32), y.to(tl.int32), x.to(tl.int32)
+    deep_end, high_end, wide_end = depth.to(tl.int32), rows.to(tl.int32), columns.to(tl.int32)
     # The pillar's own voxels; the last pillar may reach past the volume.
-    own = mine[:, None] & (z[:, None] + k[None, :] < depth)
+    own = mine[:, None] & (z[:, None] + k[None, :] < deep_end)
     total = tl.zeros((BLOCK, PILLAR), tl.float32)
     weights = tl.zeros((BLOCK, PILLAR), tl.float32)
     for oz in range(-search_z, search_z + 1):
         deep = z[:, None] + k[None, :] + oz
-        lies = own & (deep >= 0) & (deep < depth)
+        lies = own & (deep >= 0) & (deep < deep_end)
         for oy in range(-search_y, search_y + 1):
             for ox in range(-search_x, search_x + 1):
-                column = mine & (y + oy >= 0) & (y + oy < rows) & (x + ox >= 0) & (x + ox < columns)
+                column = mine & (y + oy >= 0) & (y + oy < high_end) & (x + ox >= 0) & (x + ox < wide_end)
                 there = here + oz * plane + oy * row + ox
                 sums = tl.zeros((BLOCK, PILLAR), tl.float32)
                 for t in range(-patch_z, PILLAR + patch_z):
-                    low, high = -patch_z, depth + patch_z
+                    low, high = -patch_z, deep_end + patch_z
                     known = column & (z + t < high) & (z + t + oz >= low) & (z + t + oz < high)
                     planar = tl.zeros((BLOCK,), tl.float32)
                     for py in range(-patch_y, patch_y + 1):
@@ -108,6 +112,9 @@ def program(
         return made
     made.launch(_mirror, blocks(on.copy.size), on.copy, on.given, on.copy.size, *size, *on.near, BLOCK=BLOCK)
     grid = (blocks(-(-size[0] // PILLAR) * size[1] * size[2]), on.out.shape[0])
-    numbers = (*size, *on.window, *on.near, on.slope, on.offset, on.noise)
-    made.launch(_mean, grid, on.out, on.copy, *numbers, SQUARES=noise == "rician", PILLAR=PILLAR, BLOCK=BLOCK)
+    window = tuple(np.int32(r) for r in (*on.window, *on.near))
+    numbers = (*size, *window, on.slope, on.offset, on.noise)
+    made.launch(
+        _mean, grid, on.out, on.copy, *numbers, SQUARES=noise == "rician", PILLAR=PILLAR, BLOCK=BLOCK, registers=128
+    )
     return made

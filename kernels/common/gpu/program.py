@@ -107,6 +107,7 @@ class Launch:
     shared : dynamic shared memory in bytes; Triton's compiler decides for itself.
     constants : Triton's constexpr arguments, by name; empty for CUDA.
     stages : Triton's ``num_stages``.
+    registers : of a thread, that Triton's code may use; 0 leaves it to ptxas, which may aim at more blocks and spill.
     """
 
     kernel: Any
@@ -116,6 +117,7 @@ class Launch:
     shared: int = 0
     constants: Mapping[str, Any] = field(default_factory=dict)
     stages: int = 2
+    registers: int = 0
 
     @property
     def name(self) -> str:
@@ -210,6 +212,7 @@ class Program:
         block: int | Sequence[int] = 128,
         shared: int = 0,
         stages: int = 2,
+        registers: int = 0,
         **constants: Any,
     ) -> None:
         """Add a launch; one with an empty grid does nothing. ``constants`` are Triton's constexpr arguments.
@@ -224,7 +227,7 @@ class Program:
         if blocks[0] > 2**31 - 1 or max(blocks[1:]) > 65535 or int(np.prod(threads)) > 1024 or min(threads) < 1:
             raise UsageError(f"no GPU has a grid of {blocks} blocks of {threads} threads; split the work")
         passed = tuple(_argument(a) for a in arguments)
-        self.launches.append(Launch(kernel, blocks, passed, threads, shared, constants, stages))
+        self.launches.append(Launch(kernel, blocks, passed, threads, shared, constants, stages, registers))
 
     def finish(self, function: Callable[..., Any]) -> None:
         """Turn the answers' arrays into what the op returns, on the host: a transposed view, never arithmetic."""

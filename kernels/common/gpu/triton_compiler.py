@@ -53,6 +53,8 @@ def compile_triton(launch: Launch, target: int) -> tuple[Compiled, dict[str, Any
     places = {(names.index(given[i]),): notes for (i,), notes in specialisation(launch).items()}
     source = ASTSource(function, {name: signature[name] for name in names}, constexprs, places)
     options = {"num_warps": launch.block[0] // 32, "num_stages": launch.stages, "enable_fp_fusion": True}
+    if launch.registers:
+        options["maxnreg"] = launch.registers
     try:
         made = triton.compile(source, GPUTarget("cuda", target, 32), options=options)
     except Exception as error:
