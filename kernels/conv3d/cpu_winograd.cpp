@@ -37,87 +37,81 @@ static Block block_of(const WinogradPlan &p, int64_t index) {
     return b;
 }
 
-// Memory of one worker: a tile between two axes, and a tile staged (inputs, or outputs before they are rounded).
-constexpr int64_t kWorkFloats = 2 * kMostTilePoints * kBlock;
-
-// The inputs of a tile with what lies outside as zeros, and the norm applied inside.
-template <class S>
-static void stage_tile(const WinogradPlan &p, const S *source, const Tensor &t, const Axes &first, const Norm &norm,
-                       float *to) {
-    const int *size = p.kind->in;
-    for (int64_t z = first.z; z < first.z + size[0]; ++z)
-        for (int64_t y = first.y; y < first.y + size[1]; ++y) {
-            const bool row_inside = z >= 0 && z < p.s.in.z && y >= 0 && y < p.s.in.y;
-            const S *row = source + z * t.strides[2] + y * t.strides[3];
-            for (int64_t x = first.x; x < first.x + size[2]; ++x, to += kBlock) {
-                vf16 v = zero();
-                if (row_inside && x >= 0 && x < p.s.in.x) {
-                    v = load(row + x * kBlock);
-                    if (norm.pending)
-                        v = normed(norm, v);
-                }
-                store(to, v);
-            }
-        }
-}
-
-// Where the inputs of a tile lie, and whether all are there.
-struct Place {
-    Axes first;
-    bool inside;
-};
-static Place place_of(const WinogradPlan &p, const Axes &tile) {
-    Place place{{}, true};
-    for (int a = 0; a < 3; ++a) {
-        place.first[a] = tile[a] * p.kind->out[a] * p.kind->stride[a] - p.s.pad[a];
-        place.inside = place.inside && place.first[a] >= 0 && place.first[a] + p.kind->in[a] <= p.s.in[a];
+// The inputs of rows of tiles, staged plane by plane: zeros outside, a pending norm applied.
+struct Staged {
+    float *first;
+    int64_t rows, columns;
+    float *plane(const WinogradPlan &p, int64_t z) const { // a ring: the next tile's planes take the place of others
+        return first + z % p.kind->in[0] * rows * columns * kBlock;
     }
-    return place;
+};
+
+// Positions [first, first + staged.columns) of a row.
+template <class S>
+static void stage_row(const Staged &staged, const S *row, int64_t first, int64_t width, const Norm &norm, float *to) {
+    const Span there = inside(0, staged.columns, 1, first, width);
+    for (int64_t x = 0; x < there.begin; ++x)
+        store(to + x * kBlock, zero());
+    const S *from = row + first * kBlock;
+    if (norm.pending)
+        for (int64_t x = there.begin; x < there.end; ++x)
+            store(to + x * kBlock, normed(norm, load(from + x * kBlock)));
+    else
+        for (int64_t x = there.begin; x < there.end; ++x)
+            store(to + x * kBlock, load(from + x * kBlock));
+    for (int64_t x = there.end; x < staged.columns; ++x)
+        store(to + x * kBlock, zero());
 }
 
-// Tiles [begin, end) of a block and one block of input channels, into v.
+// Planes [begin, end), counted from the input `first`.
+template <class S>
+static void stage_planes(const WinogradPlan &p, const Staged &staged, const Tensor &t, int64_t before,
+                         const Axes &first, const Norm &norm, int64_t begin, int64_t end) {
+    for (int64_t z = begin; z < end; ++z) {
+        float *to = staged.plane(p, z);
+        const int64_t iz = first.z + z;
+        for (int64_t y = first.y; y < first.y + staged.rows; ++y, to += staged.columns * kBlock) {
+            const bool there = iz >= 0 && iz < p.s.in.z && y >= 0 && y < p.s.in.y;
+            const S *row = t.as<const S>() + before + (there ? iz * t.strides[2] + y * t.strides[3] : 0);
+            stage_row(staged, row, first.x, there ? p.s.in.x : 0, norm, to);
+        }
+    }
+}
+
+// Tiles of a block and one block of input channels, into v: `rows` rows of them in every plane of tiles, from row
+// `first_row`, in the planes [begin, end).
 static void transform_inputs(const Step &step, const WinogradPlan &p, const Block &b, int64_t channel, int64_t begin,
-                             int64_t end, float *v, float *work) {
+                             int64_t end, int64_t first_row, int64_t rows, float *v, float *work) {
     const int64_t blocks0 = ceil_div(p.s.channels0, kBlock);
     const Tensor &t = step.in[channel < blocks0 ? kSource0 : kSource1];
     const int64_t within = channel < blocks0 ? channel : channel - blocks0;
-    const Norm norm = norm_of(t, b.n, within);
     const int64_t before = b.n * t.strides[0] + within * t.strides[1];
-    const float *source = t.as<const float>() + before;
-    const bool as_floats = t.dtype == VOXELRT_F32;
+    const Norm norm = norm_of(t, b.n, within);
     const TileKind &kind = *p.kind;
-    float *staged = work + kMostTilePoints * kBlock;
-    InputTile tile{};
-    tile.norm = &norm;
-    tile.slot = p.slot;
-    tile.work = work;
-    tile.next_z = t.strides[2];
-    tile.next_y = t.strides[3];
-    Place place = place_of(p, b.tile(begin));
-    for (int64_t i = begin; i < end; ++i) {
-        const Place next = i + 1 < end ? place_of(p, b.tile(i + 1)) : Place{};
-        const auto at = [&](const Axes &first) {
-            return source + first.z * t.strides[2] + first.y * t.strides[3] + first.x * kBlock;
-        };
-        const bool beside = next.first.z == place.first.z && next.first.y == place.first.y;
-        tile.next = next.inside && as_floats ? at(next.first) : nullptr;
-        tile.next_first = beside ? kind.in[2] - kind.out[2] * kind.stride[2] : 0;
-        tile.v = v + (channel * b.count() + i) * kBlock;
-        if (place.inside && as_floats) {
-            tile.src = at(place.first);
-            tile.z = t.strides[2];
-            tile.y = t.strides[3];
-            (norm.pending ? kind.normed_input : kind.input)(tile);
-        } else {
-            with_stored(t.dtype, [&](auto tag) {
-                stage_tile(p, t.as<const decltype(tag)>() + before, t, place.first, norm, staged);
-            });
-            tile.src = staged;
-            tile.y = kind.in[2] * kBlock;
-            tile.z = kind.in[1] * tile.y;
-            kind.input(tile);
+    const Staged staged{work + kWorkFloats, staged_length(kind, 1, rows), staged_length(kind, 2, b.size.x)};
+    const Axes tile{b.first.z + begin, b.first.y + first_row, b.first.x};
+    Axes first;
+    for (int a = 0; a < 3; ++a)
+        first[a] = tile[a] * kind.out[a] * kind.stride[a] - p.s.pad[a];
+    InputRow row{};
+    row.y = staged.columns * kBlock;
+    row.slot = p.slot;
+    row.tiles = b.size.x;
+    row.work = work;
+    const int64_t step_z = int64_t(kind.out[0]) * kind.stride[0], step_y = int64_t(kind.out[1]) * kind.stride[1];
+    int64_t made = 0;
+    for (int64_t z = begin; z < end; ++z) {
+        const int64_t from = (z - begin) * step_z;
+        with_stored(t.dtype, [&](auto tag) {
+            stage_planes<decltype(tag)>(p, staged, t, before, first, norm, most(made, from), from + kind.in[0]);
+        });
+        made = from + kind.in[0];
+        for (int64_t y = 0; y < rows; ++y) {
+            for (int k = 0; k < kind.in[0]; ++k)
+                row.planes[k] = staged.plane(p, from + k) + y * step_y * row.y;
+            row.v = v + (channel * b.count() + (z * b.size.y + first_row + y) * b.size.x) * kBlock;
+            kind.input(row);
         }
-        place = next;
     }
 }
 
@@ -167,6 +161,7 @@ static void transform_outputs(const Step &step, const WinogradPlan &p, const Blo
     tile.y = as_floats ? dst.strides[3] : kind.out[2] * kBlock;
     tile.slope = broadcast(epilogue.slope);
     tile.lo = broadcast(epilogue.lo);
+    tile.activates = params.activation != kNoActivation && in_tile(params.activation, params.alpha, params.beta);
     tile.hi = broadcast(epilogue.hi);
     tile.keep = first_lanes(static_cast<int>(keep));
     tile.all = keep == kBlock;
@@ -259,7 +254,7 @@ struct Memory { // floats of the scratch
 };
 static Memory memory_of(const Step &step, const WinogradPlan &p, uint32_t threads) {
     const auto whole = [](int64_t floats) { return ceil_div(floats, kBlock) * kBlock; };
-    return {whole(statistics_doubles(step, p) * 2), whole(block_floats(p)), p.shared ? 1 : threads, kWorkFloats};
+    return {whole(statistics_doubles(step, p) * 2), whole(block_floats(p)), p.shared ? 1 : threads, p.work_floats};
 }
 
 static uint64_t winograd_scratch(const Step &step, uint32_t threads) {
@@ -273,9 +268,9 @@ static void run_private(const Step &step, const WinogradPlan &p, const Env &env,
                         int64_t block_size, float *work) {
     env.parallel(p.s.n * blocks_an_item(p), [&](int64_t index, uint32_t worker) {
         const Block b = block_of(p, index);
-        float *m = blocks + worker * block_size, *v = m + p.slot, *own = work + worker * kWorkFloats;
+        float *m = blocks + worker * block_size, *v = m + p.slot, *own = work + worker * p.work_floats;
         for (int64_t channel = 0; channel < p.in_blocks; ++channel)
-            transform_inputs(step, p, b, channel, 0, b.count(), v, own);
+            transform_inputs(step, p, b, channel, 0, b.size.z, 0, b.size.y, v, own);
         for (int64_t point = 0; point < p.points; ++point)
             for (int64_t run = 0; run < p.out_tiles; ++run)
                 multiply_points(step, p, b.count(), point, run, v, m);
@@ -288,20 +283,18 @@ static void run_private(const Step &step, const WinogradPlan &p, const Env &env,
 static void run_shared(const Step &step, const WinogradPlan &p, const Env &env, double *partial, float *v,
                        float *work) {
     float *m = v + p.points * p.slot;
-    constexpr int64_t kTilesATask = 8;
     for (int64_t index = 0; index < p.s.n * blocks_an_item(p); ++index) {
         const Block b = block_of(p, index);
-        const int64_t tiles = b.count(), pieces = ceil_div(tiles, kTilesATask);
-        env.parallel(p.in_blocks * pieces, [&](int64_t task, uint32_t worker) {
-            const int64_t begin = task % pieces * kTilesATask;
-            transform_inputs(step, p, b, task / pieces, begin, least(tiles, begin + kTilesATask), v,
-                             work + worker * kWorkFloats);
+        const int64_t tiles = b.count(), rows = b.size.z * b.size.y;
+        env.parallel(p.in_blocks * rows, [&](int64_t task, uint32_t worker) {
+            const int64_t z = task % rows / b.size.y, y = task % b.size.y;
+            transform_inputs(step, p, b, task / rows, z, z + 1, y, 1, v, work + worker * p.work_floats);
         });
         env.parallel(p.points * p.out_tiles, [&](int64_t task, uint32_t) {
             multiply_points(step, p, tiles, task / p.out_tiles, task % p.out_tiles, v, m);
         });
         env.parallel(p.out_blocks, [&](int64_t channel, uint32_t worker) {
-            transform_outputs(step, p, b, channel, 0, tiles, m, work + worker * kWorkFloats,
+            transform_outputs(step, p, b, channel, 0, tiles, m, work + worker * p.work_floats,
                               partial ? partial + (index * p.out_blocks + channel) * 2 * kBlock : nullptr);
         });
     }

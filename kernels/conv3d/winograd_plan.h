@@ -18,6 +18,9 @@ enum WinogradAlgorithm {
 };
 constexpr int64_t kMostBlockTiles = 1 << 14;
 constexpr int64_t kMostBlockFloats = int64_t(1) << 28;
+// Memory of one worker: the columns of a tile between two axes, and outputs before they are rounded; then what is
+// staged of the inputs.
+constexpr int64_t kWorkFloats = 2 * kMostTilePoints * kBlock;
 
 struct WinogradPlan {
     ConvShape s; // in_channels counts packed ones
@@ -27,6 +30,7 @@ struct WinogradPlan {
     Axes tiles, block, blocks;
     int64_t block_tiles; // at most
     int64_t slot;        // floats of one point of a block
+    int64_t work_floats; // of a worker
     int64_t output_slot; // shared: floats of one point of the products; they lie behind the inputs
 };
 
@@ -43,6 +47,11 @@ static const TileKind *tile_kind(const WinogradParams &p) {
 
 static int64_t point_count(const TileKind &kind) {
     return int64_t(kind.points[0]) * kind.points[1] * kind.points[2];
+}
+
+// Inputs along an axis of so many tiles.
+static int64_t staged_length(const TileKind &kind, int axis, int64_t tiles) {
+    return (tiles - 1) * kind.out[axis] * kind.stride[axis] + kind.in[axis];
 }
 
 static WinogradPlan winograd_plan(const Step &step) {
@@ -66,6 +75,8 @@ static WinogradPlan winograd_plan(const Step &step) {
     const int64_t line = kBlock; // a slot ends in a line of its own, or all slots would meet in the same cache sets
     p.slot = (p.shared ? p.in_blocks : most(p.in_blocks, p.out_blocks)) * p.block_tiles * kBlock + line;
     p.output_slot = p.shared ? p.out_blocks * p.block_tiles * kBlock + line : p.slot;
+    p.work_floats = kWorkFloats + p.kind->in[0] * staged_length(*p.kind, 1, p.shared ? 1 : p.block.y) *
+                                      staged_length(*p.kind, 2, p.block.x) * kBlock;
     return p;
 }
 
@@ -115,7 +126,8 @@ static Message check_winograd(const Step &step) {
     if (__builtin_mul_overflow(p.points * p.s.in_channels, p.out_blocks * kBlock, &wanted) || weights.rank != 1 ||
         !weights.contiguous() || weights.dims[0] < wanted)
         return "the packed weights are too short";
-    if (__builtin_mul_overflow(p.points + 1, p.slot + p.output_slot, &floats) || floats > kMostBlockFloats)
+    if (__builtin_mul_overflow(p.points + 1, p.slot + p.output_slot, &floats) || floats > kMostBlockFloats ||
+        p.work_floats > kMostBlockFloats)
         return "a block takes too much memory";
     return nullptr;
 }
