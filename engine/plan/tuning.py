@@ -20,7 +20,7 @@ from voxelrt import environment
 from voxelrt.errors import OutputError
 from voxelrt.kernels.common import capi, native
 from voxelrt.kernels.common.native import BLOCK, BLOCKED16, Operand, Pool
-from voxelrt.kernels.conv3d.algorithm import Algorithm, Problem, neighbours
+from voxelrt.kernels.conv3d.algorithm import SHARED, Algorithm, Problem, neighbours
 
 MODES = ("off", "fast", "full")
 WORTH = 5e6  # cycles of a step below which no time is spent on choosing
@@ -29,6 +29,7 @@ RIVALS = {"fast": 5, "full": 16}  # nor more than so many
 NOMINAL = 3e9  # cycles a second, to say seconds in the model's unit
 ROUNDS = {"fast": 4, "full": 8}
 ENOUGH = 0.1  # seconds that a rival has run, after which no further round is needed
+COLD = 1.15  # times the clock for blocks that all threads share: in a plan other steps have emptied the last cache
 HOPELESS = 1.3  # times the best so far: a rival that slow after its first timed run is not run again
 COLD = 2.0  # the same of the first run, which is not timed: caches and pages are new to it
 LARGE_BYTES, FEW_PLANES = 64 << 20, 32  # larger volumes are timed in part, which is no thinner than this
@@ -72,7 +73,8 @@ class Tuner:
             cycles = self._measure(problem, rivals)
             self._known[digest] = cycles
             self._save()
-        measured = [replace(a, cycles=float(c)) for a, c in zip(rivals, cycles, strict=True)]
+        shared = [COLD if a.params["algorithm"] == SHARED else 1.0 for a in rivals]
+        measured = [replace(a, cycles=c * s) for a, c, s in zip(rivals, cycles, shared, strict=True)]
         return sorted(measured, key=lambda a: a.cycles) + [a for a in found if a not in rivals]
 
     def _measure(self, problem: Problem, rivals: Sequence[Algorithm]) -> list[float]:

@@ -27,9 +27,10 @@ _TILES = {
     ((3, 3, 3), (1, 2, 2)): ((4, 4, 4), (2, 2, 2)),
     ((1, 3, 3), (1, 2, 2)): ((1, 4, 4), (1, 2, 2)),
 }
-_CACHE_BYTES = 1280 << 10  # of a core's second cache, for a block of tiles
+_CACHE_BYTES = 1 << 20  # of a core's second cache, for a block of tiles
 _SHARED_BYTES = (12 << 20, 24 << 20, 48 << 20)  # for a block that all threads share; the last may leave the caches
 _NEAR, _FAR = 8.0, 5.0  # bytes a cycle from the shared cache and from memory
+_ROW = 200.0  # cycles until a row of the source that a block starts to read flows
 _FEWEST_TILES, _MOST_TILES = 6, 32
 _THREADS = 2  # that private blocks should occupy at least
 
@@ -152,11 +153,14 @@ def _tiles(p: Problem, tile: Size) -> _Tiles:
 
 def _source_cycles(p: Problem, tile: Size, box: Size) -> float:
     """Reading the source with the borders that neighbouring blocks share, and writing the result."""
-    read = math.prod((b * m * s + k - s) / (b * m) for b, m, s, k in zip(box, tile, p.stride, p.kernel, strict=True))
+    out = [b * m for b, m in zip(box, tile, strict=True)]
+    read = [m * s + k - s for m, s, k in zip(out, p.stride, p.kernel, strict=True)]
     positions = p.batch * math.prod(p.size) * BLOCK * 4
     once = math.prod(p.stride)  # the rest of what is read lies in a cache since a neighbour has read it
     far = positions * (once * _blocks(p.channels) + _blocks(p.outputs)) / _FAR
-    return far + positions * (read - once) * _blocks(p.channels) / _NEAR
+    again = positions * (math.prod(read) / math.prod(out) - once) * _blocks(p.channels) / _NEAR
+    rows = p.batch * math.prod(p.size) / math.prod(out) * read[0] * read[1] * _blocks(p.channels)
+    return far + again + rows * _ROW
 
 
 def _boxes(grid: Size, most: int) -> Iterator[Size]:

@@ -208,6 +208,26 @@ def test_pending_norm_is_applied_before_the_padding(channels: int, kernel: tuple
     _close(native.from_blocked(target.array, 20), conv_oracle(normed, w, padding=tuple(k // 2 for k in kernel)))
 
 
+@pytest.mark.parametrize(("stride", "tile"), [(1, (4, 4, 4)), (2, (2, 4, 4)), (1, (2, 2, 2))])
+def test_blocks_of_tiles_do_not_change_a_bit(stride: int, tile: tuple[int, int, int]) -> None:
+    x, w = _array(0, 1, 20, 19, 13, 22), _array(1, 36, 20, 3, 3, 3)
+    scale, shift = _array(2, 1, 20), _array(3, 1, 20)
+    values = _values(x, (3, 3, 3), stride=(stride,) * 3) | {"tile": tile, "algorithm": 1, "block": (1, 1, 1)}
+    packed = native.pack_weight("conv3d.winograd", w, **values)
+    normed = activate("leaky_relu", x * scale[..., None, None, None] + shift[..., None, None, None], 0.1)
+    expected = conv_oracle(normed, w, padding=1, stride=stride)
+    answers = []
+    for algorithm, block in ((1, (1, 1, 1)), (1, (3, 2, 2)), (1, (2, 4, 8)), (2, (2, 2, 3)), (2, (8, 8, 8))):
+        target = _blank(36, *expected.shape[2:])
+        target.array[...] = np.nan
+        source = _blocked(x, pending=(scale, shift, 0.1))
+        given = {**values, "algorithm": algorithm, "block": block}
+        native.run_kernel("conv3d.winograd", [source, None, packed], [target], **given)
+        answers.append(native.from_blocked(target.array, 36))
+    _close(answers[0], expected)
+    assert all(np.array_equal(answers[0], a) for a in answers)
+
+
 @pytest.mark.parametrize("outputs", [3, 40])
 def test_statistics(outputs: int) -> None:
     x, w, b = _array(0, 1, 32, 7, 9, 20), _array(1, outputs, 32, 3, 3, 3), _array(2, outputs)
