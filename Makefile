@@ -102,11 +102,19 @@ test-gpu-matrix: $(VENV)/.gpu-aot
 
 # What only silicon can show: all tests of tests/gpu, a short form of bench/gpu, and a page about both. Without a GPU
 # every test is skipped by name, and the page and the exit status (77) say that nothing was measured.
+# GPU_PYTHON names a Python that has voxelrt[gpu], pytest and hypothesis already; then nothing is installed.
+GPU_PYTHON ?=
 GPU_LOG := bench-output/gpu-tests.log
-gpu-acceptance: $(VENV)/.developer
+GPU_READY := $(if $(GPU_PYTHON),,$(if $(shell command -v nvidia-smi),$(VENV)/.gpu,$(VENV)/.developer))
+$(VENV)/.gpu: $(VENV)/.developer
+	$(BIN)/pip install --quiet --editable '.[onnxruntime,dev,gpu]' 'cuda-toolkit[nvcc,cudart,cccl]==13.0.*'
+	touch $@
+
+gpu-acceptance: $(GPU_READY)
 	@mkdir -p bench-output
-	@$(BIN)/python -m pytest -ra -m gpu tests/gpu > $(GPU_LOG) 2>&1; tests=$$?; tail -n 40 $(GPU_LOG); \
-	$(BIN)/python -m bench.gpu --quick --tests $(GPU_LOG); measured=$$?; \
+	@python=$(or $(GPU_PYTHON),$(BIN)/python); \
+	$$python -m pytest -ra --durations 10 -m gpu tests/gpu > $(GPU_LOG) 2>&1; tests=$$?; tail -n 60 $(GPU_LOG); \
+	$$python -m bench.gpu --quick --tests $(GPU_LOG); measured=$$?; \
 	if [ $$tests -ne 0 ]; then exit $$tests; fi; exit $$measured
 
 # The sdist, the wheel made from it, and a clean venv that uses it.

@@ -31,6 +31,7 @@ from voxelrt.plan.assembly import sections_of
 from voxelrt.plan.batch import mark_batched
 from voxelrt.plan.choice import Choice
 from voxelrt.plan.file import SectionKind, assemble
+from voxelrt.plan.gpu_steps import DEFAULT_OPTIONS, EngineOptions
 from voxelrt.plan.guards import guards_of
 from voxelrt.plan.image import LARGE
 from voxelrt.plan.info import ParityLine, Placement, PlanInfo
@@ -108,6 +109,8 @@ def compile(
     label_agreement: float = AGREEMENT,
     example_inputs: Any = None,
     progress: Callable[[str], None] | None = None,
+    engine: EngineOptions = DEFAULT_OPTIONS,
+    tell: Callable[[str, int, int], None] | None = None,
 ) -> Plan:
     """Compile a trained model for this machine.
 
@@ -117,12 +120,12 @@ def compile(
     device : ``auto`` or ``cpu``; ``cuda`` builds engines for GPUs too, which need not be here. A plan for GPUs holds
         the CPU's part as well, in fp32.
     arch : with ``cuda``, the GPUs to build for, such as ``sm_86``.
-    precision : ``fp32``; for GPUs also ``tf32``, ``fp16`` and ``bf16``. On the CPU ``bf16`` stores volumes in bfloat16,
-        half the memory, and multiplies in it where that is faster than float32 arithmetic on what is stored; sums and
-        norms stay float32. ``int8`` also rounds what convolutions read to 8 bits, for one set of fixed shapes; networks
-        that are quantised already (QuantizeLinear, DequantizeLinear) run so in any precision. ``auto``, for networks
-        that give labels: the faster here of fp32 and bf16, timed in turns, if its labels on ``samples`` (or on the
-        recipe's example) are those of fp32 to within ``label_agreement``.
+    precision : ``fp32``; for GPUs also ``tf32``, ``fp16``, ``bf16`` and ``fp8``. On the CPU ``bf16`` stores volumes in
+        bfloat16, half the memory, and multiplies in it where that is faster than float32 arithmetic on what is stored;
+        sums and norms stay float32. ``int8`` also rounds what convolutions read to 8 bits, for one set of fixed
+        shapes; networks that are quantised already (QuantizeLinear, DequantizeLinear) run so in any precision.
+        ``auto``, for networks that give labels: the faster here of fp32 and bf16, timed in turns, if its labels on
+        ``samples`` (or on the recipe's example) are those of fp32 to within ``label_agreement``.
     shapes : input name -> shape; a dimension may be ``(min, opt, max)``. A list of such mappings makes one variant
         each, sharing the weights. Inputs whose shape the model fixes need none.
     constants : inputs that are fixed at compile time, e.g. those that determine shapes.
@@ -135,11 +138,13 @@ def compile(
         best few of the long steps; ``full`` times more of them, longer. Times are kept in the cache folder.
     weights_memory : what packed convolution weights may take at most, in bytes or as ``400MiB``; fast algorithms need
         up to eight times the network's own weights. Slower ones are taken until they fit.
-    calibration : int8: real inputs as the network takes them, whose ranges the codes keep.
+    calibration : int8 and fp8: real inputs as the network takes them, whose ranges the codes keep.
     calibration_method : ``minmax``, ``percentile`` (99.99) or ``mse`` (least squared error).
     label_agreement : ``auto``: the share of equal voxels, of the union of foregrounds, that labels must reach.
     example_inputs : what a torch module is traced with, as for ``voxelrt.load``.
     progress : called with a line of text before each long step.
+    engine : with ``cuda``, how engines are built, here and where they run.
+    tell : with ``cuda``, called with (phase, step, steps) while an engine is built.
 
     Raises
     ------
@@ -153,6 +158,8 @@ def compile(
         raise UsageError("arch names GPUs to build for: it goes with device='cuda'")
     if device == "cuda" and not arch:
         raise UsageError("device 'cuda' needs the GPUs to build for, such as arch=['sm_86'] (--arch sm_86)")
+    if engine != DEFAULT_OPTIONS and device != "cuda":
+        raise UsageError("options of engines go with device='cuda'")
     for name in arch:
         check_architecture(name, precision)
     if precision not in PRECISIONS and device != "cuda":
@@ -180,9 +187,9 @@ def compile(
     if loaded.settings is not None and shapes:
         loaded = replace(loaded, graph=_open_batch(loaded.graph))
     source = loaded
-    if precision == "int8":
+    if precision in ("int8", "fp8"):
         if len(sets) != 1 or any(isinstance(d, tuple) for dims in sets[0].values() for d in dims):
-            raise UsageError("int8 is calibrated for one set of shapes: give one, without ranges")
+            raise UsageError(f"{precision} is calibrated for one set of shapes: give one, without ranges")
         exactly: dict[str, Any] = {"verify": False, "tune": "off", "fallback": fallback, "threads": threads}
         loaded = quantised(
             loaded,
@@ -191,9 +198,10 @@ def compile(
             constants or {},
             calibration,
             calibration_method,
+            precision,
         )
     elif calibration:
-        raise UsageError("calibration goes with precision='int8'")
+        raise UsageError("calibration goes with precision='int8' or 'fp8'")
     if device == "cuda":
         # What builds for GPUs takes a while to import.
         from voxelrt.gpu_compile import with_gpu
@@ -203,6 +211,7 @@ def compile(
         alone = replace(source, parts=())
         plan = compile(alone, weights_memory=weights_memory, progress=progress, **own)
         same: dict[str, Any] = {"precision": precision, "arch": arch, "progress": progress}
+        same |= {"engine": engine, "tell": tell}
         plan = with_gpu(plan, loaded.graph, sets, constants or {}, **same)
         if source.parts:
             same |= {"device": device, "verify": verify, "fallback": fallback, "tune": tune, "threads": threads}

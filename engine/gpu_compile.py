@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from voxelrt.errors import UsageError
 from voxelrt.plan.gpu import at_shapes, gpu_part
+from voxelrt.plan.gpu_steps import DEFAULT_OPTIONS, EngineOptions
 from voxelrt.plan.info import ParityLine
 from voxelrt.plan.plan import Plan
 
@@ -30,6 +31,8 @@ def with_gpu(
     precision: str,
     arch: Sequence[str],
     progress: Callable[[str], None] | None = None,
+    engine: EngineOptions = DEFAULT_OPTIONS,
+    tell: Callable[[str, int, int], None] | None = None,
     windows: bool = False,
 ) -> Plan:
     """The plan with a GPU part.
@@ -38,7 +41,7 @@ def with_gpu(
     ----------
     plan : for the CPU.
     graph : that it was made of.
-    sets, constants, precision, arch, progress : as for ``voxelrt.compile``.
+    sets, constants, precision, arch, progress, engine, tell : as for ``voxelrt.compile``.
     windows : the network sees windows of studies, as nnU-Net's do: an open batch, and kernels for them.
 
     Raises
@@ -49,11 +52,12 @@ def with_gpu(
     if len(sets) > 1:
         raise UsageError("for GPUs a plan has one set of shapes; give the batch a range instead")
     windows = windows or plan.info.model_settings is not None
-    if windows and not sets[0] and precision != "int8":
+    if windows and not sets[0] and precision not in ("int8", "fp8"):
         graph, sets = _open_batch(graph)
     model, profiles, twice = at_shapes(graph, sets[0], constants)
     say = progress or (lambda line: None)
-    part, sections = gpu_part(model, profiles, precision, arch, say, twice=twice, windows=windows)
+    options: dict[str, Any] = {"twice": twice, "windows": windows, "options": engine, "progress": tell}
+    part, sections = gpu_part(model, profiles, precision, arch, say, **options)
     lines = [*plan.parity, ParityLine("gpu plan", "pending", "the first load on a GPU")]
     info = replace(plan.info, settings={**plan.info.settings, "gpu": part.to_json()}, parity=lines)
     return plan.with_sections(sections, info)

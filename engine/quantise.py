@@ -1,4 +1,4 @@
-"""A network in int8: calibrated on a user's own inputs, then written with QuantizeLinear and DequantizeLinear."""
+"""A network in int8 or fp8: calibrated on a user's own inputs, written with QuantizeLinear and DequantizeLinear."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ def quantised(
     constants: Mapping[str, Array],
     calibration: Sequence[Inputs],
     method: str,
+    form: str = quantize_convolutions.INT8,
 ) -> Model:
     """The model with its convolutions quantised; one that is quantised already stays as it is.
 
@@ -40,6 +41,7 @@ def quantised(
     compile_exactly : compiles the model in float32, without measuring it.
     shapes, constants : as for compile; the result is of these shapes alone.
     calibration : inputs as the network takes them. method : see ``calibrate``.
+    form : of the codes, ``int8`` or ``fp8``.
 
     Raises
     ------
@@ -49,13 +51,13 @@ def quantised(
     if any(quantised_convolution(node) is not None for node in graph.graph):
         return model
     if not calibration:
-        raise UsageError("int8 needs inputs to calibrate on: give real ones as calibration= (--calibration PATH)")
+        raise UsageError(f"{form} needs inputs to calibrate on: give real ones as calibration= (--calibration PATH)")
     names = sorted({str(node.inputs[0].name) for node in quantize_convolutions.candidates(graph) if node.inputs[0]})
     if not names:
         raise UsageError("this network has no convolution that could be quantised: choose another precision")
     exact = compile_exactly(replace(model, graph=graph, parts=()))
     steps = calibrate(exact, calibration, names, method)
-    return replace(model, graph=quantize_convolutions.run(graph, steps))
+    return replace(model, graph=quantize_convolutions.run(graph, steps, form))
 
 
 def read_calibration(paths: Sequence[Path], model: Model, compile_exactly: Compile) -> list[Inputs]:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from voxelrt.errors import MissingExtraError
 from voxelrt.kernels.common.kernel import compare
 from voxelrt.measure.ratios import Ratio, ratio_of
 
@@ -46,6 +47,7 @@ class Timed:
     difference: float | None = None
     seconds: list[float] = field(default_factory=list)
     ratio: Ratio | None = None  # how many times longer than VoxelRT
+    absent: bool = False  # a package that it needs is not installed
 
     @property
     def median(self) -> float | None:
@@ -80,6 +82,7 @@ class Measured:
     row: Row
     timed: list[Timed]
     error: str = ""
+    absent: bool = False  # for want of a package
 
 
 def hold(row: Row, rounds: int, *, mark: Range = lambda name: nullcontext(), seed: int = 0) -> Measured:
@@ -93,7 +96,7 @@ def hold(row: Row, rounds: int, *, mark: Range = lambda name: nullcontext(), see
     try:
         reference = row.reference()
     except Exception as error:  # noqa: BLE001 - told in the row's place
-        return Measured(row, [], f"no reference: {_words(error)}")
+        return Measured(row, [], f"no reference: {_words(error)}", isinstance(error, MissingExtraError))
     timed, running = list[Timed](), dict[str, Contestant]()
     for name, make in row.contestants.items():
         entry = Timed(name)
@@ -104,7 +107,7 @@ def hold(row: Row, rounds: int, *, mark: Range = lambda name: nullcontext(), see
                 one.run()
                 entry.difference = compare(one.answer(), reference).relative
         except Exception as error:  # noqa: BLE001 - a program that fails is told in its place
-            entry.error = _words(error)
+            entry.error, entry.absent = _words(error), isinstance(error, MissingExtraError | ImportError)
             continue
         if not entry.difference <= row.tolerance:
             entry.error = f"its answer differs: {entry.difference:.2g}, allowed is {row.tolerance:g}"

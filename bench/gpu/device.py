@@ -9,7 +9,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 PACKAGES = (
-    *("voxelrt", "numpy", "cupy-cuda13x", "cupy-cuda12x", "tensorrt", "tensorrt-rtx-cu13", "torch", "triton"),
+    *(
+        "voxelrt",
+        "numpy",
+        "cupy-cuda13x",
+        "cupy-cuda12x",
+        "tensorrt-cu13",
+        "tensorrt",
+        "tensorrt-rtx-cu13",
+        "torch",
+        "triton",
+    ),
     *("onnxruntime-gpu", "onnxruntime", "monai", "cucim-cu13", "cucim-cu12"),
 )
 _QUERY = "name,driver_version,memory.total,clocks.sm,clocks.max.sm,clocks.mem,power.limit,temperature.gpu"

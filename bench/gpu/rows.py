@@ -6,6 +6,7 @@ Everything is on the device before the clock starts, but for whole studies, whos
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
@@ -30,6 +31,24 @@ from voxelrt.tiling.windows import importance, starts
 
 Size = tuple[int, int, int]
 CLASSES = 3  # kidney, tumour and neither
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large the rows are: a window's edge and the network's features, a study, and edges of volumes for kernels."""
+
+    edge: int
+    features: tuple[int, ...]
+    study: Size
+    warp: int
+    velocity: int
+    steps: int
+    noisy: int
+    search: int
+
+
+FULL = Scale(128, FEATURES, (190, 400, 400), warp=256, velocity=128, steps=7, noisy=128, search=5)
+QUICK = Scale(64, FEATURES_SMALL, (96, 128, 128), warp=64, velocity=32, steps=7, noisy=32, search=2)
 
 
 @cache
@@ -83,9 +102,9 @@ def _network(plan: Plan, x: Array) -> Contestant:
     return Contestant(SUBJECT, run, answer)
 
 
-def network_rows(*, quick: bool) -> list[Row]:
+def network_rows(scale: Scale) -> list[Row]:
     """One window, network only."""
-    edge, features = (64, FEATURES_SMALL) if quick else (128, FEATURES)
+    edge, features = scale.edge, scale.features
     x = _random((1, 1, edge, edge, edge))
     rows = []
     for precision, tolerance in (("fp16", 5e-3), ("int8", 5e-2)):
@@ -129,9 +148,9 @@ def _windows_plan(edge: int, features: tuple[int, ...]) -> Plan:
     return with_gpu(plan, model, [{}], {}, precision="fp16", arch=[driver().architecture], windows=True)
 
 
-def study_rows(*, quick: bool) -> list[Row]:
+def study_rows(scale: Scale) -> list[Row]:
     """A whole study, its copies to and from the device among it."""
-    edge, features, size = (64, FEATURES_SMALL, (96, 128, 128)) if quick else (128, FEATURES, (190, 400, 400))
+    edge, features, size = scale.edge, scale.features, scale.study
     channels = CLASSES
     made: dict[str, Callable[[], Contestant]] = {SUBJECT: lambda: _study(edge, features, size)}
     made |= peers.studies(lambda: _graph(edge, features), lambda: _job(edge, size, channels))
@@ -177,16 +196,18 @@ def _velocity(edge: int) -> Array:
     return smooth_field(np.random.default_rng(2), 1, (edge,) * 3, 3.0).astype(np.float32)
 
 
-def kernel_rows(*, quick: bool) -> list[Row]:
+def kernel_rows(scale: Scale) -> list[Row]:
     """Warps, integration and denoising."""
-    edge, half, noisy = (64, 32, 32) if quick else (256, 128, 128)
-    search: dict[str, Any] = {"search": 2 if quick else 5, "patch": 1, "noise": "gaussian"}
+    edge, half, noisy, steps = scale.warp, scale.velocity, scale.noisy, scale.steps
+    search: dict[str, Any] = {"search": scale.search, "patch": 1, "noise": "gaussian"}
     shape = (noisy,) * 3
     ops = entries()
     warped: dict[str, Callable[[], Contestant]] = {
         SUBJECT: lambda: _kernel("warp3d", *_warp_inputs(edge), padding="border")
     }
-    integrated: dict[str, Callable[[], Contestant]] = {SUBJECT: lambda: _kernel("integrate", _velocity(half), steps=7)}
+    integrated: dict[str, Callable[[], Contestant]] = {
+        SUBJECT: lambda: _kernel("integrate", _velocity(half), steps=steps)
+    }
     denoised: dict[str, Callable[[], Contestant]] = {
         SUBJECT: lambda: _kernel("non_local_means", _random(shape), 1.0, **search)
     }
@@ -201,11 +222,11 @@ def kernel_rows(*, quick: bool) -> list[Row]:
         ),
         Row(
             "integrate",
-            f"scaling and squaring of {half}³ in 7 steps",
+            f"scaling and squaring of {half}³ in {steps} steps",
             (float(half**3), "voxels"),
             1e-4,
-            lambda: array_of(ops["integrate"](_velocity(half), steps=7)),
-            integrated | peers.integrations(lambda: _velocity(half), 7),
+            lambda: array_of(ops["integrate"](_velocity(half), steps=steps)),
+            integrated | peers.integrations(lambda: _velocity(half), steps),
         ),
         Row(
             "non_local_means",
@@ -218,6 +239,6 @@ def kernel_rows(*, quick: bool) -> list[Row]:
     ]
 
 
-def all_rows(*, quick: bool) -> list[Row]:
+def all_rows(scale: Scale) -> list[Row]:
     """Every row."""
-    return [*network_rows(quick=quick), *study_rows(quick=quick), *kernel_rows(quick=quick)]
+    return [*network_rows(scale), *study_rows(scale), *kernel_rows(scale)]

@@ -5,28 +5,30 @@
 
 from __future__ import annotations
 
-import importlib.util
+import hashlib
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
-from voxelrt.backends.tensorrt import EngineRequest, build_engine, version
-from voxelrt.backends.tensorrt_libraries import RTX, TENSORRT, Library
-from voxelrt.errors import DeviceError, PlanError, ShapeError, UsageError
+from voxelrt.backends.tensorrt import EngineRequest, Progress, build_engine, version
+from voxelrt.backends.tensorrt_libraries import RTX, TENSORRT, Library, builder_for
+from voxelrt.errors import MissingExtraError, PlanError, ShapeError, UsageError
 from voxelrt.plan.file import SectionKind
 from voxelrt.plan.gpu import TYPED_TARGET
 from voxelrt.plan.gpu_codes import CONSTANTS_TARGET, Code, choose, read_codes
 from voxelrt.plan.gpu_steps import DTYPES, EngineStep, GpuPart, engine_profiles, parts_of
 from voxelrt.plan.plan import Plan
-from voxelrt.runtime.engine_cache import EngineKey, cached_engine
+from voxelrt.runtime.engine_cache import EngineKey, cached_engine, timings_place
 from voxelrt.runtime.gpu_driver import Driver
 from voxelrt.runtime.gpu_network import Compiled, GpuNetwork, load_engines
 
 Array = NDArray[Any]
 Engines = Callable[[Plan, GpuPart, str], list[tuple[str, bytes]]]
+_FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE)
 
 
 def gpu_part_of(plan: Plan) -> GpuPart:
@@ -70,52 +72,56 @@ def compiled_for(plan: Plan, driver: Driver, engines: Engines) -> Compiled:
     return Compiled(part, found, typed, codes, use_ptx, constants)
 
 
-def find_engines(gpu: str, driver_version: str) -> Engines:
+def find_engines(gpu: str, driver_version: str, progress: Progress | None = None) -> Engines:
     """Each TensorRT step's engine: the plan's own, or built here and kept (``runtime/engine_cache.py``).
 
     Parameters
     ----------
     gpu, driver_version : part of what an engine that is built here is kept under.
+    progress : called with (phase, step, steps) while an engine is built, which takes minutes where kernels are timed.
 
     Returns
     -------
-    A function for ``compiled_for``. It raises DeviceError where nothing here builds engines for the GPU, and
+    A function for ``compiled_for``. It raises MissingExtraError where nothing here builds engines for the GPU, and
     EngineError where one could not be built.
     """
 
     def found(plan: Plan, part: GpuPart, architecture: str) -> list[tuple[str, bytes]]:
-        if part.architectures.get(architecture) == "engine" and _is_here(RTX) and part.library == _name(RTX):
+        if part.architectures.get(architecture) == "engine" and RTX.is_here and part.library == _name(RTX):
             return [(RTX.module, data) for data in parts_of(bytes(plan.section(SectionKind.ENGINES, architecture)))]
-        library = _builder_for(architecture)
+        library = builder_for(architecture, refit=part.build.refit)
+        if library is None:
+            raise MissingExtraError(TENSORRT.module, TENSORRT.extra, f"building engines for {architecture} on it")
         target = architecture if library.can_cross_target else None
+        name, options = _name(library), part.build
+        timings = timings_place(gpu, driver_version, name)
         steps = [step for step in part.steps if isinstance(step, EngineStep)]
         typed = parts_of(bytes(plan.section(SectionKind.TYPED, TYPED_TARGET)))
         made = []
         for step, model in zip(steps, typed, strict=True):
-            request = EngineRequest(model, engine_profiles(step.profiles), tf32=part.precision == "tf32")
+            request = EngineRequest(model, engine_profiles(step.profiles), part.precision == "tf32", options)
             shapes = repr((step.part, sorted(step.profiles.items())))
-            key = EngineKey(part.graph, shapes, part.precision, gpu, architecture, driver_version, _name(library))
-            made.append((library.module, cached_engine(key, partial(build_engine, request, target, library=library))))
+            graph = structure_of(model) if options.refit else part.graph
+            key = EngineKey(graph, shapes, part.precision, gpu, architecture, driver_version, name, repr(options))
+            build = partial(build_engine, request, target, library=library, progress=progress, timings=timings)
+            made.append((library.module, cached_engine(key, build)))
         return made
 
     return found
 
 
-def _is_here(library: Library) -> bool:
-    return importlib.util.find_spec(library.module) is not None
+def structure_of(typed: bytes) -> str:
+    """A digest of a network without the numbers of its weights."""
+    model = onnx.load_from_string(typed)
+    for tensor in model.graph.initializer:
+        if tensor.data_type in _FLOATS:
+            for field in ("raw_data", "float_data", "int32_data", "double_data"):
+                tensor.ClearField(field)
+    return hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()
 
 
 def _name(library: Library) -> str:
     return f"{library.module} {version(library)}"
-
-
-def _builder_for(architecture: str) -> Library:
-    """The library that builds for this GPU, on it."""
-    if architecture in RTX.targets and _is_here(RTX):
-        return RTX
-    if _is_here(TENSORRT):
-        return TENSORRT
-    raise DeviceError(f"no library here builds engines for {architecture}: install tensorrt, then open the plan again")
 
 
 class CudaPlan:

@@ -1,6 +1,6 @@
 """The driver of an NVIDIA GPU through CuPy: its thin calls of the runtime and driver API, none of its arrays.
 
-Engines come from the two TensorRT libraries (``backends/tensorrt.py``). Nothing of this has run on a GPU yet.
+Engines come from the two TensorRT libraries (``backends/tensorrt_engine.py``). Nothing of this has run on a GPU yet.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from voxelrt.backends.tensorrt import DeviceEngine, load_engine
+from voxelrt.backends.tensorrt_engine import DeviceEngine, load_engine
 from voxelrt.backends.tensorrt_libraries import LIBRARIES
 from voxelrt.errors import DeviceError, MissingExtraError
 from voxelrt.plan.gpu_codes import Code
+from voxelrt.runtime.engine_cache import compiled_place
 from voxelrt.runtime.gpu_driver import Array, DeviceMemoryError, Handle, Kernel, LostDeviceError
 
 # Of cudaError_t: what says that there is no memory, and what leaves a context of no use.
@@ -205,4 +206,4 @@ class CupyDriver:
     def engine(self, data: bytes, library: str, typed: bytes) -> DeviceEngine:
         del typed
         with self._checked("loading an engine"):
-            return load_engine(LIBRARIES[library], data)
+            return load_engine(LIBRARIES[library], data, compiled_place(data, self.name, self.driver_version))

@@ -1,4 +1,5 @@
-"""Engines of TensorRT and of TensorRT-RTX: one face for both, their differences are in ``tensorrt_libraries.py``.
+"""Engines are built by TensorRT and by TensorRT-RTX: one face for both, what they differ in is a table
+(``tensorrt_libraries.py``). They are loaded in ``tensorrt_engine.py``.
 
 Networks are strongly typed: what each tensor is computed in is what its ONNX type says
 (``graph/passes/lower_precision`` writes lower types), and int8 is explicit Q/DQ. A library says many things only to its
@@ -9,12 +10,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from voxelrt.backends.tensorrt_libraries import RTX, Library
-from voxelrt.errors import EngineError, UnsupportedError, UsageError
-from voxelrt.plan.gpu_steps import Range
+from voxelrt.errors import EngineError, OutputError, UnsupportedError, UsageError
+from voxelrt.io.atomic import atomic_path
+from voxelrt.plan.gpu_steps import DEFAULT_OPTIONS, EngineOptions, Range
 
 Progress = Callable[[str, int, int], None]
 
@@ -28,13 +32,13 @@ class EngineRequest:
     model : ONNX bytes whose types are those to compute in.
     profiles : one a variant: input -> shapes (min, opt, max); inputs of fixed shape need none.
     tf32 : whether float32 products may be rounded to tf32.
-    workspace : bytes that kernels may use beside the activations; None is the library's default.
+    options : see there.
     """
 
     model: bytes
     profiles: Sequence[Mapping[str, Range]] = ()
     tf32: bool = False
-    workspace: int | None = None
+    options: EngineOptions = DEFAULT_OPTIONS
 
 
 def version(library: Library = RTX) -> str:
@@ -49,6 +53,7 @@ def build_engine(
     library: Library = RTX,
     progress: Progress | None = None,
     cancelled: Callable[[], bool] = lambda: False,
+    timings: Path | None = None,
 ) -> bytes:
     """Build an engine.
 
@@ -59,6 +64,7 @@ def build_engine(
     library : which of the two.
     progress : called with (phase, step, steps) while the library works.
     cancelled : asked now and then; True stops the build.
+    timings : a file of kernels' times, read and written by libraries that time them.
 
     Returns
     -------
@@ -75,7 +81,7 @@ def build_engine(
     if architecture is not None and architecture not in library.targets:
         known = ", ".join(library.targets) or "the GPU it runs on only"
         raise UsageError(f"{library.module} builds engines for {known}, not for {architecture}")
-    logger = _logger(trt)
+    logger = make_logger(trt)
     builder = trt.Builder(logger)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, logger)
@@ -85,9 +91,9 @@ def build_engine(
     if architecture is not None:
         config.num_compute_capabilities = 1
         config.set_compute_capability(getattr(trt.ComputeCapability, library.targets[architecture]), 0)
-    _set_tf32(trt, config, request.tf32)
-    if request.workspace is not None:
-        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, request.workspace)
+    _set_options(trt, config, request, library)
+    if timings is not None and library.timing_cache:
+        config.set_timing_cache(config.create_timing_cache(_kept(timings)), False)
     if progress is not None:
         config.progress_monitor = _monitor(trt, progress, cancelled)
     for shapes in request.profiles:
@@ -95,7 +101,25 @@ def build_engine(
     built = builder.build_serialized_network(network, config)
     if built is None or logger.errors:
         raise EngineError(f"{library.module} built no engine{_for(architecture)}: {logger.told()}")
+    if timings is not None and library.timing_cache:
+        keep_file(timings, bytes(config.get_timing_cache().serialize()))
     return bytes(built)
+
+
+def _kept(place: Path) -> bytes:
+    """A kept file's bytes; none where it is not there."""
+    try:
+        return place.read_bytes()
+    except OSError:
+        return b""
+
+
+def keep_file(place: Path, data: bytes) -> None:
+    """Keep some bytes in the cache folder; where that cannot be written to they cost time again, not results."""
+    with suppress(OSError, OutputError):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(place) as partial:
+            partial.write_bytes(data)
 
 
 def unsupported_nodes(model: bytes, library: Library = RTX) -> list[str]:
@@ -106,107 +130,34 @@ def unsupported_nodes(model: bytes, library: Library = RTX) -> list[str]:
     MissingExtraError : the library is not installed.
     """
     trt = library.load("asking which nodes it takes")
-    logger = _logger(trt)
+    logger = make_logger(trt)
     network = trt.Builder(logger).create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, logger)
     return [] if parser.parse(model) else _node_errors(parser)
-
-
-class DeviceContext:
-    """An engine's state for runs on one stream."""
-
-    def __init__(self, context: Any, told: Callable[[], str]) -> None:
-        self._context, self._told = context, told
-
-    def enqueue(self, stream: int, addresses: Mapping[str, int], dims: Mapping[str, tuple[int, ...]]) -> None:
-        """Put a run in a stream.
-
-        Parameters
-        ----------
-        stream : its handle.
-        addresses : of each input and output.
-        dims : of each input.
-
-        Raises
-        ------
-        EngineError : the engine refused dims or an address, or could not be launched.
-        """
-        context = self._context
-        for name, shape in dims.items():
-            if not context.set_input_shape(name, shape):
-                raise EngineError(f"the engine refused {shape} for {name}: {self._told()}")
-        for name, address in addresses.items():
-            if not context.set_tensor_address(name, address):
-                raise EngineError(f"the engine refused an address for {name}: {self._told()}")
-        if not context.execute_async_v3(stream):
-            raise EngineError(f"the engine could not be launched: {self._told()}")
-
-
-class DeviceEngine:
-    """A loaded engine."""
-
-    def __init__(self, trt: Any, runtime: Any, engine: Any, logger: Any) -> None:
-        # An engine does not outlive the runtime that loaded it.
-        self._trt, self._runtime, self._engine, self._logger = trt, runtime, engine, logger
-
-    def scratch_bytes(self, dims: Mapping[str, tuple[int, ...]]) -> int:
-        """The memory that a run of these inputs works in.
-
-        Raises
-        ------
-        EngineError : the engine refuses these dims.
-        """
-        context = self._context()
-        for name, shape in dims.items():
-            if not context.set_input_shape(name, shape):
-                raise EngineError(f"the engine refused {shape} for {name}: {self._logger.told()}")
-        return int(context.update_device_memory_size_for_shapes())
-
-    def context(self, scratch: int, size: int) -> DeviceContext:
-        """A context that works in `size` bytes at an address; contexts of one stream may share them.
-
-        Raises
-        ------
-        EngineError : the library made none.
-        """
-        made = self._context()
-        made.set_device_memory(scratch, size)
-        return DeviceContext(made, self._logger.told)
-
-    def _context(self) -> Any:
-        made = self._engine.create_execution_context(self._trt.ExecutionContextAllocationStrategy.USER_MANAGED)
-        if made is None:
-            raise EngineError(f"the engine has no context: {self._logger.told()}")
-        return made
-
-
-def load_engine(library: Library, data: bytes) -> DeviceEngine:
-    """An engine on the current GPU.
-
-    Raises
-    ------
-    MissingExtraError : the library is not installed. EngineError : the engine is of another GPU or library, or
-        damaged.
-    """
-    trt = library.load("running engines on NVIDIA GPUs")
-    logger = _logger(trt)
-    runtime = trt.Runtime(logger)
-    engine = runtime.deserialize_cuda_engine(data)
-    if engine is None or logger.errors:
-        raise EngineError(f"{library.module} could not load the engine: {logger.told()}")
-    return DeviceEngine(trt, runtime, engine, logger)
 
 
 def _for(architecture: str | None) -> str:
     return "" if architecture is None else f" for {architecture}"
 
 
-def _set_tf32(trt: Any, config: Any, wanted: bool) -> None:
-    """The libraries round products to tf32 unless told not to."""
-    if wanted:
+def _set_options(trt: Any, config: Any, request: EngineRequest, library: Library) -> None:
+    # The libraries round products to tf32 unless told not to.
+    if request.tf32:
         config.set_flag(trt.BuilderFlag.TF32)
     else:
         config.clear_flag(trt.BuilderFlag.TF32)
+    options = request.options
+    if options.workspace is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace)
+    if options.effort is not None:
+        config.builder_optimization_level = options.effort
+    if options.refit:
+        if not library.refit:
+            raise UsageError(
+                f"{library.module} builds no engines that take other weights: leave refit out, or name GPUs whose "
+                "engines are built where they run"
+            )
+        config.set_flag(trt.BuilderFlag.REFIT)
 
 
 def _profile(builder: Any, network: Any, shapes: Mapping[str, Range]) -> Any:
@@ -244,7 +195,7 @@ def _tidy(text: str) -> str:
     return re.sub(r"\s+", " ", re.sub(r"\[[\w./]+:\d+\]|In function \w+:?", "", text)).strip()
 
 
-def _logger(trt: Any) -> Any:
+def make_logger(trt: Any) -> Any:
     """A logger that keeps errors; a subclass of a class that is only there once the library is loaded."""
 
     class Logger(trt.ILogger):  # type: ignore[misc]

@@ -15,6 +15,8 @@ from voxelrt.commands.options import (
     ConfigurationOption,
     Device,
     DeviceOption,
+    EngineEffortOption,
+    EngineWorkspaceOption,
     Fallback,
     FallbackOption,
     FoldsOption,
@@ -22,6 +24,7 @@ from voxelrt.commands.options import (
     Precision,
     PrecisionOption,
     QuietOption,
+    RefitOption,
     ShapeOption,
     ThreadsOption,
     Tune,
@@ -32,6 +35,8 @@ from voxelrt.commands.options import (
     parse_shapes,
 )
 from voxelrt.errors import OutputError, UsageError
+from voxelrt.memory_size import parse_size
+from voxelrt.plan.gpu_steps import EngineOptions
 from voxelrt.plan.info import ParityLine
 from voxelrt.plan.plan import Plan
 from voxelrt.preprocess.contract import recipe_shapes
@@ -55,6 +60,9 @@ def compile_command(
     threads: ThreadsOption = None,
     tune: TuneOption = Tune.FAST,
     weights_memory: WeightsMemoryOption = None,
+    engine_workspace: EngineWorkspaceOption = None,
+    engine_effort: EngineEffortOption = None,
+    refit: RefitOption = False,
     calibration: Annotated[
         list[Path] | None,
         typer.Option(
@@ -106,7 +114,8 @@ def compile_command(
     if not out.parent.is_dir():
         raise OutputError(f"cannot write {out.name!r}: there is no such folder; make it first")
     started = time.perf_counter()
-    with screen.progress() as (_, say):
+    workspace = None if engine_workspace is None else parse_size(engine_workspace, "--engine-workspace")
+    with screen.progress() as (tell, say):
         loaded = load(
             model,
             progress=say,
@@ -135,6 +144,8 @@ def compile_command(
             tune=tune.value,
             weights_memory=weights_memory,
             progress=say,
+            engine=EngineOptions(workspace, engine_effort, refit),
+            tell=tell,
         )
         say("writing")
         plan.save(out)

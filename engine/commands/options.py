@@ -31,6 +31,7 @@ class Precision(StrEnum):
     FP16 = "fp16"
     BF16 = "bf16"
     INT8 = "int8"
+    FP8 = "fp8"
     AUTO = "auto"
 
 
@@ -69,6 +70,20 @@ TuneOption = Annotated[
     typer.Option(
         "--tune", help="Choose algorithms by a cost model (off), or time the best few (fast) or more (full) here."
     ),
+]
+EngineWorkspaceOption = Annotated[
+    str | None,
+    typer.Option(
+        "--engine-workspace", metavar="SIZE", help="GPUs: what an engine's kernels may use beside its activations."
+    ),
+]
+EngineEffortOption = Annotated[
+    int | None,
+    typer.Option("--engine-effort", min=0, max=5, help="GPUs: how long to look for fast kernels (default: 3)."),
+]
+RefitOption = Annotated[
+    bool,
+    typer.Option("--refit", help="GPUs: engines that take other weights; one built on a GPU serves its structure."),
 ]
 WeightsMemoryOption = Annotated[
     str | None,

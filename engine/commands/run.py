@@ -272,14 +272,14 @@ def run(
 
       voxelrt run seizures.onnx --input x=spectrogram.npy -o probabilities.npz
     """
+    screen = Screen(quiet=quiet, json_to=json)
     place: Callable[[Plan], Plan] | None = None
     if device is Device.CUDA:
         if not is_plan(model):
             raise UsageError(
                 f"--device cuda takes a plan: voxelrt compile {model} --device cuda --arch sm_.. -o plan.vxp"
             )
-        place = _on_gpus()
-    screen = Screen(quiet=quiet, json_to=json)
+        place = _on_gpus(screen)
     pick = Pick(series, volume, repair, displayed, straighten)
     named = _names(names)
     form = _form(output_format, seg, uids, out)
@@ -347,11 +347,17 @@ def run(
         _run_one(plan, chosen[0], target, screen)
 
 
-def _on_gpus() -> Callable[[Plan], Plan]:
+def _on_gpus(screen: Screen) -> Callable[[Plan], Plan]:
     """Puts a plan on all GPUs of this machine. Raises MissingExtraError, DeviceError before any work."""
+
+    def tell(phase: str, step: int, steps: int) -> None:
+        """An engine that is built here takes minutes; the next time it is there."""
+        if step == 1:
+            screen.line(f"building an engine for this GPU: {phase}, {steps} steps")
+
     from voxelrt.runtime.gpu_run import GpuPlan, open_gpus  # takes a while to import
 
-    gpus = open_gpus("running studies on a GPU")
+    gpus = open_gpus("running studies on a GPU", tell)
     return lambda plan: plan.on_gpu(lambda part: GpuPlan(part, gpus))
 
 

@@ -16,16 +16,25 @@ from typing import Any
 
 import onnx_ir as ir
 
-from voxelrt.backends.tensorrt import EngineRequest, build_engine, unsupported_nodes, version
-from voxelrt.backends.tensorrt_libraries import RTX, check_architecture
+from voxelrt.backends.tensorrt import EngineRequest, Progress, build_engine, unsupported_nodes, version
+from voxelrt.backends.tensorrt_libraries import RTX, check_architecture, parser
 from voxelrt.errors import UnsupportedError, UsageError
 from voxelrt.graph.specialise import specialise
 from voxelrt.plan.file import Section, SectionKind
 from voxelrt.plan.gpu_codes import CONSTANTS_TARGET, add_window_codes
 from voxelrt.plan.gpu_partition import partition, prepare
-from voxelrt.plan.gpu_steps import EngineStep, GpuPart, Range, as_range, engine_profiles, pack_parts
+from voxelrt.plan.gpu_steps import (
+    DEFAULT_OPTIONS,
+    EngineOptions,
+    EngineStep,
+    GpuPart,
+    Range,
+    as_range,
+    engine_profiles,
+    pack_parts,
+)
 
-PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "int8")
+PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "int8", "fp8")
 TYPED_TARGET = "cuda"
 Tell = Callable[[str], None]
 
@@ -39,6 +48,8 @@ def gpu_part(
     *,
     twice: ir.Model | None = None,
     windows: bool = False,
+    options: EngineOptions = DEFAULT_OPTIONS,
+    progress: Progress | None = None,
 ) -> tuple[GpuPart, list[Section]]:
     """Build the GPU part.
 
@@ -51,6 +62,8 @@ def gpu_part(
     say : called with a line of text before each engine, and for each node that a kernel of ours might have taken.
     twice : where the batch is a range, the same model for a batch of two, while `model` is for one.
     windows : add the kernels that gather, sum and decide windows of studies.
+    options : how engines are built, here and on the GPU.
+    progress : called with (phase, step, steps) while an engine is built.
 
     Returns
     -------
@@ -60,7 +73,8 @@ def gpu_part(
     ------
     UsageError : an unknown architecture or precision, or one that does not have the other.
     UnsupportedError : nodes that run nowhere on GPUs, all of them named; weights that the precision cannot hold.
-    MissingExtraError : TensorRT-RTX is not installed. EngineError : it reported an error.
+    MissingExtraError : TensorRT-RTX is not installed (for GPUs that it does not know, TensorRT will do).
+    EngineError : it reported an error.
     DeviceError : a compiler of kernels is missing, or refused.
     """
     if precision not in PRECISIONS:
@@ -80,12 +94,13 @@ def gpu_part(
     parts = partition(model, taken, profiles, twice)
     if windows:
         add_window_codes(parts.codes)
-    refused = [line for typed in parts.typed for line in unsupported_nodes(typed)]
+    library = parser()
+    refused = [line for typed in parts.typed for line in unsupported_nodes(typed, library)]
     if refused:
         raise UnsupportedError(f"TensorRT does not take {len(refused)} of the network's nodes:", refused)
     engines = [step for step in parts.steps if isinstance(step, EngineStep)]
     requests = [
-        EngineRequest(typed, engine_profiles(step.profiles), tf32=precision == "tf32")
+        EngineRequest(typed, engine_profiles(step.profiles), precision == "tf32", options)
         for typed, step in zip(parts.typed, engines, strict=True)
     ]
     sections = [pack_parts(SectionKind.TYPED, parts.typed, TYPED_TARGET)]
@@ -99,11 +114,11 @@ def gpu_part(
             sections.append(parts.codes.section(name))
         if name in RTX.targets:
             say(f"building {'the engine' if len(requests) == 1 else f'{len(requests)} engines'} for {name}")
-            built = [build_engine(request, name) for request in requests]
+            built = [build_engine(request, name, progress=progress) for request in requests]
             sections.append(pack_parts(SectionKind.ENGINES, built, name))
     part = GpuPart(
         precision=precision,
-        library=f"{RTX.module} {version()}",
+        library=f"{library.module} {version(library)}",
         architectures=states,
         steps=tuple(parts.steps),
         values=parts.values,
@@ -111,6 +126,7 @@ def gpu_part(
         outputs=outputs,
         codes=parts.codes.names,
         graph=hashlib.sha256(b"".join(parts.typed)).hexdigest(),
+        build=options,
     )
     return part, sections
 

@@ -15,7 +15,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from voxelrt.errors import PlanError
+from voxelrt.errors import PlanError, UsageError
 from voxelrt.plan.file import Section, SectionKind
 
 Range = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]  # min, opt, max
@@ -152,12 +152,38 @@ Step = EngineStep | KernelStep
 
 
 @dataclass(frozen=True)
+class EngineOptions:
+    """How engines are built.
+
+    Parameters
+    ----------
+    workspace : bytes that an engine's kernels may use beside its activations; None is the library's default.
+    effort : 0 to 5, how long a library may look for fast kernels; None is its default.
+    refit : build engines that take other weights: one that was built on a GPU serves every network of its structure.
+    """
+
+    workspace: int | None = None
+    effort: int | None = None
+    refit: bool = False
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for what no library takes."""
+        if self.effort is not None and not 0 <= self.effort <= 5:
+            raise UsageError(f"the effort of building engines is 0 to 5, not {self.effort}")
+        if self.workspace is not None and self.workspace < 0:
+            raise UsageError(f"the workspace of engines is a number of bytes, not {self.workspace}")
+
+
+DEFAULT_OPTIONS = EngineOptions()
+
+
+@dataclass(frozen=True)
 class GpuPart:
     """What META says of the GPU part.
 
     Parameters
     ----------
-    precision : ``fp32``, ``tf32``, ``fp16``, ``bf16``, or ``int8`` where the graph holds Q/DQ.
+    precision : ``fp32``, ``tf32``, ``fp16``, ``bf16``, or ``int8`` or ``fp8`` where the graph holds Q/DQ.
     library : that built the engines, with its version.
     architectures : architecture -> ``engine`` (built ahead of time) or ``on device``.
     steps : in order.
@@ -166,6 +192,7 @@ class GpuPart:
     outputs : of the plan, in order.
     codes : what the KERNELS sections hold, in order, in words.
     graph : SHA-256 of the typed ONNX.
+    build : how engines are built, where that is done on the GPU too.
     """
 
     precision: str
@@ -177,6 +204,7 @@ class GpuPart:
     outputs: tuple[str, ...]
     codes: tuple[str, ...]
     graph: str
+    build: EngineOptions = DEFAULT_OPTIONS
 
     @property
     def batches(self) -> tuple[int, int]:
@@ -204,8 +232,9 @@ class GpuPart:
                 _names(raw["outputs"]),
                 _names(raw["codes"]),
                 str(raw["graph"]),
+                _build(raw.get("build") or {}),
             )
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError, UsageError) as error:
             raise PlanError("the plan is damaged: the description of its GPU part") from error
         _check(part)
         return part
@@ -223,6 +252,13 @@ def _whole(raw: Any, least: int = 0) -> int:
     if type(raw) is not int or not least <= raw <= MOST_BYTES:
         raise ValueError(raw)
     return raw
+
+
+def _build(raw: Any) -> EngineOptions:
+    sizes = {name: raw.get(name) for name in ("workspace", "effort")}
+    return EngineOptions(
+        **{k: None if v is None else _whole(v) for k, v in sizes.items()}, refit=raw.get("refit") is True
+    )
 
 
 def _names(raw: Any) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from voxelrt.io.atomic import atomic_path
 
 MAGIC = b"VXENGINE"
 LIMIT = 8 * 2**30  # bytes of all engines together
+_BESIDE = {".timings": "times of kernels, for the next engine", ".compiled": "kernels compiled while an engine ran"}
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class EngineKey:
     precision : that it computes in.
     gpu, capability, driver : of the machine.
     library : its name and version.
+    options : that it was built with, as text.
     """
 
     graph: str
@@ -45,6 +47,7 @@ class EngineKey:
     capability: str
     driver: str
     library: str
+    options: str = ""
 
     @property
     def name(self) -> str:
@@ -56,6 +59,20 @@ class EngineKey:
 def engines_folder() -> Path:
     """Where engines are kept; it need not exist yet."""
     return cache_folder() / "engines"
+
+
+def timings_place(gpu: str, driver: str, library: str) -> Path:
+    """Where a library's times of kernels on a GPU are kept, beside the engines."""
+    return engines_folder() / f"{_digest(gpu, driver, library)}.timings"
+
+
+def compiled_place(engine: bytes, gpu: str, driver: str) -> Path:
+    """Where kernels are kept that were compiled while an engine ran on a GPU, beside the engines."""
+    return engines_folder() / f"{_digest(hashlib.sha256(engine).hexdigest(), gpu, driver)}.compiled"
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256(json.dumps([*parts, version("voxelrt")]).encode()).hexdigest()[:40]
 
 
 def cached_engine(key: EngineKey, build: Callable[[], bytes], limit: int = LIMIT) -> bytes:
@@ -124,6 +141,8 @@ def _locked(place: Path) -> Iterator[None]:
 
 def described(place: Path) -> str:
     """What an entry is for, in words."""
+    if place.suffix in _BESIDE:
+        return _BESIDE[place.suffix]
     try:
         with place.open("rb") as file:
             head = file.read(len(MAGIC) + 36)
@@ -135,8 +154,10 @@ def described(place: Path) -> str:
 
 
 def prune_to(limit: int, spare: Path | None = None) -> list[Path]:
-    """Remove the engines that were not used for longest until the rest fit; what was removed."""
-    entries = sorted(engines_folder().glob("*.engine"), key=lambda path: path.stat().st_mtime)
+    """Remove the engines, and what is kept beside them, that were not used for longest until the rest fit; what was
+    removed."""
+    kept = [path for suffix in (".engine", *_BESIDE) for path in engines_folder().glob(f"*{suffix}")]
+    entries = sorted(kept, key=lambda path: path.stat().st_mtime)
     total, removed = sum(path.stat().st_size for path in entries), []
     for path in entries:
         if total <= limit or path == spare:

@@ -51,6 +51,9 @@ class EngineContext(Protocol):
         EngineError : the engine refused the dims, or could not be launched.
         """
 
+    def capturable(self, stream: Handle) -> bool:
+        """Whether the next run may be captured as a graph."""
+
 
 class LoadedEngine(Protocol):
     """An engine on the device."""
@@ -60,6 +63,12 @@ class LoadedEngine(Protocol):
 
     def context(self, scratch: int, size: int) -> EngineContext:
         """A context that works in `size` bytes at an address; contexts of one stream may share them."""
+
+    def refit(self, typed: bytes) -> None:
+        """Give it the weights of a network of its structure. Raises EngineError."""
+
+    def keep(self) -> None:
+        """Keep what was compiled while it ran for the next process."""
 
 
 class Driver(Protocol):

@@ -54,6 +54,8 @@ def load_engines(driver: Driver, compiled: Compiled) -> dict[int, LoadedEngine]:
         if isinstance(step, EngineStep):
             library, data = compiled.engines[step.part]
             made[number] = driver.engine(data, library, compiled.typed[step.part])
+            if compiled.part.build.refit:
+                made[number].refit(compiled.typed[step.part])
     return made
 
 
@@ -114,6 +116,7 @@ class GpuNetwork:
         self._kernels: dict[tuple[int, str], Kernel] = {}
         self._seen: dict[tuple[int, ...], int] = {}
         self._graphs: dict[tuple[int, ...], Handle] = {}
+        self._kept = False
         try:
             self._load()
         except BaseException:
@@ -162,6 +165,8 @@ class GpuNetwork:
 
     def close(self) -> None:
         """Give all memory back; nothing that was launched may still use it."""
+        if self._seen:
+            self._keep()
         while self._taken:
             self._driver.free(self._taken.pop())
         self._graphs.clear()
@@ -189,7 +194,7 @@ class GpuNetwork:
             self._driver.launch_graph(self._graphs[key], stream)
             return
         seen = self._seen.get(key, 0)
-        if batch == self.batch and seen and len(self._graphs) < MOST_GRAPHS:
+        if batch == self.batch and seen and len(self._graphs) < MOST_GRAPHS and self._capturable(stream):
             self._driver.begin_capture(stream)
             try:
                 self._put(stream, addresses, batch)
@@ -197,10 +202,21 @@ class GpuNetwork:
                 graph = self._driver.end_capture(stream)
             self._graphs[key] = graph
             self._driver.launch_graph(graph, stream)
+            self._keep()
             return
         if len(self._seen) < 1024:
             self._seen[key] = seen + 1
         self._put(stream, addresses, batch)
+
+    def _capturable(self, stream: Handle) -> bool:
+        return all(self._contexts[number, True].capturable(stream) for number in self._engines)
+
+    def _keep(self) -> None:
+        """What the engines compiled for themselves on the way is kept once: when they are through with it."""
+        if not self._kept:
+            self._kept = True
+            for engine in self._engines.values():
+                engine.keep()
 
     def _put(self, stream: Handle, addresses: Mapping[str, int], batch: int) -> None:
         place = {name: self._arena + offset for name, offset in self._places.items()} | dict(addresses)

@@ -148,8 +148,13 @@ class GpuRunner:
             self._change.wait_for(lambda: not self._open)
 
 
-def open_gpus(purpose: str) -> list[Gpu]:
+def open_gpus(purpose: str, tell: Callable[[str, int, int], None] | None = None) -> list[Gpu]:
     """All GPUs of this machine (those that CUDA_VISIBLE_DEVICES names).
+
+    Parameters
+    ----------
+    purpose : in errors.
+    tell : called with (phase, step, steps) while an engine is built for one of them.
 
     Raises
     ------
@@ -159,4 +164,4 @@ def open_gpus(purpose: str) -> list[Gpu]:
     from voxelrt.backends.cupy_driver import CupyDriver, device_count
 
     drivers = [CupyDriver(index, purpose) for index in range(max(1, device_count()))]
-    return [(driver, find_engines(driver.name, driver.driver_version)) for driver in drivers]
+    return [(driver, find_engines(driver.name, driver.driver_version, tell)) for driver in drivers]

@@ -90,6 +90,7 @@ class SimulatedDriver:
         self.allocations, self.pinned, self.launches, self.graph_launches, self.captured = 0, 0, 0, 0, 0
         self.fail_allocations = 0  # so many of the next fail, for want of memory
         self.lose_after = -1  # launches until the device is lost
+        self.capturable, self.kept = True, 0  # whether engines let themselves be captured; times that they kept code
         self._lost = False
 
     # ---- memory ----
@@ -323,6 +324,12 @@ class SimulatedEngine:
     def context(self, scratch: int, size: int) -> SimulatedContext:
         return SimulatedContext(self, scratch, size)
 
+    def refit(self, typed: bytes) -> None:
+        raise MisuseError("this engine was not built to take other weights")
+
+    def keep(self) -> None:
+        self.driver.kept += 1
+
 
 class SimulatedContext:
     """Runs an engine; its scratch memory is soiled each time, as a real engine's is."""
@@ -331,6 +338,9 @@ class SimulatedContext:
         self._engine, self._scratch, self._size = engine, scratch, size
         self._ran: dict[str, tuple[int, ...]] | None = None
         self._captured: dict[str, tuple[int, ...]] | None = None
+
+    def capturable(self, stream: Stream) -> bool:
+        return self._engine.driver.capturable and stream.capturing is None
 
     def enqueue(self, stream: Stream, addresses: dict[str, int], dims: dict[str, tuple[int, ...]]) -> None:
         session, driver = self._engine.session, self._engine.driver

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tarfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,37 +13,48 @@ import pytest
 import voxelrt as vx
 from tests.pipeline import test_nnunet_run as cases
 from voxelrt.backends.cupy_driver import CupyDriver
+from voxelrt.plan.gpu_steps import EngineOptions
 from voxelrt.plan.plan import Plan
 from voxelrt.runtime.gpu_driver import DeviceMemoryError
 from voxelrt.runtime.gpu_run import GpuPlan, open_gpus
 from voxelrt.runtime.session import Session
 
 
-@pytest.fixture(scope="module")
-def plans(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Plan]:
-    root = tmp_path_factory.mktemp("nnunet")
+def compiled_cases(root: Path, names: Iterable[str]) -> dict[str, Plan]:
+    """The models of some cases, compiled for the GPU that is here."""
     with tarfile.open(cases.FOLDERS) as archive:
         archive.extractall(root, filter="data")
-    arch = [CupyDriver(0, "this test").architecture]
-    options: dict[str, Any] = {"device": "cuda", "arch": arch, "tune": "off", "verify": False}
-    return {case: vx.compile(root / model, **options) for case, model in cases.MODELS.items()}
+    options: dict[str, Any] = {"device": "cuda", "arch": [CupyDriver(0, "this test").architecture]}
+    options |= {"tune": "off", "verify": False, "engine": EngineOptions(effort=1)}
+    return {case: vx.compile(root / cases.MODELS[case], **options) for case in names}
+
+
+def check_case(plan: Plan, case: str, folder: Path, **options: Any) -> None:
+    """The GPU's labels are the CPU's, alone and in a session whose studies share batches."""
+    gpus, study = open_gpus("this test"), cases._study(case, plan, folder)
+    expected = vx.predict(plan, study, **options).labels.array
+    on_gpu = plan.on_gpu(lambda part: GpuPlan(part, gpus))
+
+    def right(found: Any) -> bool:
+        union = int(((found != 0) | (expected != 0)).sum())
+        return int((found != expected).sum()) <= union * 1e-3
+
+    assert right(vx.predict(on_gpu, study, **options).labels.array)
+    with Session(on_gpu, **options) as session:
+        assert all(right(result.labels.array) for result in session.map([study, study]))
+    assert on_gpu.gpu is not None
+    on_gpu.gpu.close()
+
+
+@pytest.fixture(scope="module")
+def plans(tmp_path_factory: pytest.TempPathFactory, builds_engines: None) -> dict[str, Plan]:
+    return compiled_cases(tmp_path_factory.mktemp("nnunet"), cases.MODELS)
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("case", cases.MODELS)
 def test_a_case_gets_the_cpu_s_labels(plans: dict[str, Plan], case: str, tmp_path: Path) -> None:
-    plan, gpus = plans[case], open_gpus("this test")
-    study = cases._study(case, plan, tmp_path)
-    expected = vx.predict(plan, study).labels.array
-    on_gpu = plan.on_gpu(lambda part: GpuPlan(part, gpus))
-    found = vx.predict(on_gpu, study).labels.array
-    union = int(((found != 0) | (expected != 0)).sum())
-    assert int((found != expected).sum()) <= union * 1e-3
-    with Session(on_gpu) as session:
-        for result in session.map([study, study, study]):
-            assert (result.labels.array == found).all()
-    assert on_gpu.gpu is not None
-    on_gpu.gpu.close()
+    check_case(plans[case], case, tmp_path)
 
 
 @pytest.mark.gpu

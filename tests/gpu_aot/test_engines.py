@@ -16,13 +16,15 @@ import voxelrt as vx
 from voxelrt.backends.tensorrt import EngineRequest, build_engine, unsupported_nodes
 from voxelrt.backends.tensorrt_libraries import ARCHITECTURES, check_architecture
 from voxelrt.cli import main
-from voxelrt.errors import EngineError, PlanError, UnsupportedError, UsageError
+from voxelrt.errors import EngineError, FetchError, PlanError, UnsupportedError, UsageError
 from voxelrt.graph.specialise import specialise
 from voxelrt.models.architectures.named import ARCHITECTURES as NETWORKS
-from voxelrt.models.architectures.unet3d import FEATURES_SMALL, build_unet3d
+from voxelrt.models.architectures.unet3d import FEATURES, FEATURES_SMALL, build_unet3d
+from voxelrt.models.fetch import fetch
+from voxelrt.models.recipe import load_recipe
 from voxelrt.plan.file import SectionKind
 from voxelrt.plan.gpu import at_shapes, gpu_part
-from voxelrt.plan.gpu_steps import GpuPart, parts_of
+from voxelrt.plan.gpu_steps import EngineOptions, GpuPart, parts_of
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX (the extra gpu-aot) is not installed")
 
@@ -183,15 +185,99 @@ def test_a_network_is_calibrated_for_gpus_too() -> None:
         vx.compile(_unet(), device="cuda", arch=["sm_86"], precision="fp16", calibration=[{"input": x}])
 
 
+def test_fp8_is_built_where_the_gpu_has_it() -> None:
+    ort = pytest.importorskip("onnxruntime", reason="ONNX Runtime, the executor of this test, is not installed")
+    x = np.random.default_rng(1).standard_normal((1, 1, 16, 16, 16)).astype(np.float32)
+    options: dict[str, Any] = {"device": "cuda", "calibration": [{"input": x}], "verify": False, "tune": "off"}
+    plan = vx.compile(_unet(), arch=["sm_89", "sm_120", "sm_90"], precision="fp8", **options)
+    part = GpuPart.from_json(plan.info.settings["gpu"])
+    assert (part.precision, set(part.architectures.values())) == ("fp8", {"engine", "on device"})
+    (typed,) = parts_of(bytes(plan.section(SectionKind.TYPED, "cuda")))
+    kinds = {t.data_type for t in onnx.load_from_string(typed).graph.initializer}
+    assert TensorProto.FLOAT8E4M3FN in kinds
+    assert TensorProto.INT8 not in kinds
+    (out,) = ort.InferenceSession(typed).run(None, {"input": x})
+    expected = plan(x)
+    assert float(np.linalg.norm(out - expected) / np.linalg.norm(expected)) < 2e-1  # of three bits of mantissa
+    with pytest.raises(UsageError, match="fp8"):
+        vx.compile(_unet(), arch=["sm_86"], precision="fp8", **options)
+    with pytest.raises(UsageError, match="fp8"):
+        vx.compile(_unet(), precision="fp8", calibration=[{"input": x}])
+
+
+def test_options_of_engines_are_kept_for_builds_on_the_gpu(tmp_path: Path) -> None:
+    ir.save(_unet(), tmp_path / "net.onnx")
+    arguments = ["compile", str(tmp_path / "net.onnx"), "-o", str(tmp_path / "net.vxp"), "--tune", "off", "--quiet"]
+    arguments += ["--no-verify", "--device", "cuda", "--engine-workspace", "64MiB", "--engine-effort", "2"]
+    with pytest.raises(SystemExit, match="0"):
+        main([*arguments, "--arch", "sm_86"])
+    part = GpuPart.from_json(vx.Plan.open(tmp_path / "net.vxp").info.settings["gpu"])
+    assert part.build == EngineOptions(workspace=64 << 20, effort=2)
+    with pytest.raises(SystemExit, match="0"):
+        main([*arguments, "--arch", "sm_90", "--refit"])
+    with pytest.raises(SystemExit, match="2"):  # TensorRT-RTX builds such engines on a GPU alone
+        main([*arguments, "--arch", "sm_86", "--refit"])
+    with pytest.raises(UsageError, match="device='cuda'"):
+        vx.compile(_unet(), engine=EngineOptions(effort=1))
+    with pytest.raises(UsageError, match="0 to 5"):
+        EngineOptions(effort=6)
+
+
+@pytest.mark.data
+def test_the_demo_s_network_compiles_for_four_gpus(tmp_path: Path) -> None:
+    """As its README says to do it; an nnU-Net folder is compiled so in ``test_studies.py``."""
+    try:
+        fetch(load_recipe("brain-extraction"))
+    except FetchError as error:
+        pytest.skip(str(error))
+    out = tmp_path / "brain.vxp"
+    arguments = ["compile", "brain-extraction", "-o", str(out), "--tune", "off", "--no-verify", "--quiet"]
+    with pytest.raises(SystemExit, match="0"):
+        main([*arguments, "--device", "cuda", "--arch", "sm_80,sm_86,sm_89,sm_120", "--precision", "fp16"])
+    plan = vx.Plan.open(out)
+    part = GpuPart.from_json(plan.info.settings["gpu"])
+    assert part.architectures == dict.fromkeys(("sm_80", "sm_86", "sm_89", "sm_120"), "engine")
+    for architecture in part.architectures:
+        (engine,) = parts_of(bytes(plan.section(SectionKind.ENGINES, architecture)))
+        assert len(engine) > 100_000
+
+
+@pytest.mark.slow
+def test_an_nnunet_class_network_compiles_for_four_gpus() -> None:
+    """As deep and wide as nnU-Net's; a small window, which engines do not mind."""
+    model, profiles, twice = at_shapes(
+        _open(build_unet3d(FEATURES, (64, 64, 64))), {"input": ((1, 2, 4), 1, 64, 64, 64)}, {}
+    )
+    part, sections = gpu_part(model, profiles, "fp16", ["sm_80", "sm_86", "sm_89", "sm_120"], twice=twice, windows=True)
+    assert set(part.architectures.values()) == {"engine"}
+    assert part.batches == (1, 4)
+    built = {s.target: parts_of(bytes(s.data)) for s in sections if s.kind == SectionKind.ENGINES}
+    weights = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
+    assert all(len(engine) > weights // 4 for (engine,) in built.values())
+
+
+def _open(model: ir.Model) -> ir.Model:
+    for value in (*model.graph.inputs, *model.graph.outputs):
+        value.shape = ir.Shape(["n", *list(value.shape or ())[1:]])
+    return model
+
+
 def test_a_damaged_gpu_part_is_an_error() -> None:
     model, profiles, _ = _model("unet3d")
     part, sections = gpu_part(model, profiles, "fp16", ["sm_86"])
     raw = part.to_json()
     for key in raw:
-        if key != "notes":
+        if key != "build":  # which plans of earlier versions do not have
             with pytest.raises(PlanError):
                 GpuPart.from_json({k: v for k, v in raw.items() if k != key})
-    for wrong in (None, [], "x", {**raw, "steps": 3}, {**raw, "profiles": {"input": [1, 2, 3]}}):
+    for wrong in (
+        None,
+        [],
+        "x",
+        {**raw, "steps": 3},
+        {**raw, "profiles": {"input": [1, 2, 3]}},
+        {**raw, "build": {"effort": 9}},
+    ):
         with pytest.raises(PlanError):
             GpuPart.from_json(wrong)
     data = bytes(sections[-1].data)

@@ -20,6 +20,7 @@ from voxelrt.backends.cuda import CudaPlan
 from voxelrt.errors import PlanError, ShapeError, UsageError
 from voxelrt.kernels.common.gpu.cuda_compiler import nvcc
 from voxelrt.models.architectures.layers import Layers
+from voxelrt.models.architectures.recurrent import build_mdlstm
 from voxelrt.models.architectures.volumes import build_deformable_registration
 from voxelrt.plan.file import SectionKind
 from voxelrt.plan.gpu_codes import choose, read_codes
@@ -125,6 +126,24 @@ def test_a_batch_is_launched_item_by_item() -> None:
             on_gpu.run(wrong)
     with pytest.raises(UsageError, match="missing field"):
         on_gpu.run({"volume": given["volume"]})
+
+
+def test_lstms_in_all_directions_run_as_steps_of_triton_s_own_ptx() -> None:
+    """MDLSTM's kernel, compiled by Triton into the plan, between engines: the plan needs no Triton to run."""
+    pytest.importorskip("triton", reason="Triton (the extra gpu-aot), MDLSTM's compiler, is not installed")
+    plan = _compiled(build_mdlstm((4, 6), (4,)))
+    part = GpuPart.from_json(json.loads(json.dumps(plan.info.settings["gpu"])))
+    steps = [step for step in part.steps if isinstance(step, KernelStep)]
+    assert {(step.op, step.backend) for step in steps} == {("mdlstm", "triton")}
+    count = sum(step.backend == "tensorrt" for step in part.steps)
+    on_gpu = CudaPlan(plan, SimulatedDriver(4, architecture="sm_80"), lambda *_: [("simulated", b"")] * count)
+    for seed in (0, 1):
+        given = {"image": np.random.default_rng(seed).standard_normal((1, 1, 4, 6)).astype(np.float32)}
+        out, reference = on_gpu.run(given), plan.run(given)
+        assert _error(out["logits"], reference["logits"]) < 5e-5
+    assert on_gpu.driver.launches > 0
+    on_gpu.close()
+    assert on_gpu.driver.blocks == {}
 
 
 def test_a_kernel_that_gets_another_s_arguments_shows(plan: Plan) -> None:

@@ -129,9 +129,9 @@ def test_rows_are_chosen_by_name(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_peers_that_are_not_here_say_so() -> None:
-    from bench.gpu.rows import all_rows
+    from bench.gpu.rows import QUICK, all_rows
 
-    for row in all_rows(quick=True):
+    for row in all_rows(QUICK):
         for name, make in row.contestants.items():
             if name != SUBJECT and describe().gpus == []:
                 with pytest.raises((ImportError, RuntimeError)):

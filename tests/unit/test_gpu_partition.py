@@ -8,11 +8,14 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from voxelrt.errors import UnsupportedError
+from voxelrt.errors import UnsupportedError, UsageError
+from voxelrt.graph.edit import constant_of
+from voxelrt.graph.passes import quantize_convolutions
 from voxelrt.graph.specialise import specialise
 from voxelrt.kernels.common.kernel import GPU_BACKENDS, entries
 from voxelrt.models.architectures.layers import Layers
 from voxelrt.models.architectures.named import ARCHITECTURES
+from voxelrt.models.architectures.unet3d import build_unet3d
 from voxelrt.models.architectures.volumes import build_deformable_registration
 from voxelrt.plan.gpu_kernels import is_candidate, trace
 from voxelrt.plan.gpu_partition import Parts, partition, prepare
@@ -111,3 +114,23 @@ def test_constants_are_those_of_the_node() -> None:
     moved = net.our_op("Warp", volume, None, net.constant(rows), mode="linear", padding="border")
     made, _ = _parts(net.finish("shifted", out=(moved, (1, 1, 4, 5, 6))))
     assert np.frombuffer(made.constants[0], np.float64).reshape(3, 4)[:, 3].tolist() == [0.25] * 3
+
+
+def test_fp8_codes_of_weights_are_the_nearest_and_the_source_s_step_is_its_own() -> None:
+    model = build_unet3d((4, 8), (8, 8, 8))
+    model = specialise(model, {}, {})
+    node = quantize_convolutions.candidates(model)[0]
+    weights, source = constant_of(node.inputs[1]), str(node.inputs[0].name)
+    made = quantize_convolutions.run(model, {source: 0.5}, quantize_convolutions.FP8)
+    codes, steps = (constant_of(v) for v in node.inputs[1].producer().inputs)
+    assert str(codes.dtype) == "float8_e4m3fn"
+    back = codes.astype(np.float32) * steps.reshape(-1, 1, 1, 1, 1)
+    # Three bits of mantissa: to half of an eighth; what is below the smallest normal number, to half of its step.
+    assert (np.abs(back - weights) <= np.maximum(np.abs(weights) / 16, 2.0**-10 * steps.max()) * 1.001).all()
+    assert np.abs(codes.astype(np.float32)).max() == 448
+    step = constant_of(node.inputs[0].producer().inputs[1])
+    assert float(step) == pytest.approx(0.5 * 127 / 448)
+    assert made.opset_imports[""] == 19
+    model.opset_imports[""] = 17
+    with pytest.raises(UsageError, match="operator set 18"):
+        quantize_convolutions.run(model, {}, quantize_convolutions.FP8)

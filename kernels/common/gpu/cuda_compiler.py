@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -28,8 +29,11 @@ class Compiled:
 
 
 def nvcc() -> str | None:
-    """The path of nvcc, or None."""
-    return shutil.which("nvcc")
+    """The path of nvcc, on PATH or of NVIDIA's own Python packages, or None."""
+    found = shutil.which("nvcc")
+    spec = None if found else importlib.util.find_spec("nvidia")
+    places = () if spec is None else (Path(folder, "cu13/bin/nvcc") for folder in spec.submodule_search_locations or ())
+    return found or next((str(place) for place in places if os.access(place, os.X_OK)), None)
 
 
 def _folder() -> Path:
@@ -71,7 +75,10 @@ def _kept(source: Path, target: int, options: list[str], inputs: dict[str, str])
     """The folder of what nvcc makes of some inputs with some options, made now or before."""
     path = nvcc()
     if path is None:
-        raise DeviceError("compiling CUDA kernels needs nvcc on PATH: install the CUDA toolkit 13")
+        raise DeviceError(
+            "compiling CUDA kernels needs nvcc 13: put it on PATH, or "
+            "pip install 'cuda-toolkit[nvcc,cudart,cccl]==13.0.*'"
+        )
     key = hashlib.sha256(b"\0".join([_version(path), repr((options, inputs)).encode()]))
     kept = _folder() / key.hexdigest()
     if kept.exists():

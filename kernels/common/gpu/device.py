@@ -89,7 +89,9 @@ class Device:
         function(launch.grid, launch.block, tuple(values), shared_mem=shared)
 
     def _allocate(self, buffer: Buffer) -> Any:
-        memory = self._cupy.full(max(buffer.nbytes, 1), 0xFF, self._cupy.uint8)
+        size = max(buffer.nbytes, 1)
+        memory = self._cupy.empty(size, self._cupy.uint8)
+        memory.data.memset(0xFF, size)  # not cupy.full, which compiles a kernel and wants a toolkit for it
         if buffer.initial is not None and buffer.elements:
             memory.set(np.ascontiguousarray(buffer.initial).view(np.uint8))
         return memory
