@@ -129,10 +129,12 @@ def stream(asked: argparse.Namespace, folder: Path) -> None:
         with vx.Session(plan, mirroring=False) as session:
             result = session.stream(slices(), volume.shape_zyx, volume.affine).result()
         later.append(result.timings["after the last slice"])
+        told = [text for text in result.warnings if "clipped" in text]
         equal = float((result.labels.array == expected).mean())
     print(
         f"{asked.size}: {np.median(later):.2f} s after the last slice against {np.median(whole):.2f} s for the whole "
         f"volume: {np.median(whole) / np.median(later):.1f}×; equal labels {equal:.4%}; medians of {asked.rounds}"
+        + "".join(f"\n{text}" for text in told)
     )
 
 

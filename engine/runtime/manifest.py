@@ -33,11 +33,14 @@ class Manifest:
         Where the results are.
     plan
         Results of another plan are not this session's.
+    how
+        Options that change the answer, where they are not the usual ones: results of others are not this session's.
     """
 
-    def __init__(self, folder: Path, plan: Plan) -> None:
+    def __init__(self, folder: Path, plan: Plan, how: Mapping[str, object] | None = None) -> None:
         self._path = folder / FILE
-        self._plan = hashlib.sha256(plan.info.to_json()).hexdigest()
+        said = json.dumps(how, sort_keys=True, default=str).encode() if how else b""
+        self._plan = hashlib.sha256(plan.info.to_json() + said).hexdigest()
         self._entries: dict[str, dict[str, str]] = {}
         if self._path.is_file():
             try:

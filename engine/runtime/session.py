@@ -46,6 +46,7 @@ from voxelrt.window_plan import make_job
 from voxelrt.windowed import make_scheduler
 
 IN_FLIGHT = 4
+USUAL: dict[str, Any] = {"mirroring": True, "step": None, "source_rounding": False, "pick": ANY}  # what changes labels
 
 
 @dataclass(frozen=True, eq=False)
@@ -366,8 +367,8 @@ class Session:
             "number" gives study-0001.nii.gz and so on, in the order of `studies` (of nnU-Net's models of pictures .png
             or .tif); names of input files can hold names of patients. "input" uses them all the same.
         resume
-            Keep what an earlier session of the same plan wrote for the same studies, and only do the rest. It is the
-            study's content that is compared, not its name.
+            Keep what an earlier session of the same plan and options wrote for the same studies, and only do the rest.
+            It is the study's content that is compared, not its name.
         overwrite
             Replace what is there. Without this and without `resume`, a file that is there is an error of its study.
         pictures
@@ -380,7 +381,8 @@ class Session:
         if resume and overwrite:
             raise UsageError("resume keeps what is there and overwrite replaces it; choose one")
         ending = self._options["form"].own or ".nii.gz"
-        shelf = None if out_dir is None else Shelf(out_dir, self.plan, names, resume, overwrite, ending)
+        how = {name: self._options[name] for name, usual in USUAL.items() if self._options[name] != usual}
+        shelf = None if out_dir is None else Shelf(out_dir, self.plan, names, resume, overwrite, ending, how)
         return self._map(studies, shelf, pictures)
 
     def _map(self, studies: Iterable[Study | None], shelf: Shelf | None, pictures: bool) -> Iterator[Result]:

@@ -38,13 +38,24 @@ class Shelf:
         As for ``Session.map``.
     ending
         Of the files' names.
+    how
+        As for ``Manifest``.
 
     Raises
     ------
     OutputError : the folder cannot be made, or its record is damaged.
     """
 
-    def __init__(self, folder: Place, plan: Plan, names: Names, resume: bool, overwrite: bool, ending: str) -> None:
+    def __init__(
+        self,
+        folder: Place,
+        plan: Plan,
+        names: Names,
+        resume: bool,
+        overwrite: bool,
+        ending: str,
+        how: Mapping[str, object] | None = None,
+    ) -> None:
         if names not in ("number", "input"):
             raise UsageError(f'names is {names!r}; choose "number" or "input"')
         self._folder, self._names, self._resume, self._overwrite = Path(folder), names, resume, overwrite
@@ -52,7 +63,7 @@ class Shelf:
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(f"cannot make the folder {self._folder.name!r}: {error.strerror}") from error
-        self._manifest = Manifest(self._folder, plan)
+        self._manifest = Manifest(self._folder, plan, how)
         self._ending = ending
         self._taken: set[str] = set()
 
@@ -78,8 +89,8 @@ class Shelf:
             )
         if kept and not self._manifest.has(name, content):
             raise OutputError(
-                f"the output of study {number} was made from another study or with another plan, so it is not kept; "
-                "use overwrite=True (--overwrite), or another folder"
+                f"the output of study {number} was made from another study, with another plan or other options, so it "
+                "is not kept; use overwrite=True (--overwrite), or another folder"
             )
         return Placed(out, kept, lambda: self._manifest.add(name, content))
 

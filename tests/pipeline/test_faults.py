@@ -126,6 +126,9 @@ def test_a_folder_of_twenty_cases_two_of_them_broken(
     with pytest.raises(SystemExit):
         main([*args, "--resume"])
     assert "18 kept, 2 failed" in capsys.readouterr().out
+    with pytest.raises(SystemExit):  # made with other options
+        main([*args, "--step", "0.9", "--resume"])
+    assert "20 failed" in capsys.readouterr().out
     first = (tmp_path / "out" / "case00.nii.gz").stat().st_mtime_ns
     with pytest.raises(SystemExit):
         main([*args, "--overwrite"])

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 import voxelrt as vx
 from voxelrt.cli import main
 from voxelrt.errors import TimeLimitError, UsageError
+from voxelrt.models.nnunet_settings import settings_from_json
 from voxelrt.postprocess.components import fill_holes, largest_touching
 from voxelrt.preprocess.interpolation import interpolation_matrix
 from voxelrt.tiling.slab import FileSlab, MemorySlab, Slab
@@ -89,6 +90,30 @@ def test_a_small_budget_gives_the_same_from_a_scratch_file(
     assert (tight == whole).all()
     with pytest.raises(UsageError, match="memory is 'much'"):
         vx.predict(plan, study, memory="much")
+
+
+def test_windows_of_one_value_are_run_once_and_change_no_bit(
+    plans: dict[str, vx.Plan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, runs = plans["anisotropic"], list[int]()
+    settings, run = settings_from_json(plan.info.model_settings), plan.run
+    depth, height, width = (3 * n for n in settings.patch_size)
+    scan = np.full((len(settings.channels), depth, height, width), -2000, np.int16)  # clipped to one value
+    scan[:, : depth // 3] += np.random.default_rng(3).normal(2000, 100, scan[:, : depth // 3].shape).astype(np.int16)
+    volume = vx.Volume(scan, np.diag([*reversed(settings.spacing_mm), 1.0]))
+
+    def counted(*given: Any, **options: Any) -> Any:
+        runs[-1] += 1
+        return run(*given, **options)
+
+    monkeypatch.setattr(plan, "run", counted)
+    runs.append(0)
+    once = vx.predict(plan, volume).labels.array
+    monkeypatch.setattr("voxelrt.window_plan.repeated", lambda *given: {})
+    runs.append(0)
+    each = vx.predict(plan, volume).labels.array
+    np.testing.assert_array_equal(once, each)
+    assert runs[0] < 0.7 * runs[1]
 
 
 def test_a_session_gives_the_same_and_a_damaged_case_stops_nothing(plans: dict[str, vx.Plan], tmp_path: Path) -> None:
