@@ -85,7 +85,9 @@ def native() -> list[str]:
     }
     pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     plans = [*pytest, "tests/unit/test_plan_file.py", "-k", "not fork and not damage"]
-    kernels = [*pytest, "tests/kernels/test_cases.py", "-k", "odd or prime or 2-2 or lstm or gru"]
+    # Of lstm also what its threads meet in: its small cases are never cut.
+    recurrent = ["tests/kernels/test_lstm.py", "-k", "odd or prime or 2-2 or lstm-t5 or mdlstm or gru-t256 or threads"]
+    kernels = [*pytest, "tests/kernels/test_cases.py", *recurrent]
     lines = [suite("TSan, plans and pools", thread, plans), suite("TSan, kernels", thread, kernels)]
     # Only where torch is installed have they a peer; else they say so.
     lines.append(suite("slow tests", {}, [*pytest, "-m", "slow", "tests/models", "tests/pipeline", "tests/unit"]))
