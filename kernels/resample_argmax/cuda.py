@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
-from voxelrt.errors import UnsupportedError
 from voxelrt.kernels.common.gpu.program import Program, Tensor
 from voxelrt.kernels.common.kernel import Array
+from voxelrt.kernels.resample_argmax.device_arguments import Tables, problem
 from voxelrt.kernels.resample_argmax.taps import Taps
+
+__all__ = ["ENTRIES", "Tables", "launch", "program"]
 
 ENTRIES = ("voxelrt_resample_argmax_u8", "voxelrt_resample_argmax_u16")
 _BLOCK = 256
-
-
-@dataclass(frozen=True)
-class Tables:
-    """Where rows and columns are read, and the classes' labels, on the device."""
-
-    rows_at: Tensor
-    row_weights: Tensor
-    columns_at: Tensor
-    column_weights: Tensor
-    values: Tensor
 
 
 def program(
@@ -39,20 +28,9 @@ def program(
     dtype: type = np.uint8,
     out: Array | None = None,
 ) -> Program:
-    if out is not None:
-        raise UnsupportedError("resample_argmax on cuda does not write to a given array: use backend='cpu'")
-    made = Program(__file__)
-    tables = Tables(
-        made.input(rows.at, np.int32),
-        made.input(rows.weights),
-        made.input(columns.at, np.int32),
-        made.input(columns.weights),
-        made.input(values, np.int32),
-    )
-    planes = [(made.input(np.ascontiguousarray(s)), made.input(np.ascontiguousarray(c))) for s, c in (lower, upper)]
-    answer = made.output((len(rows.weights), len(columns.weights)), dtype)
-    launch(made, answer, planes[0], planes[1], weight, tables, regions=regions, half=half)
-    return made
+    on = problem(__file__, "cuda", (lower, upper), rows, columns, values, dtype, out)
+    launch(on.program, on.out, on.lower, on.upper, weight, on.tables, regions=regions, half=half)
+    return on.program
 
 
 def launch(

@@ -6,10 +6,10 @@ import numpy as np
 import triton
 import triton.language as tl
 
-from voxelrt.errors import UnsupportedError
-from voxelrt.kernels.common.gpu.program import Program, Tensor
+from voxelrt.kernels.common.gpu.program import Program
 from voxelrt.kernels.common.gpu.triton_volume import BLOCK, blocks, lanes
 from voxelrt.kernels.common.kernel import Array
+from voxelrt.kernels.resample_argmax.device_arguments import problem
 from voxelrt.kernels.resample_argmax.taps import Taps
 
 
@@ -112,22 +112,15 @@ def program(
     dtype: type = np.uint8,
     out: Array | None = None,
 ) -> Program:
-    if out is not None:
-        raise UnsupportedError("resample_argmax on triton does not write to a given array: leave out away")
-    made = Program(__file__)
-
-    def plane(given: tuple[Array, Array]) -> tuple[Tensor, Tensor]:
-        return made.input(np.ascontiguousarray(given[0])), made.input(np.ascontiguousarray(given[1]))
-
-    height, width = rows.at.shape[1], columns.at.shape[1]
-    below, above, answer = plane(lower), plane(upper), made.output((height, width), dtype)
-    ways = [made.input(a) for a in (rows.at, rows.weights, columns.at, columns.weights)]
-    strides = [s for sums, counts in (below, above) for s in (*sums.strides[:2], counts.strides[0])]
-    numbers = (len(values), answer.size, width, height, width, *strides, float(weight))
-    made.launch(
+    on = problem(__file__, "triton", (lower, upper), rows, columns, values, dtype, out)
+    height, width = on.out.shape
+    strides = [stride for sums, counts in (on.lower, on.upper) for stride in (*sums.strides[:2], counts.strides[0])]
+    numbers = (len(values), on.out.size, width, height, width, *strides, float(weight))
+    tables = (on.tables.rows_at, on.tables.row_weights, on.tables.columns_at, on.tables.column_weights)
+    on.program.launch(
         _decide,
-        blocks(answer.size),
-        *(answer, below[0], above[0], below[1], above[1], *ways, made.input(np.asarray(values, np.int32))),
+        blocks(on.out.size),
+        *(on.out, on.lower[0], on.upper[0], on.lower[1], on.upper[1], *tables, on.tables.values),
         *numbers,
         LOWER=weight < 1,
         UPPER=weight > 0,
@@ -135,4 +128,4 @@ def program(
         HALF=half,
         BLOCK=BLOCK,
     )
-    return made
+    return on.program
