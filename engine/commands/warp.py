@@ -10,9 +10,9 @@ import numpy as np
 import typer
 
 from voxelrt.commands.console import Screen
-from voxelrt.commands.options import JsonOption, QuietOption, Uids, UidsOption
+from voxelrt.commands.options import JsonOption, QuietOption, RepairOption, SeriesOption, Uids, UidsOption
 from voxelrt.errors import UsageError
-from voxelrt.io import DicomSource, read_image
+from voxelrt.io import DicomSource, Image, kind_of, read_image
 from voxelrt.io.dicom.derived_series import DEFORMED, RESAMPLED, refuse_derived
 from voxelrt.io.fields import read_field
 from voxelrt.io.tfm import read_tfm
@@ -46,6 +46,14 @@ def warp_command(
     picture: Annotated[
         Path | None, typer.Option("--picture", metavar="FILE", help="A PNG: before, after and their difference.")
     ] = None,
+    series: SeriesOption = None,
+    reference_series: Annotated[
+        str | None,
+        typer.Option(
+            "--reference-series", metavar="NUMBER|#PLACE|UID", help="The same of the reference, where it is DICOM."
+        ),
+    ] = None,
+    repair: RepairOption = False,
     uids: UidsOption = Uids.FRESH,
     json: JsonOption = None,
     quiet: QuietOption = False,
@@ -61,6 +69,8 @@ def warp_command(
 
       voxelrt warp prior-dicom/ --affine a.tfm --reference current-dicom/ -o aligned-series/
 
+      voxelrt warp study/ --series 3 --affine a.tfm --reference study/ --reference-series 5 -o aligned-series/
+
       voxelrt warp labels.nii.gz --field field.nii.gz --affine a.tfm --reference fixed.nii.gz --labels -o out.nii.gz
     """
     if out is None and picture is None and json is None:
@@ -72,7 +82,7 @@ def warp_command(
     screen = Screen(quiet=quiet, json_to=json)
     with screen.progress() as (tell, _):
         tell("read", 0, 1)
-        source, fixed = read_image(moving), read_image(reference)
+        source, fixed = _read(moving, series, repair), _read(reference, reference_series, repair)
         as_series = out is not None and format_of(out) == "folder"
         if as_series and isinstance(source.source, DicomSource) and isinstance(fixed.source, DicomSource):
             refuse_derived(source.volume, fixed.source, source.source)
@@ -105,3 +115,8 @@ def warp_command(
             screen.warn(f"the field folds space in {folded} of {voxels[0].size} voxels")
     screen.line(f"warped {warped.array[0].size} voxels in {seconds * 1e3:.0f} ms" + (f" to {out}" if out else ""))
     screen.json({"shape": list(warped.array.shape), "seconds": seconds, "folded_voxels": folded})
+
+
+def _read(path: Path, series: str | None, repair: bool) -> Image:
+    """An image; `repair` concerns those of DICOM alone."""
+    return read_image(path, series=series, repair=repair and kind_of(path) == "DICOM")

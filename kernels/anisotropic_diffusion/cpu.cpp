@@ -8,7 +8,6 @@ namespace {
 #define ANISOTROPIC_DIFFUSION_PARAMS(S, A) A(f32, scale, 3) S(f32, conductance) S(f32, step) S(i64, iterations)
 VOXELRT_PARAMS(AnisotropicDiffusionParams, ANISOTROPIC_DIFFUSION_PARAMS)
 
-constexpr int64_t kMostIterations = 1 << 20;
 constexpr float kLog2E = 1.44269504f;
 
 struct Scheme {
@@ -54,50 +53,42 @@ struct Scheme {
 };
 
 Message check(const Step &step) {
-    if (const Message wrong = check_volumes(step))
+    if (const Message wrong = check_scheme<AnisotropicDiffusionParams>(step))
         return wrong;
-    const AnisotropicDiffusionParams p = step.as<AnisotropicDiffusionParams>();
-    return p.conductance > 0 && p.iterations >= 0 && p.iterations <= kMostIterations
-               ? nullptr
-               : "conductance is above 0 and iterations are not negative";
+    return step.as<AnisotropicDiffusionParams>().conductance > 0 ? nullptr : "the conductance is above 0";
 }
 
-uint64_t scratch(const Step &step, uint32_t threads) {
-    return StencilJob(step).scratch(threads);
+void one_step(const StencilJob &job, const AnisotropicDiffusionParams &p, const float *from, float *to,
+              const Env &env) {
+    const Scheme scheme(p);
+    const vf16 time = broadcast(p.step);
+    double *sums = job.task_sums(env);
+    for (int64_t i = 0; i < job.tasks(); ++i)
+        sums[i] = 0.0;
+    job.visit(from, env, [&](int64_t task, int64_t, int lanes, const Neighbours &n) {
+        sums[task] += static_cast<double>(sum(select(first_lanes(lanes), scheme.squared_gradient(n), zero())));
+    });
+    double total = 0.0;
+    for (int64_t i = 0; i < job.tasks(); ++i)
+        total += sums[i];
+    const double width = 2.0 * total / static_cast<double>(job.voxels()) * p.conductance * p.conductance;
+    if (!(width > 0.0)) { // nothing varies
+        std::memcpy(to, from, static_cast<size_t>(job.voxels()) * sizeof(float));
+        return;
+    }
+    const vf16 less = broadcast(static_cast<float>(-static_cast<double>(kLog2E) / width));
+    job.visit(from, env, [&](int64_t, int64_t at, int lanes, const Neighbours &n) {
+        store_first(to + at, fma(time, scheme.change(n, less), n.centre), lanes);
+    });
 }
 
 Message run(const Step &step, const Env &env) {
-    if (step.in[0].count() == 0)
-        return nullptr;
-    const AnisotropicDiffusionParams p = step.as<AnisotropicDiffusionParams>();
-    const StencilJob job(step);
-    const Scheme scheme(p);
-    const vf16 time = broadcast(p.step);
-    job.iterate(step, env, p.iterations, [&](const float *from, float *to, const Env &) {
-        double *sums = job.task_sums(env);
-        for (int64_t i = 0; i < job.tasks(); ++i)
-            sums[i] = 0.0;
-        job.visit(from, env, [&](int64_t task, int64_t, int lanes, const Neighbours &n) {
-            sums[task] += static_cast<double>(sum(select(first_lanes(lanes), scheme.squared_gradient(n), zero())));
-        });
-        double total = 0.0;
-        for (int64_t i = 0; i < job.tasks(); ++i)
-            total += sums[i];
-        const double width = 2.0 * total / static_cast<double>(job.voxels()) * p.conductance * p.conductance;
-        if (!(width > 0.0)) { // nothing varies
-            std::memcpy(to, from, static_cast<size_t>(job.voxels()) * sizeof(float));
-            return;
-        }
-        const vf16 less = broadcast(static_cast<float>(-static_cast<double>(kLog2E) / width));
-        job.visit(from, env, [&](int64_t, int64_t at, int lanes, const Neighbours &n) {
-            store_first(to + at, fma(time, scheme.change(n, less), n.centre), lanes);
-        });
-    });
-    return nullptr;
+    return run_scheme<AnisotropicDiffusionParams>(step, env, one_step);
 }
 
 } // namespace
 } // namespace voxelrt::VOXELRT_ISA
 
-VOXELRT_KERNELS(anisotropic_diffusion, {{"anisotropic_diffusion", 1, AnisotropicDiffusionParamsText,
-                                         sizeof(AnisotropicDiffusionParams), check, run, scratch, nullptr, nullptr}})
+VOXELRT_KERNELS(anisotropic_diffusion,
+                {{"anisotropic_diffusion", 1, AnisotropicDiffusionParamsText, sizeof(AnisotropicDiffusionParams), check,
+                  run, stencil_scratch, nullptr, nullptr}})

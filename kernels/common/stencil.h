@@ -8,6 +8,7 @@ namespace voxelrt::VOXELRT_ISA {
 
 constexpr int64_t kStencilPlanes = 8, kStencilRows = 32;
 constexpr int64_t kStencilHalo[3] = {1, 1, 1};
+constexpr int64_t kMostIterations = 1 << 20;
 
 // Sixteen voxels' neighbours; axes are 0: z, 1: y, 2: x.
 struct Neighbours {
@@ -102,5 +103,29 @@ struct StencilJob {
         return reinterpret_cast<double *>(reinterpret_cast<float *>(env.scratch) + whole_vectors(voxels()));
     }
 };
+
+// ---- what the kernels of such schemes register: P has `iterations` ----
+
+inline uint64_t stencil_scratch(const Step &step, uint32_t threads) {
+    return StencilJob(step).scratch(threads);
+}
+
+template <class P> Message check_scheme(const Step &step) {
+    if (const Message wrong = check_volumes(step))
+        return wrong;
+    const P p = step.as<P>();
+    return p.iterations >= 0 && p.iterations <= kMostIterations ? nullptr : "iterations are out of range";
+}
+
+// one_step(job, p, from, to, env) makes a volume from the one before.
+template <class P, class F> Message run_scheme(const Step &step, const Env &env, F &&one_step) {
+    if (step.in[0].count() == 0)
+        return nullptr;
+    const P p = step.as<P>();
+    const StencilJob job(step);
+    job.iterate(step, env, p.iterations,
+                [&](const float *from, float *to, const Env &e) { one_step(job, p, from, to, e); });
+    return nullptr;
+}
 
 } // namespace voxelrt::VOXELRT_ISA

@@ -7,7 +7,6 @@ namespace {
 #define CURVATURE_FLOW_PARAMS(S, A) A(f32, scale, 3) S(f32, step) S(i64, iterations)
 VOXELRT_PARAMS(CurvatureFlowParams, CURVATURE_FLOW_PARAMS)
 
-constexpr int64_t kMostIterations = 1 << 20;
 constexpr float kFlat = 1e-9f; // squared gradients below it have no direction
 
 struct Scheme {
@@ -40,34 +39,19 @@ struct Scheme {
     }
 };
 
-Message check(const Step &step) {
-    if (const Message wrong = check_volumes(step))
-        return wrong;
-    const CurvatureFlowParams p = step.as<CurvatureFlowParams>();
-    return p.iterations >= 0 && p.iterations <= kMostIterations ? nullptr : "iterations are out of range";
-}
-
-uint64_t scratch(const Step &step, uint32_t threads) {
-    return StencilJob(step).scratch(threads);
-}
-
 Message run(const Step &step, const Env &env) {
-    if (step.in[0].count() == 0)
-        return nullptr;
-    const CurvatureFlowParams p = step.as<CurvatureFlowParams>();
-    const StencilJob job(step);
-    const Scheme scheme(p);
-    const vf16 time = broadcast(p.step);
-    job.iterate(step, env, p.iterations, [&](const float *from, float *to, const Env &) {
-        job.visit(from, env, [&](int64_t, int64_t at, int lanes, const Neighbours &n) {
-            store_first(to + at, fma(time, scheme.speed(n), n.centre), lanes);
+    return run_scheme<CurvatureFlowParams>(
+        step, env, [](const StencilJob &job, const auto &p, const float *from, float *to, const Env &e) {
+            const Scheme scheme(p);
+            const vf16 time = broadcast(p.step);
+            job.visit(from, e, [&](int64_t, int64_t at, int lanes, const Neighbours &n) {
+                store_first(to + at, fma(time, scheme.speed(n), n.centre), lanes);
+            });
         });
-    });
-    return nullptr;
 }
 
 } // namespace
 } // namespace voxelrt::VOXELRT_ISA
 
-VOXELRT_KERNELS(curvature_flow, {{"curvature_flow", 1, CurvatureFlowParamsText, sizeof(CurvatureFlowParams), check, run,
-                                  scratch, nullptr, nullptr}})
+VOXELRT_KERNELS(curvature_flow, {{"curvature_flow", 1, CurvatureFlowParamsText, sizeof(CurvatureFlowParams),
+                                  check_scheme<CurvatureFlowParams>, run, stencil_scratch, nullptr, nullptr}})

@@ -67,7 +67,7 @@ KERNEL = Kernel(
         _case((20, 19, 50), dtype="bfloat16"),
         _case((64, 64, 64), bench=True),
     ),
-    backends=("cpu", "triton", "cuda"),
+    backends=("cpu", "numba", "triton", "cuda"),
 )
 
 

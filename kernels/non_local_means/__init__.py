@@ -16,20 +16,34 @@ from voxelrt.kernels.non_local_means.oracle import non_local_means as oracle
 NOISES = ("gaussian", "rician")
 
 
-def _case(
-    shape: tuple[int, ...], search: Triple = 2, patch: Triple = 1, bench: bool = False, axes: Any = None, **options: Any
+def noisy_case(
+    shape: tuple[int, ...],
+    search: Triple = 2,
+    patch: Triple = 1,
+    *,
+    tolerance: float = 1e-5,
+    flops: float = 0.0,
+    bench: bool = False,
+    axes: Any = None,
+    also: Mapping[str, Any] | None = None,
+    **options: Any,
 ) -> Case:
+    """A case of either form: noise of 10 around 100, its axes turned where asked for. ``also`` is not in the name."""
+
     def make(rng: np.random.Generator) -> tuple[Sequence[Any], Mapping[str, Any]]:
         volume = (100 + rng.normal(0, 10, shape)).astype(np.float32)
         if axes is not None:
             volume = volume.transpose(axes)
-        return (volume, 10.0), {"search": search, "patch": patch, **options}
+        return (volume, 10.0), {"search": search, "patch": patch, **(also or {}), **options}
 
-    offsets = float(np.prod([2 * r + 1 for r in triple(search)]))
     words = [f"search{search}", f"patch{patch}", *map(str, options.values()), *(["strided"] if axes else [])]
     name = "-".join(["x".join(map(str, shape)), *words]).replace(" ", "")
-    voxels = float(np.prod(shape))
-    return Case(name, make, 1e-5, 15 * offsets * voxels, 8 * voxels, bench)
+    return Case(name, make, tolerance, flops, 8 * float(np.prod(shape)), bench)
+
+
+def _case(shape: tuple[int, ...], search: Triple = 2, **options: Any) -> Case:
+    offsets = float(np.prod([2 * r + 1 for r in triple(search)]))
+    return noisy_case(shape, search, flops=15 * offsets * float(np.prod(shape)), **options)
 
 
 KERNEL = Kernel(
@@ -49,7 +63,7 @@ KERNEL = Kernel(
         _case((24, 40, 48), search=2, bench=True),
         _case((24, 40, 48), search=2, bench=True, noise="rician"),
     ),
-    backends=("cpu", "triton", "cuda"),
+    backends=("cpu", "numba", "triton", "cuda"),
     gpu_cases=(
         _case((6, 2, 3), search=1, noise="rician"),
         _case((3, 4, 4), search=(1, 0, 1), patch=(0, 1, 1), subtract_noise=True),
@@ -93,17 +107,23 @@ def non_local_means(
     UsageError : sigma or strength not above 0, an unknown noise, a radius out of range.
     ShapeError : other axes.
     """
-    check_volume(volume, "non_local_means")
+    options = {"search": search, "patch": patch, "subtract_noise": subtract_noise}
+    return weighted_mean(KERNEL, volume, sigma, strength, noise, backend, options)
+
+
+def weighted_mean(
+    kernel: Kernel,
+    volume: Array,
+    sigma: float,
+    strength: float,
+    noise: str,
+    backend: str,
+    options: Mapping[str, Any],
+) -> Array:
+    """Check what both forms of non-local means take, and run one. Raises as ``non_local_means`` does."""
+    check_volume(volume, kernel.name)
     if noise not in NOISES:
         raise UsageError(f"noise is {noise!r}; it is one of {', '.join(NOISES)}")
-    result: Array = KERNEL(
-        volume,
-        positive(sigma, "sigma"),
-        search=search,
-        patch=patch,
-        strength=positive(strength, "strength"),
-        noise=noise,
-        subtract_noise=subtract_noise,
-        backend=backend,
-    )
+    sigma, strength = positive(sigma, "sigma"), positive(strength, "strength")
+    result: Array = kernel(volume, sigma, strength=strength, noise=noise, backend=backend, **options)
     return result

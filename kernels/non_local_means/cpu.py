@@ -27,20 +27,24 @@ def run(
     subtract_noise: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Array:
-    near = radii(patch, volume, "patch")
-    slope = math.log2(math.e) / ((strength * sigma) ** 2 * float(np.prod([2 * r + 1 for r in near])))
-    options: dict[str, Any] = {
-        "search": radii(search, volume, "search"),
-        "patch": near,
-        "slope": slope,
-        "offset": 2 * math.log2(math.e) / strength**2 if subtract_noise else 0.0,
-        "squares": noise == "rician",
-        "noise": 2 * sigma**2,
-    }
+    options = weighing(volume, sigma, search, patch, strength, noise)
+    options["offset"] = 2 * math.log2(math.e) / strength**2 if subtract_noise else 0.0
     given = as_volumes(volume)
     out = native.aligned_empty(given.shape, np.float32)
     in_pieces("non_local_means", given, out, options, progress)
     return out.reshape(volume.shape)
+
+
+def weighing(volume: Array, sigma: float, search: Triple, patch: Triple, strength: float, noise: str) -> dict[str, Any]:
+    """The native kernels' parameters that say which voxels are compared and what a difference weighs."""
+    near = radii(patch, volume, "patch")
+    return {
+        "search": radii(search, volume, "search"),
+        "patch": near,
+        "slope": math.log2(math.e) / ((strength * sigma) ** 2 * float(np.prod([2 * r + 1 for r in near]))),
+        "squares": noise == "rician",
+        "noise": 2 * sigma**2,
+    }
 
 
 def in_pieces(

@@ -2,36 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from voxelrt.errors import UsageError
 from voxelrt.kernels.common.kernel import Array, Case, Kernel
-from voxelrt.kernels.common.volumes import check_volume, positive
 from voxelrt.kernels.common.windows import Triple, triple
-from voxelrt.kernels.non_local_means import NOISES
+from voxelrt.kernels.non_local_means import noisy_case, weighted_mean
 from voxelrt.kernels.non_local_means_blocks.oracle import non_local_means_blocks as oracle
 
 
-def _case(
-    shape: tuple[int, ...], search: Triple = 2, patch: Triple = 1, bench: bool = False, axes: Any = None, **options: Any
-) -> Case:
-    def make(rng: np.random.Generator) -> tuple[Sequence[Any], Mapping[str, Any]]:
-        volume = (100 + rng.normal(0, 10, shape)).astype(np.float32)
-        if axes is not None:
-            volume = volume.transpose(axes)
-        # Shares that no float32 rounding of a mean decides otherwise: nearly all or nearly none of the partners.
-        return (volume, 10.0), {"search": search, "patch": patch, "like_means": 0.5, "like_variances": 0.001, **options}
-
-    words = [f"search{search}", f"patch{patch}", *map(str, options.values()), *(["strided"] if axes else [])]
-    name = "-".join(["x".join(map(str, shape)), *words]).replace(" ", "")
-    voxels = float(np.prod(shape))
+def _case(shape: tuple[int, ...], search: Triple = 2, patch: Triple = 1, **options: Any) -> Case:
     values = float(np.prod([2 * r + 1 for r in triple(patch)]))
     centres = float(np.prod([-(-n // (2 if r else 1)) for n, r in zip(shape[-3:], triple(patch)[-3:], strict=False)]))
     offsets = float(np.prod([2 * r + 1 for r in triple(search)]))
-    return Case(name, make, 1e-6, 5 * values * offsets * centres, 8 * voxels, bench)
+    # Shares that no float32 rounding of a mean decides otherwise: nearly all or nearly none of the partners.
+    shares = {"like_means": 0.5, "like_variances": 0.001}
+    flops = 5 * values * offsets * centres
+    return noisy_case(shape, search, patch, tolerance=1e-6, flops=flops, also=shares, **options)
 
 
 KERNEL = Kernel(
@@ -99,22 +88,9 @@ def non_local_means_blocks(
     UsageError : sigma or strength not above 0, an unknown noise, a radius or a share out of range.
     ShapeError : other axes.
     """
-    check_volume(volume, "non_local_means_blocks")
-    if noise not in NOISES:
-        raise UsageError(f"noise is {noise!r}; it is one of {', '.join(NOISES)}")
     for word, share in (("like_means", like_means), ("like_variances", like_variances)):
         if not 0 <= share < 1:
             raise UsageError(f"{word} is {share!r}; a share lies from 0 to below 1")
-    result: Array = KERNEL(
-        volume,
-        positive(sigma, "sigma"),
-        search=search,
-        patch=patch,
-        strength=positive(strength, "strength"),
-        noise=noise,
-        like_means=like_means,
-        like_variances=like_variances,
-        own=own,
-        backend=backend,
-    )
-    return result
+    options = {"search": search, "patch": patch, "own": own}
+    options |= {"like_means": like_means, "like_variances": like_variances}
+    return weighted_mean(KERNEL, volume, sigma, strength, noise, backend, options)

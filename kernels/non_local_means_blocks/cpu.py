@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
 from voxelrt.kernels.common import native
 from voxelrt.kernels.common.kernel import Array
-from voxelrt.kernels.common.volumes import as_volumes, radii
+from voxelrt.kernels.common.volumes import as_volumes
 from voxelrt.kernels.common.windows import Triple
-from voxelrt.kernels.non_local_means.cpu import in_pieces
+from voxelrt.kernels.non_local_means.cpu import in_pieces, weighing
 
 
 def run(
@@ -28,18 +26,8 @@ def run(
     own: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> Array:
-    near = radii(patch, volume, "patch")
-    slope = math.log2(math.e) / ((strength * sigma) ** 2 * float(np.prod([2 * r + 1 for r in near])))
-    options: dict[str, Any] = {
-        "search": radii(search, volume, "search"),
-        "patch": near,
-        "slope": slope,
-        "like_means": like_means,
-        "like_variances": like_variances,
-        "own": own,
-        "squares": noise == "rician",
-        "noise": 2 * sigma**2,
-    }
+    options = weighing(volume, sigma, search, patch, strength, noise)
+    options |= {"like_means": like_means, "like_variances": like_variances, "own": own}
     given = as_volumes(volume)
     out = native.aligned_empty(given.shape, np.float32)
     for one, wanted in zip(given, out, strict=True):

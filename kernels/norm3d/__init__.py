@@ -46,7 +46,7 @@ def _case(
 
 KERNEL = Kernel(
     name="norm3d",
-    backends=("cpu", "triton", "cuda"),
+    backends=("cpu", "numba", "triton", "cuda"),
     oracle=oracle,
     cases=(
         _case((1, 1, 1, 1, 1), vector=(1,), epsilon=1.0),

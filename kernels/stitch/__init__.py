@@ -59,7 +59,7 @@ KERNEL = Kernel(
         *(_mirrored(axes) for axes in ((1,), (2,), (3,), (1, 2, 3))),
         _case(5, (64, 128, 128), bench=True),
     ),
-    backends=("cpu", "triton", "cuda"),
+    backends=("cpu", "numba", "triton", "cuda"),
 )
 
 

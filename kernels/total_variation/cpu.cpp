@@ -1,14 +1,12 @@
 // total_variation: Chambolle's projection. A dual field p of three components; a step makes the image from p's
 // divergence, then p from the image's gradient.
-#include "halo.h"
+#include "stencil.h"
 
 namespace voxelrt::VOXELRT_ISA {
 namespace {
 
 #define TOTAL_VARIATION_PARAMS(S, A) S(f32, weight) S(f64, tolerance) S(i64, iterations) S(i64, axes)
 VOXELRT_PARAMS(TotalVariationParams, TOTAL_VARIATION_PARAMS)
-
-constexpr int64_t kMostIterations = 1 << 20;
 
 struct Job {
     int64_t dims[3], stride;

@@ -1,116 +1,18 @@
-// warp3d: a volume at A·x + t + M·u(x). The output is walked in tiles, so that what a tile looks at stays in the cache;
-// of each sixteen voxels of a row the positions are worked out once, for all channels. Where a position needs something
-// from outside the volume its sixteen are done one by one.
-#include "sample.h"
+// warp3d: a volume at A·x + t + M·u(x). The output is walked in tiles, so that what a tile looks at stays in the cache.
+// A tile's row has two passes: the positions of all its voxels, sixteen at a time; then every channel by them. What a
+// vector cannot do is done voxel by voxel.
+#include "row.h"
 
 #include <initializer_list>
 
 namespace voxelrt::VOXELRT_ISA {
 namespace {
 
-constexpr int64_t kTileZ = 8, kTileY = 8, kTileX = 256;
-
-struct Job {
-    WarpParams params;
-    const Tensor *volume, *moved, *affine, *out;
-    int axes;
-    Grid grid;
-    int64_t batch, channels, size[3]; // of the output
-
-    // A stride of one of the spatial axes (z, y, x), or of batch and channel.
-    int64_t stride(const Tensor &t, int axis) const {
-        return t.present() && (axes == 3 || axis > 0) ? t.strides[t.rank - 3 + axis] : 0;
-    }
-};
-
-Job job_of(const Step &step) {
-    Job job{step.as<WarpParams>(), &step.input(0), &step.input(1), &step.input(2), &step.out[0], 0, {}, 0, 0, {}};
-    const Tensor &in = *job.volume, &out = *job.out;
-    job.axes = in.rank - 2;
-    job.batch = out.dims[0];
-    job.channels = out.dims[1];
-    job.grid.flat = job.axes == 2;
-    for (int k = 0; k < 3; ++k) {
-        const bool there = job.axes == 3 || k > 0;
-        const int axis = in.rank - 3 + k;
-        job.size[k] = there ? out.dims[axis] : 1;
-        job.grid.size[k] = there ? in.dims[axis] : 1;
-        job.grid.stride[k] = there && in.dims[axis] > 1 ? in.strides[axis] : 0;
-    }
-    return job;
-}
-
-// Displacements of one component along a row, `stride` elements apart.
-template <class D> vf16 strided(const Tensor &field, int64_t offset, int64_t stride, int count) {
-    alignas(64) float lanes[kLanes] = {};
-    for (int i = 0; i < count; ++i)
-        lanes[i] = get<float>(field.as<const D>()[offset + i * stride]);
-    return load(lanes);
-}
-
-vf16 displacements(const Tensor &field, int64_t offset, int64_t stride, int count) {
-    if (field.dtype == VOXELRT_F16)
-        return strided<Half>(field, offset, stride, count);
-    if (field.dtype == VOXELRT_BF16)
-        return strided<BFloat>(field, offset, stride, count);
-    if (stride != 1)
-        return strided<float>(field, offset, stride, count);
-    const float *from = field.as<const float>() + offset;
-    return count == kLanes ? load(from) : load_first(from, count);
-}
-
-// Sixteen voxels find all they need inside; or some of it is missing; or each is a case of its own.
-enum Reach { kInside, kEdge, kScattered };
-
 template <class T, int M> struct Warp {
     const Job &job;
-    Mapping map;
-    int64_t n = 0;
+    const Row &row;
 
-    const T *volume() const { return job.volume->as<const T>() + n * job.volume->strides[0]; }
-
-    // Offsets and weights of sixteen voxels where a whole vector can work on them, else kScattered.
-    Reach reach(Places &p, Spots &s, int count) const {
-        const int64_t *size = job.grid.size;
-        const vm16 used = first_lanes(count);
-        const int padding = job.params.padding;
-        if (any(is_nan(p.rest[0] + p.rest[1] + p.rest[2])))
-            return kScattered;
-        if (padding == kReflect || padding == kReflectEdges)
-            if (!reflect_places(p, size, padding == kReflectEdges ? 1.0f : 0.0f, M == kNearest, used))
-                return kScattered;
-        if (padding != kZeros)
-            M == kNearest ? clamp_whole(p, size) : clamp_places(p, size);
-        vm16 outside = first_lanes(0);
-        for (int k = 0; k < 3; ++k) {
-            const int64_t past = size[k] - (M == kNearest ? 0 : 1);
-            if (size[k] == 1 && k < 2) // the second row is the first one again, with no weight
-                outside = outside | (p.index[k] < zero()) | (zero() < (p.index[k] + p.rest[k]));
-            else
-                outside = outside | (p.index[k] < zero()) | (p.index[k] >= broadcast(static_cast<float>(past)));
-        }
-        const bool edge = any(outside & used);
-        if (edge && M == kVote)
-            return kScattered;
-        for (int k = 0; k < 3; ++k) {
-            if (edge && M == kLinear)
-                s.pair[k] = pair_of(p.index[k], p.rest[k], size[k]);
-            s.rest[k] = p.rest[k];
-            p.index[k] = select(used, p.index[k], zero());
-        }
-        if (edge && M == kNearest)
-            clamp_whole(p, size);
-        const vi16 z = to_whole(p.index[0]), y = to_whole(p.index[1]), x = to_whole(p.index[2]);
-        const auto step = [&](int k) { return broadcast_whole(static_cast<int32_t>(job.grid.stride[k])); };
-        store_whole(s.at, z * step(0) + y * step(1) + x);
-        if (edge && M == kNearest) {
-            alignas(64) float lost[kLanes];
-            store(lost, select(outside, broadcast(1.0f), zero()));
-            for (int i = 0; i < kLanes; ++i)
-                s.at[i] = lost[i] > 0.0f ? -1 : s.at[i];
-        }
-        return edge ? kEdge : kInside;
-    }
+    const T *volume() const { return job.volume->as<const T>() + row.n * job.volume->strides[0]; }
 
     struct Lanes {
         alignas(64) float index[3][kLanes], rest[3][kLanes];
@@ -159,75 +61,57 @@ template <class T, int M> struct Warp {
         }
     }
 
-    void sixteen(int64_t z, int64_t y, int64_t x, const vf16 *moved, T *to, int count, bool near) const {
-        Places p = places(map, z, y, x, moved);
-        if constexpr (M == kBspline || M == kKeys)
-            return cubic(p, to, count);
-        if (M == kNearest)
-            round_places(p);
-        const Places before = p;
-        Spots s;
-        const Reach reached = near ? reach(p, s, count) : kScattered;
-        if (reached == kScattered)
-            return one_by_one(before, to, count);
-        const T *plane = volume();
-        for (int64_t c = 0; c < job.channels; ++c, plane += job.volume->strides[1], to += job.out->strides[1])
-            if constexpr (M == kNearest)
-                nearest(plane, s, to, count);
-            else if constexpr (M == kVote)
-                vote(plane, job.grid, s, to, count);
-            else if (M == kLinear && reached == kEdge)
-                linear_at_edge(plane, job.grid, s, to, count);
-            else if constexpr (M == kLinear)
-                linear(plane, job.grid, s, to, count);
+    // One channel of sixteen voxels; `all` is where the first channel's go.
+    void sample(const T *plane, int64_t i, T *to, T *all, int count) const {
+        const Spots &s = row.spots[i];
+        if constexpr (M == kNearest)
+            nearest(plane, s, to, count);
+        else if constexpr (M == kVote)
+            vote(plane, job.grid, s, to, count);
+        else if constexpr (M == kLinear)
+            if (!linear(plane, job.grid, s, to, count, row.reached[i] == kInside))
+                one_by_one(row.places[i], all, count);
     }
 
-    void row(int64_t z, int64_t y, int64_t begin, int64_t end, bool near) const {
-        const Tensor &field = *job.moved, &out = *job.out;
-        const bool moves = field.present();
-        const int64_t along = job.stride(field, 2);
-        const int64_t from = (moves && field.dims[0] > 1 ? n * field.strides[0] : 0) + z * job.stride(field, 0) +
-                             y * job.stride(field, 1);
-        T *to = out.as<T>() + n * out.strides[0] + z * job.stride(out, 0) + y * job.stride(out, 1);
-        for (int64_t x = begin; x < end; x += kLanes) {
-            const int count = static_cast<int>(end - x < kLanes ? end - x : kLanes);
-            vf16 moved[3] = {zero(), zero(), zero()};
-            for (int k = 0; moves && k < job.axes; ++k)
-                moved[3 - job.axes + k] = displacements(field, from + k * field.strides[1] + x * along, along, count);
-            sixteen(z, y, x, moves ? moved : nullptr, to + x, count, near);
-        }
+    // The second pass: every channel of the voxels of a row, by what the first one found.
+    void fill(int64_t z, int64_t y, int64_t begin, int64_t end) const {
+        const Tensor &out = *job.out;
+        T *to = out.as<T>() + row.n * out.strides[0] + z * job.stride(out, 0) + y * job.stride(out, 1);
+        const auto lanes = [&](int64_t x) { return static_cast<int>(end - x < kLanes ? end - x : kLanes); };
+        for (int64_t x = begin, i = 0; x < end; x += kLanes, ++i)
+            if (row.reached[i] == kAlone) {
+                if constexpr (M == kBspline || M == kKeys)
+                    cubic(row.places[i], to + x, lanes(x));
+                else
+                    one_by_one(row.places[i], to + x, lanes(x));
+            }
+        if constexpr (M == kBspline || M == kKeys)
+            return;
+        const T *plane = volume();
+        T *const all = to;
+        for (int64_t c = 0; c < job.channels; ++c, plane += job.volume->strides[1], to += out.strides[1])
+            for (int64_t x = begin, i = 0; x < end; x += kLanes, ++i)
+                if (row.reached[i] != kAlone)
+                    sample(plane, i, to + x, all + x, lanes(x));
     }
 };
-
-// Offsets of sixteen voxels are 32 bits; longer volumes go one by one, with 64.
-bool short_offsets(const Grid &g) {
-    int64_t last = 0;
-    for (int k = 0; k < 3; ++k)
-        last += (g.size[k] - 1) * g.stride[k];
-    return last < INT32_MAX && g.size[2] > 1 && g.stride[0] < INT32_MAX && g.stride[1] < INT32_MAX;
-}
 
 template <class T, int M> void warp(const Job &job, const Env &env) {
     const int64_t tiles[3] = {(job.size[0] + kTileZ - 1) / kTileZ, (job.size[1] + kTileY - 1) / kTileY,
                               (job.size[2] + kTileX - 1) / kTileX};
-    const bool near = short_offsets(job.grid);
     env.parallel(job.batch * tiles[0] * tiles[1] * tiles[2], [&](int64_t number, uint32_t) {
-        Warp<T, M> work{job, {}, number / (tiles[0] * tiles[1] * tiles[2])};
-        work.map.set_matrix(job.params, job.axes);
-        const Tensor &affine = *job.affine;
-        const int64_t skip = affine.present() && affine.dims[0] > 1 ? work.n * job.axes * (job.axes + 1) : 0;
-        if (affine.present() && affine.dtype == VOXELRT_F64)
-            work.map.set_affine(affine.as<const double>() + skip, job.axes);
-        else
-            work.map.set_affine(affine.present() ? affine.as<const float>() + skip : nullptr, job.axes);
+        Row row(job, number / (tiles[0] * tiles[1] * tiles[2]));
+        const Warp<T, M> work{job, row};
         const int64_t x = number % tiles[2] * kTileX, y = number / tiles[2] % tiles[1] * kTileY,
                       z = number / tiles[2] / tiles[1] % tiles[0] * kTileZ;
         const auto end = [](int64_t start, int64_t tile, int64_t size) {
             return start + tile < size ? start + tile : size;
         };
         for (int64_t i = z; i < end(z, kTileZ, job.size[0]); ++i)
-            for (int64_t j = y; j < end(y, kTileY, job.size[1]); ++j)
-                work.row(i, j, x, end(x, kTileX, job.size[2]), near);
+            for (int64_t j = y; j < end(y, kTileY, job.size[1]); ++j) {
+                row.find(i, j, x, end(x, kTileX, job.size[2]));
+                work.fill(i, j, x, end(x, kTileX, job.size[2]));
+            }
     });
 }
 

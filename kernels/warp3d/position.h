@@ -61,6 +61,11 @@ struct Mapping {
             part[k] = static_cast<float>(slope - whole);
         }
     }
+
+    // What a row of the output adds along axis k of the volume.
+    double start(int k, int64_t z, int64_t y) const {
+        return rows[k][0] * static_cast<double>(z) + rows[k][1] * static_cast<double>(y) + rows[k][3];
+    }
 };
 
 static inline vf16 operator*(vf16 a, float b) {
@@ -89,15 +94,13 @@ static inline void add_product(float high, float low, vf16 u, vf16 &index, vf16 
     index = index + whole;
 }
 
-// The positions of output voxels (z, y, x) to (z, y, x + 15); `moved` their displacements, or null.
-static inline Places places(const Mapping &map, int64_t z, int64_t y, int64_t x, const vf16 *moved) {
+// The positions of a row's voxels x to x + 15, from the row's starts; `moved` their displacements, or null.
+static inline Places places_of(const Mapping &map, const double *starts, int64_t x, const vf16 *moved) {
     Places made;
     const vf16 lane = lane_numbers();
+#pragma GCC unroll 3
     for (int k = 0; k < 3; ++k) {
-        const double *row = map.rows[k];
-        const double start = limited(row[0] * static_cast<double>(z) + row[1] * static_cast<double>(y) +
-                                         row[2] * static_cast<double>(x) + row[3],
-                                     kFar);
+        const double start = limited(starts[k] + map.rows[k][2] * static_cast<double>(x), kFar);
         const double whole = __builtin_floor(start);
         vf16 index = fma(lane, broadcast(map.step[k]), broadcast(static_cast<float>(whole)));
         vf16 rest = fma(lane, broadcast(map.part[k]), broadcast(static_cast<float>(start - whole)));

@@ -17,8 +17,7 @@ struct Grid {
 
 struct Spots { // of sixteen voxels: the offset of the first voxel each needs, and the weights
     alignas(64) int32_t at[kLanes];
-    vf16 rest[3];
-    Pair pair[3]; // in place of rest where some of what they need lies outside, in a padding of zeros
+    vf16 low[3], high[3]; // of a voxel and the next one along each axis; 0 where there is none
 };
 
 // ---- loads ----
@@ -109,37 +108,74 @@ template <class T> static inline void store_values(T *to, vf16 value, int count)
     }
 }
 
-// ---- inside ----
+// ---- trilinear ----
 
-template <class T> static inline void linear(const T *plane, const Grid &g, const Spots &s, T *to, int count) {
-    const vf16 one = broadcast(1.0f), x = s.rest[2], y = s.rest[1], z = s.rest[0];
-    const vf16 not_x = one - x, not_y = one - y, not_z = one - z;
+template <bool Deep, class T> static inline vf16 linear_values(const T *plane, const Grid &g, const Spots &s) {
     const auto row = [&](const T *from) {
         vf16 left, right;
         load_pairs(from, s.at, left, right);
-        return fma(right, x, left * not_x);
+        return fma(right, s.high[2], left * s.low[2]);
     };
-    const auto rows = [&](const T *from) { return fma(row(from + g.stride[1]), y, row(from) * not_y); };
-    const vf16 value = g.size[0] == 1 ? rows(plane) : fma(rows(plane + g.stride[0]), z, rows(plane) * not_z);
-    store_values(to, value, count);
+    const auto rows = [&](const T *from) { return fma(row(from + g.stride[1]), s.high[1], row(from) * s.low[1]); };
+    return Deep ? fma(rows(plane + g.stride[0]), s.high[0], rows(plane) * s.low[0]) : rows(plane);
 }
 
-// The same where neighbours may be missing: they are taken for 0, whatever lies where they were loaded.
-template <class T> static void linear_at_edge(const T *plane, const Grid &g, const Spots &s, T *to, int count) {
-    const Pair &z = s.pair[0], &y = s.pair[1], &x = s.pair[2];
-    const auto row = [&](const T *from, vm16 there) {
-        vf16 left, right;
-        load_pairs(from, s.at, left, right);
-        left = select(there & x.low_there, left, zero());
-        right = select(there & x.high_there, right, zero());
-        return fma(right, x.high, left * x.low);
+#if !defined(VOXELRT_ISA_neon)
+// Four voxels' pairs of neighbours along x, `on` from where each voxel's first one lies.
+__attribute__((always_inline)) static inline __m256 four_pairs(const float *const *first, int64_t on) {
+    const auto two = [&](int i) __attribute__((always_inline)) {
+        // Loads that say that they may be unaligned: a pair begins at any float.
+        const __m128 low = _mm_castsi128_ps(_mm_loadu_si64(first[i] + on));
+        return _mm_loadh_pi(low, reinterpret_cast<const __m64 *>(first[i + 1] + on));
     };
-    const auto rows = [&](const T *from, vm16 there) {
-        const vf16 first = row(from, there & y.low_there) * y.low;
-        return fma(row(from + g.stride[1], there & y.high_there), y.high, first);
+    return _mm256_insertf128_ps(_mm256_castps128_ps256(two(0)), two(2), 1);
+}
+
+// Pairs stay pairs until the last axis: their weights along z and y are doubled instead.
+template <bool Deep>
+__attribute__((always_inline)) static inline __m128 linear_four(const float *plane, const Grid &g, const Spots &s,
+                                                                int i) {
+    const __m256i twice = _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3);
+    const auto four = [&](const vf16 &weights) __attribute__((always_inline)) {
+        return _mm_loadu_ps(reinterpret_cast<const float *>(&weights) + i);
     };
-    const vf16 first = rows(plane, z.low_there) * z.low;
-    store_values(to, g.flat ? first : fma(rows(plane + g.stride[0], z.high_there), z.high, first), count);
+    const auto doubled = [&](const vf16 &weights) __attribute__((always_inline)) {
+        return _mm256_permutevar8x32_ps(_mm256_castps128_ps256(four(weights)), twice);
+    };
+    const float *const first[4] = {plane + s.at[i], plane + s.at[i + 1], plane + s.at[i + 2], plane + s.at[i + 3]};
+    __m256 low = four_pairs(first, 0), high = four_pairs(first, g.stride[1]);
+    if constexpr (Deep) {
+        const __m256 here = doubled(s.low[0]), next = doubled(s.high[0]);
+        low = _mm256_fmadd_ps(four_pairs(first, g.stride[0]), next, _mm256_mul_ps(low, here));
+        high = _mm256_fmadd_ps(four_pairs(first, g.stride[0] + g.stride[1]), next, _mm256_mul_ps(high, here));
+    }
+    const __m256 pairs = _mm256_fmadd_ps(high, doubled(s.high[1]), _mm256_mul_ps(low, doubled(s.low[1])));
+    const __m128 a = _mm256_castps256_ps128(pairs), b = _mm256_extractf128_ps(pairs, 1);
+    const __m128 left = _mm_shuffle_ps(a, b, 0x88), right = _mm_shuffle_ps(a, b, 0xdd);
+    return _mm_fmadd_ps(right, four(s.high[2]), _mm_mul_ps(left, four(s.low[2])));
+}
+
+template <bool Deep> static inline vf16 linear_values(const float *plane, const Grid &g, const Spots &s) {
+    const auto eight = [&](int i) __attribute__((always_inline)) {
+        const __m256 half = _mm256_castps128_ps256(linear_four<Deep>(plane, g, s, i));
+        return _mm256_insertf128_ps(half, linear_four<Deep>(plane, g, s, i + 4), 1);
+    };
+#if defined(VOXELRT_ISA_avx512)
+    return {_mm512_insertf32x8(_mm512_castps256_ps512(eight(0)), eight(8), 1)};
+#else
+    return {eight(0), eight(8)};
+#endif
+}
+#endif
+
+// False where the answer may owe a NaN to a voxel that was loaded in place of one outside.
+template <class T>
+static inline bool linear(const T *plane, const Grid &g, const Spots &s, T *to, int count, bool inside) {
+    const vf16 value = g.size[0] == 1 ? linear_values<false>(plane, g, s) : linear_values<true>(plane, g, s);
+    if (!inside && any(is_nan(value)))
+        return false;
+    store_values(to, value, count);
+    return true;
 }
 
 template <class T> static inline void nearest(const T *plane, const Spots &s, T *to, int count) {
@@ -166,7 +202,7 @@ template <class T> static inline T elected(const T *label, const float *weight, 
 template <class T> static inline void vote(const T *plane, const Grid &g, const Spots &s, T *to, int count) {
     alignas(64) float rest[3][kLanes];
     for (int k = 0; k < 3; ++k)
-        store(rest[k], s.rest[k]);
+        store(rest[k], s.high[k]);
     for (int i = 0; i < count; ++i) {
         const T *from = plane + s.at[i];
         T label[8];

@@ -69,6 +69,23 @@ def test_warp(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert not (tmp_path / "no").exists()
 
 
+def test_warp_picks_series(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_series(dicom_series(octants((4, 6, 6)), Modality="MR", SeriesNumber=9), study / "other")
+    shift = np.eye(4)
+    shift[0, 3] = 0.75  # one column
+    write_tfm(shift, tmp_path / "a.tfm")
+    arguments = ("warp", study, "--affine", tmp_path / "a.tfm", "--reference", study, "-o")
+    assert call(*arguments, tmp_path / "no") == 3
+    assert "--series" in capsys.readouterr().err
+    assert call(*arguments, tmp_path / "nine", "--series", 9, "--reference-series", 9, "--repair") == 0
+    read = read_image(tmp_path / "nine").volume.array[0]
+    np.testing.assert_array_equal(read[:, :, :-1], octants((4, 6, 6))[:, :, 1:])
+    # The other one on its grid: each is picked on its own.
+    first = pydicom.dcmread(next(p for p in study.iterdir() if p.is_file())).SeriesInstanceUID
+    assert call(*arguments, tmp_path / "first.nii", "--series", first, "--reference-series", 9) == 0
+    assert read_image(tmp_path / "first.nii").volume.array.shape == (1, 4, 6, 6)
+
+
 def test_a_model_that_makes_an_image(study: Path, tmp_path: Path) -> None:
     model = save(tmp_path, identity((6, 8, 10)), output='kind = "image"')
     assert call("run", model, study, "-o", tmp_path / "made") == 0
