@@ -233,7 +233,7 @@ KERNEL = Kernel(
         _case("bottleneck-320", (1, 320, 4, 6, 8), 320, 3, padding=1, bench=True),
         _case("head-1x1x1", (1, 32, 16, 32, 64), 5, 1, bench=True),
     ),
-    backends=("cpu", "triton", "cuda"),
+    backends=("cpu", "numba", "triton", "cuda"),
     gpu_cases=_gpu_cases(),
 )
 

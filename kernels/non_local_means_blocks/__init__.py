@@ -91,6 +91,6 @@ def non_local_means_blocks(
     for word, share in (("like_means", like_means), ("like_variances", like_variances)):
         if not 0 <= share < 1:
             raise UsageError(f"{word} is {share!r}; a share lies from 0 to below 1")
-    options = {"search": search, "patch": patch, "own": own}
+    options: dict[str, Any] = {"search": search, "patch": patch, "own": own}
     options |= {"like_means": like_means, "like_variances": like_variances}
     return weighted_mean(KERNEL, volume, sigma, strength, noise, backend, options)

@@ -103,7 +103,7 @@ KERNEL = Kernel(
         _case((1, 1, 48, 48, 48), mode="bspline", bench=True),
         _case((1, 1, 64, 64, 64), mode="vote", dtype="uint8", bench=True),
     ),
-    backends=("cpu", "triton", "cuda"),
+    backends=("cpu", "numba", "triton", "cuda"),
 )
 
 
