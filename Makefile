@@ -121,8 +121,10 @@ gpu-acceptance: $(GPU_READY)
 test-packaging: $(VENV)/.developer
 	$(BIN)/python -m tests.packaging.check
 
+# Ten minutes for each reader; SOAK_OPTIONS="--seconds 20" goes through everything in ten minutes.
+SOAK_OPTIONS ?=
 soak: $(VENV)/.developer
-	$(BIN)/python -m tests.soak.run
+	$(BIN)/python -m tests.soak.run $(SOAK_OPTIONS)
 
 lint: $(VENV)/.developer
 	$(BIN)/ruff check .
@@ -148,8 +150,12 @@ $(BENCH_VENV)/.installed: bench/peers.toml $(NATIVE_SOURCES)
 	$(BENCH_BIN)/pip install --quiet --editable . $$($(PYTHON) -m bench requirements)
 	touch $@
 
+# Hours. Its parts are commands of their own: bench/README.md.
 bench: $(BENCH_VENV)/.installed
 	@$(BENCH_BIN)/python -m bench run $(BENCH_OPTIONS)
+	@$(BENCH_BIN)/python -m bench run --isa avx2 --rows models/unet3d
+	@$(BENCH_BIN)/python -m bench running
+	@$(BENCH_BIN)/python -m bench accuracy
 
 # Whole cases against nnU-Net's own predictor, which is installed for this alone.
 $(BENCH_VENV)/.cases: $(BENCH_VENV)/.installed

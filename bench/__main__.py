@@ -116,7 +116,7 @@ def _read(path: Path) -> dict[str, Any]:
     return run
 
 
-def _rows(wanted: Sequence[str], known: Collection[str]) -> list[str]:
+def rows_asked(wanted: Sequence[str], known: Collection[str]) -> list[str]:
     """The rows asked for; ``models`` and ``layers`` stand for all of theirs."""
     found: list[str] = []
     for name in wanted:
@@ -136,7 +136,7 @@ def _run(asked: argparse.Namespace, arguments: Sequence[str]) -> int:
     from bench.run_models import run_model
     from voxelrt import environment
 
-    wanted = _rows(asked.rows.split(",") if asked.rows else [*NETWORKS, "kernels"], NETWORKS)
+    wanted = rows_asked(asked.rows.split(",") if asked.rows else [*NETWORKS, "kernels"], NETWORKS)
     rounds = asked.rounds or (6 if asked.quick else 9)
     if rounds < 5:
         raise SystemExit(f"--rounds {rounds}: at least 5; an interval of 95 % needs 6")

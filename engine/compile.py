@@ -123,9 +123,10 @@ def compile(
     precision : ``fp32``; for GPUs also ``tf32``, ``fp16``, ``bf16`` and ``fp8``. On the CPU ``bf16`` stores volumes in
         bfloat16, half the memory, and multiplies in it where that is faster than float32 arithmetic on what is stored;
         sums and norms stay float32. ``int8`` also rounds what convolutions read to 8 bits, for one set of fixed
-        shapes; networks that are quantised already (QuantizeLinear, DequantizeLinear) run so in any precision.
-        ``auto``, for networks that give labels: the faster here of fp32 and bf16, timed in turns, if its labels on
-        ``samples`` (or on the recipe's example) are those of fp32 to within ``label_agreement``.
+        shapes; where a network gives labels, the convolutions that these are too sensitive to are left. Networks that
+        are quantised already (QuantizeLinear, DequantizeLinear) run so in any precision. ``auto``, for networks that
+        give labels: the faster here of fp32 and bf16, timed in turns, if its labels on ``samples`` (or on the recipe's
+        example) are those of fp32 to within ``label_agreement``.
     shapes : input name -> shape; a dimension may be ``(min, opt, max)``. A list of such mappings makes one variant
         each, sharing the weights. Inputs whose shape the model fixes need none.
     constants : inputs that are fixed at compile time, e.g. those that determine shapes.
@@ -199,6 +200,7 @@ def compile(
             calibration,
             calibration_method,
             precision,
+            progress,
         )
     elif calibration:
         raise UsageError("calibration goes with precision='int8' or 'fp8'")

@@ -11,11 +11,14 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.unit.graphs import model_of, run_model
+from voxelrt import quantise
 from voxelrt.compile import compile
 from voxelrt.errors import UsageError
 from voxelrt.models.architectures import unet3d
+from voxelrt.models.load import Model
 from voxelrt.plan.description import memory_of
 from voxelrt.plan.lowering import builder
+from voxelrt.plan.parity import label_agreement
 from voxelrt.plan.plan import Plan
 
 RNG = np.random.default_rng(3)
@@ -146,6 +149,25 @@ def test_int8_is_calibrated_and_measured(unet: ir.Model, method: str) -> None:
     plan = compile(unet, precision="int8", tune="off", **given)
     assert kernels_of(plan).count("conv3d.int8") >= 8
     assert 1e-3 < distance(plan(heads[1]), exact(heads[1])) < 0.2
+
+
+def test_int8_leaves_what_labels_are_too_sensitive_to(unet: ir.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Model, "is_segmentation", property(lambda self: True))
+    monkeypatch.setattr(quantise, "LEAST_DICE", 0.98)  # drawn weights leave narrower margins between classes
+    x = unet3d.draw_volume((1, 1, 32, 32, 32), 4)
+    given: dict[str, Any] = {"precision": "int8", "tune": "off", "verify": False, "calibration": [{"input": x}]}
+    plan = compile(unet, **given)
+    found = plan.info.source["int8"]
+    whole = len(kernels_of(compile(unet, tune="off", verify=False)))
+    assert 0 < kernels_of(plan).count("conv3d.int8") < whole
+    assert 0 < len(found["left in float32"]) < 10
+    assert found["dice"] >= quantise.LEAST_DICE
+    exact = compile(unet, tune="off", verify=False)(x).argmax(1)
+    dice = label_agreement(plan(x).argmax(1), exact)["dice"]
+    assert min(dice.values()) > 0.97  # storage in bfloat16 comes on top
+    monkeypatch.setattr(quantise, "LEAST_DICE", 1.1)
+    with pytest.raises(UsageError, match="labels kept"):
+        compile(unet, **given)
 
 
 def test_what_int8_refuses(unet: ir.Model) -> None:

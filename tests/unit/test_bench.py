@@ -16,15 +16,16 @@ import onnx_ir as ir
 import pytest
 
 from bench import kernel_rows
-from bench.__main__ import main
+from bench.__main__ import main, rows_asked
 from bench.contest import Contest, Process, WorkerError, hold
 from bench.kernel_rows import KernelRow
-from bench.networks import count_flops
-from bench.peers import Contestant, choose_peers, read_peers, requirements
+from bench.networks import NETWORKS, count_flops
+from bench.peers import Contestant, choose_peers, held_to_avx2, read_peers, requirements, subject
 from bench.table import markdown
+from voxelrt.compile import compile as compile_plan
 from voxelrt.kernels.common.kernel import Case, Kernel
 from voxelrt.measure.ratios import coverage, ratio_of
-from voxelrt.models.architectures import unet3d
+from voxelrt.models.architectures import nnunet, unet3d
 
 PATCH = (16, 16, 16)
 
@@ -122,6 +123,32 @@ def test_peers(tmp_path: Path) -> None:
     wrong.write_text('[peers.a]\ntitle = "a"\nrunner = "a"\nrequirements = []\ntolerence = 1.0\n')
     with pytest.raises(ValueError, match="tolerence"):
         read_peers(wrong)
+
+
+def test_who_can_be_is_held_to_avx2() -> None:
+    peers = read_peers()
+    held = [held_to_avx2(c) for c in (subject(), peers["openvino"], peers["onnxruntime"])]
+    assert [c.title.rpartition(", ")[2] for c in held] == ["AVX2", "AVX2", "all instruction sets"]
+    assert held[0].variables(2)["VOXELRT_CPU_ISA"] == "avx2"
+    assert held[1].variables(2)["ONEDNN_MAX_CPU_ISA"] == "AVX2"
+
+
+def test_rows_by_group() -> None:
+    assert rows_asked(["layers", "kernels"], NETWORKS)[-2:] == ["layers/320", "kernels"]
+    with pytest.raises(SystemExit, match="no row is named layer"):
+        rows_asked(["layer"], NETWORKS)
+
+
+@pytest.mark.parametrize("build", ["residual", "flat"])
+def test_networks_as_planners_configure_them(build: str) -> None:
+    if build == "residual":
+        model, size = nnunet.build_residual_unet3d((16, 16, 16), (8, 12, 16), seed=1), (1, 1, 16, 16, 16)
+    else:
+        model, size = nnunet.build_unet2d((16, 16), (8, 12, 16), seed=1), (1, 1, 16, 16)
+    plan = compile_plan(model, fallback="error", tune="off")
+    logits = plan(unet3d.draw_volume((*size, *(1,) * (5 - len(size))), 2).reshape(size))
+    assert logits.shape == (1, 5, *size[2:])
+    assert len(np.unique(logits.argmax(1))) >= 4
 
 
 def test_flops_of_the_graph_are_those_of_the_architecture() -> None:
