@@ -259,5 +259,5 @@ def _show_profile(profile: Profile, screen: Screen) -> None:
     )
     screen.line(
         "of peak and of roof count the work of a direct algorithm: Winograd, with fewer products, passes 100 %. "
-        f"Runs with timers took {profile.timers_cost:+.2%} of runs without."
+        f"Runs with timers took {1 + profile.timers_cost:.3f} times as long as runs without."
     )
