@@ -121,7 +121,7 @@ gpu-acceptance: $(GPU_READY)
 test-packaging: $(VENV)/.developer
 	$(BIN)/python -m tests.packaging.check
 
-# Ten minutes for each reader; SOAK_OPTIONS="--seconds 20" goes through everything in ten minutes.
+# Ten minutes for each reader; SOAK_OPTIONS="--seconds 20" goes through everything quickly.
 SOAK_OPTIONS ?=
 soak: $(VENV)/.developer
 	$(BIN)/python -m tests.soak.run $(SOAK_OPTIONS)

@@ -3,7 +3,7 @@
 Fuzzing of every reader under ASan and UBSan, and once more of those whose work is Python's, which are ten times as
 fast without; the C library's ABI and contexts, the thread pool and plans under TSan, the C example under valgrind. What
 a part found is kept in build/soak/rows, and the report is written of that after each part: a run that is broken off
-keeps what it has, and parts can be run one by one. ``--seconds 20`` goes through everything in about ten minutes.
+keeps what it has, and parts can be run one by one. ``--seconds 20`` goes through everything quickly.
 """
 
 from __future__ import annotations
