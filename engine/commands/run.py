@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -39,6 +38,7 @@ from voxelrt.commands.options import (
     parse_shapes,
 )
 from voxelrt.commands.run_arrays import are_arrays, run_arrays
+from voxelrt.commands.run_studies import Target, run_arriving, run_many, run_one
 from voxelrt.commands.run_watched import (
     QuietTimeOption,
     SlicesOption,
@@ -46,18 +46,14 @@ from voxelrt.commands.run_watched import (
     StopAfterOption,
     Watch,
     WatchOption,
-    run_scan,
     watch_of,
 )
 from voxelrt.errors import UsageError
 from voxelrt.outputs import Form, format_of, is_folder_of_one
-from voxelrt.pipeline import predict
 from voxelrt.plan.plan import Plan
 from voxelrt.preprocess.case_folder import cases_in
 from voxelrt.preprocess.study import Pick, Study
-from voxelrt.result import Result
 from voxelrt.runtime.model_plan import plan_for_study
-from voxelrt.runtime.session import Session
 from voxelrt.runtime.shelf import Names
 from voxelrt.shortcuts import Shortcuts
 
@@ -82,31 +78,6 @@ class Seg(StrEnum):
 
     BINARY = "binary"
     LABELMAP = "labelmap"
-
-
-@dataclass(frozen=True)
-class Target:
-    """Where results go."""
-
-    out: Path | None
-    picture: Path | None
-    names: Names
-    resume: bool
-    overwrite: bool
-    force: bool
-    mirroring: bool
-    step: float | None
-    memory: str | None
-    pick: Pick
-    source_rounding: bool
-    table: Path | None
-    form: Form
-    time_limit: float | None
-    maps: dict[str, Path]
-    probabilities: Path | None
-    uncertainty: bool
-    shortcuts: Shortcuts
-    report_cost: bool
 
 
 def run(
@@ -334,17 +305,17 @@ def run(
             )
     if watched is not None and several:
         assert out is not None
-        _run_many(plan, watched.cases(plan, out), target, screen)
+        run_many(plan, watched.cases(plan, out), target, screen)
         return
     if watched is not None and watched.slices is not None:
-        _run_scan(plan, watched, target, screen)
+        run_arriving(plan, watched, target, screen)
         return
     chosen = _cases(chosen, plan)
     keeps = resume or overwrite or names != "number"
     if len(chosen) > 1 or (out is not None and out.is_dir() and (keeps or not is_folder_of_one(out, form, chosen))):
-        _run_many(plan, chosen, target, screen)
+        run_many(plan, chosen, target, screen)
     else:
-        _run_one(plan, chosen[0], target, screen)
+        run_one(plan, chosen[0], target, screen)
 
 
 def _on_gpus(screen: Screen) -> Callable[[Plan], Plan]:
@@ -370,43 +341,6 @@ def _form(wanted: Format | None, seg: Seg | None, uids: Uids, out: Path | None) 
     return form
 
 
-def _run_one(plan: Plan, study: Study, target: Target, screen: Screen) -> None:
-    if target.resume or target.overwrite or target.names != "number":
-        raise UsageError("--resume, --overwrite and --names are for several studies and a folder")
-    with screen.progress() as (tell, say):
-        result = predict(
-            plan,
-            study,
-            target.out,
-            picture=target.picture,
-            table=target.table,
-            form=target.form,
-            force=target.force,
-            mirroring=target.mirroring,
-            step=target.step,
-            memory=target.memory,
-            series=target.pick.series,
-            volume=target.pick.volume,
-            repair=target.pick.repair,
-            displayed=target.pick.displayed,
-            straighten=target.pick.straighten,
-            source_rounding=target.source_rounding,
-            time_limit=target.time_limit,
-            maps=target.maps,
-            probabilities=target.probabilities,
-            uncertainty=target.uncertainty,
-            skip_air=target.shortcuts.skip_air,
-            coarse_first=target.shortcuts.coarse_first,
-            report_cost=target.report_cost,
-            progress=tell,
-            say=say,
-        )
-    for warning in result.warnings:
-        screen.warn(warning)
-    _show(result, screen)
-    screen.json(_as_json(result))
-
-
 def _is_folder(out: Path) -> bool:
     """Whether the output's name is a folder's: it is one, or has no suffix."""
     return out.is_dir() or not out.suffix
@@ -422,114 +356,6 @@ def _watched(watch: Watch, model: str, out: Path | None, screen: Screen) -> list
         return [watch.folder]
     with screen.progress() as (_, say):
         return [watch.cases(None, out).first(say)]
-
-
-def _run_scan(plan: Plan, watch: Watch, target: Target, screen: Screen) -> None:
-    """A scan while it is made."""
-    others = (target.picture, target.table, target.probabilities, target.memory, target.maps or None)
-    if others != (None,) * len(others) or target.uncertainty or target.shortcuts or target.report_cost:
-        raise UsageError("--slices gives labels alone: without it the scan is run when it is whole, with all options")
-    with Session(plan, mirroring=target.mirroring, step=target.step, time_limit=target.time_limit) as session:
-        result = run_scan(plan, watch, target.out, session, target.pick.series, screen)
-    for warning in result.warnings:
-        screen.warn(warning)
-    _show(result, screen)
-    screen.json(_as_json(result))
-
-
-def _run_many(plan: Plan, studies: Iterable[Study | None], target: Target, screen: Screen) -> None:
-    if target.out is None:
-        raise UsageError("several studies need -o FOLDER")
-    if target.table is not None or target.form.seg is not None or target.form.format not in (None, "nifti"):
-        raise UsageError("--table, --seg and DICOM are for one study; of several the volumes are in --json")
-    if target.maps or target.probabilities is not None or target.uncertainty:
-        raise UsageError("--map, --probabilities and --uncertainty are for one study")
-    if target.shortcuts or target.report_cost:
-        raise UsageError("--skip-air, --coarse-first and --report-cost are for one study")
-    rows: list[dict[str, Any]] = []
-    failed: Result | None = None
-    with (
-        Session(
-            plan,
-            force=target.force,
-            mirroring=target.mirroring,
-            step=target.step,
-            memory=target.memory,
-            pick=target.pick,
-            source_rounding=target.source_rounding,
-            time_limit=target.time_limit,
-            form=target.form,
-        ) as session,
-        screen.progress() as (_, say),
-    ):
-        results = session.map(
-            studies,
-            target.out,
-            names=target.names,
-            resume=target.resume,
-            overwrite=target.overwrite,
-            pictures=target.picture is not None,
-        )
-        for number, result in enumerate(results, start=1):
-            say(f"study {number}{f' of {len(studies)}' if isinstance(studies, list) else ''} is done")
-            rows.append({"study": number, **_as_json(result)})
-            for warning in result.warnings:
-                screen.warn(f"study {number}: {warning}")
-            if result.error is not None:
-                screen.warn(f"study {number} failed: {result.error}")
-                failed = failed or result
-    screen.table(
-        ("study", "output", "result"),
-        ((row["study"], Path(row["out"]).name if row["out"] else "", _in_words(row)) for row in rows),
-    )
-    counts = {"done": 0, "kept": 0, "failed": 0}
-    for row in rows:
-        counts["failed" if row["error"] else "kept" if row["skipped"] else "done"] += 1
-    screen.line(", ".join(f"{count} {word}" for word, count in counts.items() if count))
-    screen.json({"studies": rows, **counts})
-    if failed is not None and failed.error is not None:
-        raise typer.Exit(failed.error.exit_code)
-
-
-def _show(result: Result, screen: Screen) -> None:
-    for name, millilitres in result.volumes_ml.items():
-        screen.line(f"{name}: {millilitres:.1f} mL")
-    for name, area in result.areas_mm2.items():
-        screen.line(f"{name}: {area:.4g} mm2")
-    for name, score in result.scores.items():
-        screen.line(f"{name}: {score:.4f}")
-    for line in result.lines:
-        screen.line(line)
-    stages = ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in result.timings.items() if seconds >= 0.005)
-    screen.line(f"{stages}; peak memory {result.peak_memory_bytes / 2**20:.0f} MiB")
-    if result.out is not None:
-        screen.line(f"wrote {result.out}")
-
-
-def _as_json(result: Result) -> dict[str, Any]:
-    return {
-        "out": str(result.out) if result.out is not None else None,
-        "volumes_ml": result.volumes_ml,
-        "areas_mm2": result.areas_mm2,
-        "scores": result.scores,
-        **({"details": dict(result.details)} if result.details else {}),
-        "timings_s": result.timings,
-        "warnings": list(result.warnings),
-        "geometry": None if result.geometry is None else result.geometry.record(),
-        "peak_memory_bytes": result.peak_memory_bytes,
-        "skipped": result.skipped,
-        "error": None if result.error is None else str(result.error),
-    }
-
-
-def _in_words(row: dict[str, Any]) -> str:
-    if row["error"]:
-        return f"failed: {row['error']}"
-    if row["skipped"]:
-        return "kept"
-    said = [f"{name} {millilitres:.1f} mL" for name, millilitres in row["volumes_ml"].items()]
-    said += [f"{name} {score:.3f}" for name, score in row["scores"].items()]
-    return ", ".join(said) or "done"
 
 
 def _studies(studies: list[Path] | None, inputs: list[str] | None) -> list[Study]:
