@@ -16,6 +16,8 @@ pytestmark = pytest.mark.skipif(
 # Volumes of about 10³; and blocks in all launches, each of which takes the interpreter milliseconds.
 MOST_ELEMENTS = 4_000
 MOST_BLOCKS = 300
+# It cuts a float32 to bfloat16 where GPUs round to the nearest, which by itself doubles the error of a plain answer.
+CUT = 2.0
 
 
 @pytest.mark.parametrize(("kernel", "case"), rows("triton", MOST_ELEMENTS))
@@ -26,4 +28,6 @@ def test_case(kernel: Kernel, case: Case) -> None:
     blocks = sum(launch.threads // launch.block[0] for launch in made.launches)
     if blocks > MOST_BLOCKS:
         pytest.skip(f"{blocks} blocks are too many for Triton's interpreter; its PTX is interpreted instead")
-    check(kernel, case, triton_interpreter.run(made))
+    answer = triton_interpreter.run(made)
+    first = answer[0] if isinstance(answer, tuple) else answer
+    check(kernel, case, answer, times=2.0 * CUT if first.dtype.name == "bfloat16" else 2.0)

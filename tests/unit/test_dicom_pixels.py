@@ -189,6 +189,14 @@ def test_pet_becomes_uptake_by_body_weight(tmp_path: Path) -> None:
     assert any("SUVbw" in text for text in image.warnings)
 
 
+@pytest.mark.parametrize("made", ["012400", "103000", "235900"])
+def test_a_series_made_on_a_later_day_was_scanned_when_its_images_were(tmp_path: Path, made: str) -> None:
+    series = pet(AcquisitionDate="20240102", SeriesDate="20240103", SeriesTime=made)
+    factor = 74_000 / (370e6 * 0.5 ** (3601 / 6586.2))
+    image = read_image(save_series(series, tmp_path))
+    np.testing.assert_allclose(image.volume.array[0], octants() * 2000 * factor, rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [

@@ -65,11 +65,20 @@ def _injection(item: Any) -> float | None:
 
 def _scan_start(headers: Sequence[Header]) -> float | None:
     """Time of day of the series, unless it is later than its first image: then that is a later reconstruction's."""
-    acquired = [t for t in (_clock(header.text("AcquisitionTime")) for header in headers) if t is not None]
-    series = _clock(headers[0].text("SeriesTime"))
-    if not acquired:
-        return series
-    return min(acquired) if series is None or series > min(acquired) else series
+    acquired = [m for h in headers if (m := _moment(h.text("AcquisitionDate"), h.text("AcquisitionTime"))) is not None]
+    series = _moment(headers[0].text("SeriesDate"), headers[0].text("SeriesTime"))
+    if not acquired or series is None:
+        return series[1] if series is not None else min(acquired)[1] if acquired else None
+    first = min(acquired)
+    if not (series[0] and first[0]):  # a date is missing: times of day alone
+        return min(series[1], first[1])
+    return min(series, first)[1]
+
+
+def _moment(date: str, time: str) -> tuple[str, float] | None:
+    """A date (YYYYMMDD, "" where it is not stated) and a time of day; None without a time."""
+    clock = _clock(time)
+    return None if clock is None else (date.strip(), clock)
 
 
 def _clock(text: str) -> float | None:
