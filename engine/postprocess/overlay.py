@@ -127,7 +127,8 @@ def draw_overlay(
 
     legend = [(colours[v], mask.labels.get(v, f"label {v}")) for v in values] if _needs_legend(mask, values) else []
     rows = _legend_rows(legend, width - 2 * MARGIN)
-    height = bottom + 14 + LINE * (bool(caption) + len(rows) + 1) + 14
+    note = directions_note(turned)
+    height = bottom + 14 + LINE * (bool(caption) + len(rows) + foot_lines(note, width)) + 14
     canvas = Pillow.new("RGB", (width, height), BACKGROUND)
     draw = ImageDraw.Draw(canvas)
     if title:
@@ -141,9 +142,20 @@ def draw_overlay(
     for row in rows:
         _draw_legend_row(draw, row, y)
         y += LINE
-    draw.text((MARGIN, y + 2), directions_note(turned), QUIET, font(15))
-    draw.text((width - MARGIN, y + 2), NOT_A_DEVICE, QUIET, font(15), anchor="ra")
+    draw_foot(draw, note, width, y + 2)
     return canvas
+
+
+def foot_lines(note: str, width: int) -> int:
+    """How many lines the note on directions and the notice below it take in a picture of this width: one or two."""
+    return 1 if font(15).getlength(note) + font(15).getlength(NOT_A_DEVICE) + GAP <= width - 2 * MARGIN else 2
+
+
+def draw_foot(draw: ImageDraw.ImageDraw, note: str, width: int, y: int) -> None:
+    """Draw the note on directions, and that this is no medical device, from row `y` on."""
+    draw.text((MARGIN, y), note, QUIET, font(15))
+    below = y + LINE * (foot_lines(note, width) - 1)
+    draw.text((width - MARGIN, below), NOT_A_DEVICE, QUIET, font(15), anchor="ra")
 
 
 def lay_out(volume: Volume, *, has_title: bool = False) -> tuple[tuple[Panel, ...], int, int]:

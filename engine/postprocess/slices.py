@@ -22,6 +22,7 @@ from voxelrt.postprocess.overlay import (
     BACKGROUND,
     CONVENTION,
     HEAD,
+    LINE,
     MARGIN,
     NARROWEST,
     NOT_A_DEVICE,
@@ -31,8 +32,10 @@ from voxelrt.postprocess.overlay import (
     UNPLACED,
     Panel,
     directions_note,
+    draw_foot,
     draw_panel,
     font,
+    foot_lines,
     whole_numbers,
     window_of,
 )
@@ -115,7 +118,9 @@ def draw_sheet(
     rows = math.ceil(len(indices) / columns)
     top = MARGIN + (46 if title else 0)
     width = max(2 * MARGIN + columns * (cell[0] + GAP) - GAP, NARROWEST)
-    height = top + rows * (HEAD + cell[1] + GAP) + 50
+    note = directions_note(scene.volume)
+    bottom = top + rows * (HEAD + cell[1] + GAP)
+    height = bottom + 50 + LINE * (foot_lines(note, width) - 1)
     canvas = Pillow.new("RGB", (width, height), BACKGROUND)
     draw = ImageDraw.Draw(canvas)
     if title:
@@ -124,9 +129,7 @@ def draw_sheet(
         row, column = divmod(number, columns)
         left, upper = MARGIN + column * (cell[0] + GAP), top + HEAD + row * (HEAD + cell[1] + GAP)
         scene.draw(canvas, index, (left, upper), cell, scale)
-    y = height - 40
-    draw.text((MARGIN, y), directions_note(scene.volume), QUIET, font(15))
-    draw.text((width - MARGIN, y), NOT_A_DEVICE, QUIET, font(15), anchor="ra")
+    draw_foot(draw, note, width, bottom + 10)
     return canvas
 
 

@@ -32,9 +32,9 @@ class Manifest:
     folder
         Where the results are.
     plan
-        Results of another plan are not this session's.
+        Results of another plan do not count as done.
     how
-        Options that change the answer, where they are not the usual ones: results of others are not this session's.
+        Options that change the answer, where they are not the usual ones; results of others do not count as done.
     """
 
     def __init__(self, folder: Path, plan: Plan, how: Mapping[str, object] | None = None) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image as Pillow
+from PIL import ImageDraw
 
 from tests.phantoms import forty_eight, rotation
 from voxelrt.errors import GeometryError, UsageError
@@ -16,11 +18,13 @@ from voxelrt.postprocess.overlay import (
     LETTER,
     PALETTE,
     bar_length_mm,
+    directions_note,
     draw_overlay,
     lay_out,
     outline_alpha,
     overlay_picture,
 )
+from voxelrt.postprocess.slices import draw_sheet
 from voxelrt.postprocess.views import AXIAL, CORONAL, SAGITTAL, VIEWS, View, centre_of
 from voxelrt.volume import Volume
 
@@ -161,6 +165,29 @@ def test_many_labels_nan_constant_and_oblique_volumes_are_drawn() -> None:
     draw_overlay(volume, volume.with_array(labels.astype(np.int16)))
     draw_overlay(volume, volume.with_array(np.zeros((8, 9, 10), bool)))
     draw_overlay(volume, volume.with_array((labels == 3).astype(np.float32)), window=(0, 1))
+
+
+@pytest.mark.parametrize("draw", ["overlay", "sheet"])
+def test_lines_below_a_narrow_picture_do_not_meet(monkeypatch: pytest.MonkeyPatch, draw: str) -> None:
+    turned = np.eye(4)
+    turned[:2, :2] = [[0.93, -0.36], [0.36, 0.93]]
+    volume = Volume(np.arange(400.0, dtype=np.float32).reshape(1, 1, 20, 20), turned)
+    boxes: list[tuple[float, float, float, float]] = []
+    write = ImageDraw.ImageDraw.text
+
+    def text(self: ImageDraw.ImageDraw, xy: Any, words: str, *rest: Any, **how: Any) -> None:
+        if words.startswith(("radiological", "research")):
+            boxes.append(self.textbbox(xy, words, rest[1], anchor=how.get("anchor")))
+        write(self, xy, words, *rest, **how)
+
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", text)
+    mask = Volume(np.zeros((1, 1, 20, 20), np.uint8), turned)
+    picture = draw_overlay(volume, mask) if draw == "overlay" else draw_sheet(volume)
+    note, notice = boxes
+    assert "oblique" in directions_note(volume)
+    assert note[2] < notice[0] or note[3] <= notice[1]
+    assert max(note[2], notice[2]) <= picture.width
+    assert notice[3] <= picture.height
 
 
 def test_wrong_masks_are_refused() -> None:

@@ -202,8 +202,8 @@ class ArrivingSeries:
         if k == 0:
             return
         here, before = (self._frames[self._number(at)] for at in (k, k - 1))
-        common_geometry([before, here])
-        off = np.subtract(here.position, before.position) - self._step  # type: ignore[arg-type]
+        places, _, _ = common_geometry([before, here])
+        off = places[1] - places[0] - self._step
         if np.linalg.norm(off) > GAP * np.linalg.norm(self._step):
             raise GeometryError(
                 f"slice {k + 1} lies {np.linalg.norm(off):.2f} mm from where the first slices put it: the scan is "
@@ -212,8 +212,8 @@ class ArrivingSeries:
 
     def _tell(self) -> None:
         """What the scan's end shows."""
-        first, last = (self._frames[self._number(k)].position for k in (0, self.slices - 1))
-        drift = np.linalg.norm(np.subtract(last, first) - self._step * (self.slices - 1))  # type: ignore[arg-type]
+        places, _, _ = common_geometry([self._frames[self._number(k)] for k in (0, self.slices - 1)])
+        drift = np.linalg.norm(places[1] - places[0] - self._step * (self.slices - 1))
         if drift > DRIFT * np.linalg.norm(self._step):
             self.warnings.append(
                 f"the last slice lies {drift:.2f} mm from where the first {min(FIRST, self.slices)} slices put it"
