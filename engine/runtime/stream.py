@@ -47,7 +47,8 @@ class LabelStream:
         self._slabs = self._iterate()
         job.out = self._news.put
         runner.submit(job, self._end)
-        threading.Thread(target=self._feed, args=(slices,), name="voxelrt-slices", daemon=True).start()
+        self._feeder = threading.Thread(target=self._feed, args=(slices,), name="voxelrt-slices", daemon=True)
+        self._feeder.start()
 
     def __iter__(self) -> Iterator[Slab]:
         return self
@@ -106,6 +107,9 @@ class LabelStream:
             if count > given and not whole and self._job.error is None:
                 yield self._slab(given, count)
                 given = count
+        if self._job.error is None:
+            # Whether the slices end where they were said to, and what their source says then, belongs to the answer.
+            self._feeder.join()
         if self._job.error is not None:
             raise self._job.error
         if self._case.cropped:
