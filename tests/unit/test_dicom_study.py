@@ -91,6 +91,22 @@ def test_a_cut_zip_is_an_input_error(tmp_path: Path, kept: int) -> None:
         read_image(path)
 
 
+def test_a_voxel_changed_inside_a_zip_is_an_input_error(tmp_path: Path) -> None:
+    """The pixels are followed by another element: a reader that stops behind them never sees the zip's checksum."""
+    dataset = dicom_series(octants((1, 512, 512)))[0]
+    dataset.DataSetTrailingPadding = bytes(64)
+    save_series([dataset], tmp_path / "in")
+    path = tmp_path / "study.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        archive.write(next((tmp_path / "in").iterdir()), "a")
+    assert (read_image(path).volume.array[0] == octants((1, 512, 512))).all()
+    whole = bytearray(path.read_bytes())
+    whole[whole.index(dataset.PixelData) + 100] ^= 1
+    path.write_bytes(whole)
+    with pytest.raises(InputError, match="inside the zip is damaged"):
+        read_image(path)
+
+
 def test_links_do_not_lead_out_or_round_in_circles(tmp_path: Path) -> None:
     outside = save_series(dicom_series(octants()), tmp_path / "outside")
     study = save_series(dicom_series(octants() + 1), tmp_path / "study")
