@@ -18,7 +18,7 @@ from typing import Any
 from voxelrt.environment import cache_folder
 from voxelrt.errors import OutputError, PlanError
 from voxelrt.kernels.common import capi, native
-from voxelrt.models.load import Model, is_composite_file, load
+from voxelrt.models.composite import is_composite_file
 from voxelrt.models.recipe import SHIPPED, load_recipe, parse_recipe, shipped_recipes, source_path
 from voxelrt.models.recipe_schema import Recipe
 from voxelrt.plan.plan import Plan
@@ -44,10 +44,11 @@ class Identity:
 
 def identify(source: Any) -> Identity | None:
     """A model's identity from its files alone; None for other objects in memory and for what does not exist."""
-    if isinstance(source, Model) and source.settings is not None:
-        return Identity(str(source.source["sha256"]), None)
     if not isinstance(source, (str, Path)):
-        return None
+        from voxelrt.models.load import Model
+
+        whole = isinstance(source, Model) and source.settings is not None
+        return Identity(str(source.source["sha256"]), None) if whole else None
     path = Path(source)
     if str(source) in shipped_recipes():
         path = SHIPPED / f"{source}.toml"
@@ -58,6 +59,8 @@ def identify(source: Any) -> Identity | None:
     if path.suffix != ".toml":
         return Identity(file_digest(path), None)
     if is_composite_file(path):
+        from voxelrt.models.load import load
+
         return identify(load(path))
     recipe = load_recipe(path)
     if recipe.source.architecture:
@@ -106,6 +109,7 @@ def cached_plan(
                 tell(f"the kept plan cannot be used ({error}); compiling anew")
     # Only now: a plan from the cache needs no importer and no compiler.
     from voxelrt.compile import compile as compile_model
+    from voxelrt.models.load import load
 
     tell("loading the model")
     model = load(source, progress=tell, shapes=shapes)
