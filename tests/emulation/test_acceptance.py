@@ -21,12 +21,15 @@ from tests.emulation import simulated_cupy
 from tests.emulation.simulated_cupy import World
 from tests.emulation.simulated_driver import SimulatedDriver
 from tests.emulation.simulated_tensorrt import Builder
+from tests.emulation.test_device_arrays import Theirs
+from tests.gpu import test_device_arrays as test_arrays
 from tests.gpu import test_kernels, test_plan, test_studies
 from voxelrt.backends.cupy_driver import CupyDriver
 from voxelrt.backends.tensorrt_libraries import Library
 from voxelrt.kernels.common.kernel import entries
 from voxelrt.models.architectures.unet3d import build_unet3d
 from voxelrt.models.architectures.volumes import build_deformable_registration
+from voxelrt.plan.dlpack import borrow
 from voxelrt.plan.gpu_steps import EngineOptions
 
 pytest.importorskip("onnxruntime", reason="ONNX Runtime, the simulated device's engines, is not installed")
@@ -85,6 +88,30 @@ def test_the_tests_of_plans_pass(world: World) -> None:
     network = build_deformable_registration((4, 4), (4, 4), (4,), (4, 4, 8), steps=2, gain=8.0)
     test_plan._agrees(network, "fp16")
     assert world.driver.graph_launches > 2
+
+
+def test_the_tests_of_arrays_pass(world: World) -> None:
+    stream = world.driver.stream()
+
+    def fetch(answer: Any) -> Any:
+        taken = borrow(answer, world.keep(stream), 0)
+        found = list[bytes]()
+        world.driver.put(stream, lambda: found.append(world.driver.read(taken.address, taken.nbytes)))
+        world.driver.settle()
+        return np.frombuffer(found[0], np.float32).reshape(taken.shape)
+
+    test_arrays.check_arrays(lambda array: InWorld(world, array, stream), fetch, "voxelrt")
+
+
+class InWorld(Theirs):
+    """An array of another library whose reader's stream is a handle of the simulated CuPy's."""
+
+    def __init__(self, world: World, array: np.ndarray, stream: Any) -> None:
+        super().__init__(world.driver, array, stream)
+        self._world = world
+
+    def __dlpack__(self, *, stream: int | None = None, **others: Any) -> Any:
+        return super().__dlpack__(stream=self.driver.number(self._world[stream or 1]), **others)
 
 
 @pytest.mark.slow
