@@ -63,8 +63,11 @@ def test_the_bench_runs_to_its_report(world: World, tmp_path: Path, monkeypatch:
         ours = next(timed for timed in row["timed"] if timed["name"] == SUBJECT)
         assert not row["error"] + ours["error"]
         assert len(ours["seconds"]) == 1
-        assert all(timed["error"] for timed in row["timed"] if timed is not ours)
+        both = [timed for timed in row["timed"] if timed["name"] in (SUBJECT, rows.APART)]
+        assert not any(timed["error"] for timed in both)
+        assert all(timed["error"] for timed in row["timed"] if timed not in both)
     assert "| **voxelrt** |" in page.read_text()
+    assert f"| {rows.APART} |" in page.read_text()
     assert world.pushed == []
     assert world.driver.captured
 
@@ -112,6 +115,16 @@ class InWorld(Theirs):
 
     def __dlpack__(self, *, stream: int | None = None, **others: Any) -> Any:
         return super().__dlpack__(stream=self.driver.number(self._world[stream or 1]), **others)
+
+
+@pytest.mark.parametrize("precision", ["fp16", pytest.param("fp32", marks=pytest.mark.slow)])
+def test_norms_by_our_kernels_give_the_cpu_s_answer(world: World, precision: str) -> None:
+    before = world.driver.launches
+    apart = EngineOptions(norms="kernels")
+    test_plan._agrees(build_unet3d((4, 8), (8, 8, 8)), precision, engine=apart)
+    # Six norms of three kernels each: launched once, and once more into the graph that is then replayed.
+    assert world.driver.launches - before == 2 * 6 * 3
+    assert len(Builder.built) == 7
 
 
 @pytest.mark.slow
