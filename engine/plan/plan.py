@@ -30,7 +30,7 @@ class Gpu(Protocol):
     @property
     def count(self) -> int: ...
 
-    def run(self, inputs: Mapping[str, Any], out: Mapping[str, Array] | None = None) -> dict[str, Any]: ...
+    def run(self, inputs: Mapping[str, Any], out: Mapping[str, Any] | None = None) -> dict[str, Any]: ...
 
     def run_windows(
         self, job: Any, *, memory: int | None, cancel: CancelFlag | None, say: Callable[[str], None] | None
@@ -264,7 +264,8 @@ class Plan:
 
         Parameters
         ----------
-        inputs : name -> array (NumPy, or anything with DLPack on the CPU).
+        inputs : name -> array (NumPy, or anything with DLPack on the CPU). A plan on GPUs takes arrays that lie there
+            too (DLPack or the CUDA array interface), after the streams that write them; its outputs then stay there.
         out : name -> array to write into; with it nothing is allocated after the first call.
         taps : names of inner values of the graph that are wanted too (compiled on first use, without fusion).
         cancel : a flag that stops the run between two steps.
