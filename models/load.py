@@ -83,7 +83,8 @@ def load(
 
     Parameters
     ----------
-    formats = {".onnx": "onnx", ".pb": "tensorflow", ".safetensors": "safetensors"}
+    source : a path (a file, an nnU-Net result folder, a recipe) or the name of a shipped recipe; a torch module or
+        exported program; an ONNX model, as a protobuf, its bytes, or ``onnx_ir``.
     progress : called with (text) while a recipe's model is fetched.
     example_inputs : what a torch module or TorchScript is traced with: a tensor or array, a tuple, or a mapping.
     shapes : in place of example inputs, input name -> shape. Other formats need neither.
