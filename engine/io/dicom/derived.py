@@ -148,6 +148,11 @@ def require_highdicom() -> None:
 def refuse_source(source: DicomSource) -> None:
     """Raise UsageError or InputError for a series on which no derived object can lie."""
     refuse_whole(source)
+    if source.volume is not None and any(frame.position is None for frame in source.volume.frames):
+        raise InputError(
+            "the pictures of this series have no place in the patient, so nothing can lie on them; write .png, .nii.gz "
+            "or a capture (--format capture) instead"
+        )
     if not source.frame_of_reference_uid:
         raise InputError("the series has no FrameOfReferenceUID, so nothing can refer to it; write NIfTI instead")
 

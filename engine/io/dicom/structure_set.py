@@ -160,7 +160,8 @@ def _roi(
     item.ROIGenerationDescription = f"{algorithm.name} {algorithm.version}"[:64]
     box = boxes.get(segment.value)
     voxels = 0 if box is None else int(np.count_nonzero(planes[box] == segment.value))
-    item.ROIVolume = f"{voxels * labels.voxel_volume_mm3 / 1000:.9g}"  # cubic centimetres (PS3.3 C.8.8.5)
+    if labels.voxel_ml is not None:
+        item.ROIVolume = f"{voxels * labels.voxel_ml:.9g}"  # cubic centimetres (PS3.3 C.8.8.5)
     return item
 
 
