@@ -166,8 +166,13 @@ def refuse_whole(source: DicomSource) -> None:
             f"{len(source.volume.placement.between)} planes were interpolated (repair), not slices of the series: "
             "DICOM objects cannot refer to them; write NIfTI instead"
         )
-    if not source.study_uid:
-        raise InputError("the series has no StudyInstanceUID, so nothing can refer to it; write NIfTI instead")
+    missing = {
+        "StudyInstanceUID": not source.study_uid,
+        "SeriesInstanceUID": not source.series_uid,
+        "SOPInstanceUID": not all(source.sop_instance_uids),
+    }
+    for name in (name for name, gone in missing.items() if gone):
+        raise InputError(f"the series has no {name}, so nothing can refer to it; write NIfTI instead")
 
 
 def planes_of(volume: Volume, source: DicomSource) -> list[Frame]:

@@ -177,11 +177,10 @@ def slice_of(frame: Frame) -> Any:
     """A reference to a plane as the source of a group."""
     from highdicom import sr
 
-    many = frame.tile is None and frame.header.text("NumberOfFrames")
     return sr.SourceImageForMeasurementGroup(
         referenced_sop_class_uid=frame.header.text("SOPClassUID"),
         referenced_sop_instance_uid=frame.sop_instance_uid,
-        referenced_frame_numbers=[frame.index + 1] if many else None,
+        referenced_frame_numbers=[frame.index + 1] if frame.is_numbered else None,
     )
 
 

@@ -144,7 +144,7 @@ def _image(frame: Frame, *, numbered: bool = True) -> Dataset:
     item = Dataset()
     item.ReferencedSOPClassUID = frame.header.text("SOPClassUID")
     item.ReferencedSOPInstanceUID = frame.sop_instance_uid
-    if numbered and frame.tile is None and frame.header.text("NumberOfFrames"):
+    if numbered and frame.is_numbered:
         item.ReferencedFrameNumber = frame.index + 1
     return item
 

@@ -36,7 +36,7 @@ NO_SLICES = (
     ("1.2.840.10008.5.1.4.1.1.104", "encapsulated document"),
     ("1.2.840.10008.5.1.4.1.1.481", "radiotherapy object"),
 )
-LOCALISER = "localiser"
+LOCALISER, ZIP = "localiser", "zip inside, opened only where it is given itself"
 # PS3.5 9.1, with as many parts as the UID of a series has at least.
 WHOLE_UID = re.compile(r"[0-2](\.(0|[1-9]\d*)){2,}")
 
@@ -113,7 +113,9 @@ class DicomStudy:
             raise _refused(self.damaged[0])
         if not self.series:
             listed = ", ".join(f"{count} {what}" for what, count in self.skipped.items())
-            raise InputError(f"no DICOM images of a volume here ({listed or 'no files'})")
+            index = set(self.skipped) == {"DICOMDIR"}
+            advice = "; a DICOMDIR is an index: give the folder that it is in" if index else ""
+            raise InputError(f"no DICOM images of a volume here ({listed or 'no files'}){advice}")
         left = [series for series in self.series if which is None or _is(series, which)]
         if not left:
             known = str(which).removeprefix("#").isdigit()
@@ -167,7 +169,7 @@ def open_dicom(path: Place | Sequence[Place]) -> DicomStudy:
         except InputError as error:
             damaged.append(Damaged(str(error), series_said(content)))
             continue
-        reason = _no_slice(header) if header else "not DICOM"
+        reason = _no_slice(header) if header else ZIP if content.read(0, 4) == b"PK\3\4" else "not DICOM"
         if header is not None and header.pixels is None and not reason:
             uid = header.text("SeriesInstanceUID")
             damaged.append(Damaged(f"{number} is damaged or truncated: no whole pixel data", uid))
