@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -92,7 +92,7 @@ def bring_to_grid(composite: Composite, study: Volume) -> Gridded:
     affine = np.eye(4)
     affine[:3, :3] = columns / lengths * wanted
     affine[:3, 3] = turned.affine[:3, 3] + columns @ ((wanted / lengths - 1) / 2)
-    return Gridded(composite, study, way, Volume(array, affine, modality=study.modality))
+    return Gridded(composite, study, way, replace(study, array=array, affine=affine, labels={}))
 
 
 def run_composite(
@@ -180,7 +180,7 @@ def _cropped(volume: Volume, box: Box) -> Volume:
     affine = volume.affine.copy()
     begin = [side.start or 0 for side in reversed(box)]
     affine[:3, 3] += affine[:3, :3] @ np.array(begin, np.float64)
-    return Volume(np.ascontiguousarray(volume.array[(slice(None), *box)]), affine, modality=volume.modality)
+    return replace(volume, array=np.ascontiguousarray(volume.array[(slice(None), *box)]), affine=affine, labels={})
 
 
 def _share(tell: Tell, number: int, runs: int, name: str, step: int, steps: int) -> None:

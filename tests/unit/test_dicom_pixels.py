@@ -189,6 +189,20 @@ def test_pet_becomes_uptake_by_body_weight(tmp_path: Path) -> None:
     assert any("SUVbw" in text for text in image.warnings)
 
 
+def test_a_tracer_that_lasts_for_days_counts_from_the_date_of_its_injection(tmp_path: Path) -> None:
+    zirconium = Dataset()
+    zirconium.RadionuclideTotalDose, zirconium.RadionuclideHalfLife = 37e6, 282_276.0
+    zirconium.RadiopharmaceuticalStartDateTime = "20240101100000"
+    more = {"RadiopharmaceuticalInformationSequence": Sequence([zirconium]), "SeriesDate": "20240104"}
+    image = read_image(save_series(pet(**more, AcquisitionDate="20240104"), tmp_path / "a"))
+    factor = 74_000 / (37e6 * 0.5 ** ((3 * 24 + 1) * 3600 / 282_276))
+    np.testing.assert_allclose(image.volume.array[0], octants() * 2000 * factor, rtol=1e-6)
+    del zirconium.RadiopharmaceuticalStartDateTime
+    zirconium.RadiopharmaceuticalStartTime = "100000"
+    image = read_image(save_series(pet(**more), tmp_path / "b"))
+    assert any("lasts for days" in text for text in image.warnings)
+
+
 @pytest.mark.parametrize("made", ["012400", "103000", "235900"])
 def test_a_series_made_on_a_later_day_was_scanned_when_its_images_were(tmp_path: Path, made: str) -> None:
     series = pet(AcquisitionDate="20240102", SeriesDate="20240103", SeriesTime=made)

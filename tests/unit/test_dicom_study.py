@@ -22,6 +22,7 @@ from voxelrt.errors import GeometryError, InputError, UsageError
 from voxelrt.io import DicomSource, open_dicom, read_image
 from voxelrt.io.dicom import contents, header
 from voxelrt.io.dicom.description import shown
+from voxelrt.io.dicom.study import ZIP
 
 
 def zipped(folder: Path, path: Path) -> Path:
@@ -134,7 +135,7 @@ def test_a_newcomers_folder_works_on_the_first_try(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(data)
     zipped(tmp_path / "a", tmp_path / "old.zip")
     study = open_dicom(tmp_path)
-    assert study.skipped == {"DICOMDIR": 1, "not DICOM": 5}
+    assert study.skipped == {"DICOMDIR": 1, "not DICOM": 4, ZIP: 1}
     with pytest.raises(
         InputError, match=r"2 series where one is needed.*by its place in the list of voxelrt info \(#2"
     ):
@@ -143,6 +144,28 @@ def test_a_newcomers_folder_works_on_the_first_try(tmp_path: Path) -> None:
     (tmp_path / "a" / "cut").write_bytes(next((tmp_path / "a").iterdir()).read_bytes()[:300])
     with pytest.raises(InputError, match="take it out \\(files are counted in the order of their names"):
         read_image(tmp_path, series=3)
+
+
+def test_a_damaged_file_stops_only_a_series_that_it_may_be_of(tmp_path: Path) -> None:
+    """A slice that is missing at the end of a stack leaves no gap, so whose it is must be known to pass it over."""
+    two_series(tmp_path)
+    damaged = tmp_path / "b" / "IM0000"
+    whole = damaged.read_bytes()
+    rows = b"\x28\0\x10\0US\2\0"
+    assert rows in whole
+    damaged.write_bytes(whole.replace(rows, b"\x28\0\x10\0US\3\0"))
+    image = read_image(tmp_path, series=3)
+    assert (image.volume.array[0] == octants()).all()
+    assert "skipped 1 damaged file of another series" in image.warnings
+    with pytest.raises(InputError, match=r"DICOM file 7 of 12 is damaged.*take it out"):
+        read_image(tmp_path, series=7)
+    # Of a file that is cut before it says its series, or within its UID, nobody knows.
+    uid = whole.index(b"\x20\0\x0e\0UI")
+    for kept in (uid, uid + 20):
+        damaged.write_bytes(whole[:kept])
+        for series in (3, 7):
+            with pytest.raises(InputError, match="take it out"):
+                read_image(tmp_path, series=series)
 
 
 # Choosing
