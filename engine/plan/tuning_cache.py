@@ -15,6 +15,7 @@ from typing import Any
 
 from voxelrt import environment
 from voxelrt.errors import OutputError
+from voxelrt.io.atomic import atomic_path
 from voxelrt.kernels.common import capi
 
 FORMAT = 2  # 1 also kept what a busy machine had measured
@@ -48,8 +49,6 @@ class TuningCache:
         self._known[key] = timing
         with suppress(OutputError, OSError):  # a machine without a cache folder tunes anew
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            from voxelrt.io.atomic import atomic_path  # what reads studies takes 35 MB
-
             with atomic_path(self._path) as partial:
                 rows = {key: vars(timing) for key, timing in self._known.items()}
                 partial.write_text(json.dumps({**self._head, "timings": rows}))
