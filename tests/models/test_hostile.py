@@ -189,7 +189,7 @@ def _text(name: str, text: str) -> Callable[[Path], Path]:
 
 HOSTILE: dict[str, tuple[Callable[[Path], Path], str]] = {
     # code in a pickle
-    "torch-pickle": (lambda f: _file(f, "net.pth", pickle.dumps(_Runs())), "would run what it says|pip install"),
+    "torch-pickle": (lambda f: _file(f, "net.pth", pickle.dumps(_Runs())), "would run what it says"),
     "checkpoint-pickle": (lambda f: _checkpoint(f, pickle.dumps({"network_weights": {"w": _Runs()}})), "mkdir"),
     "checkpoint-bare": (
         lambda f: _file(_training(f) / "fold_all", "checkpoint_final.pth", pickle.dumps(_Runs())).parent.parent,
@@ -206,8 +206,8 @@ HOSTILE: dict[str, tuple[Callable[[Path], Path], str]] = {
         "other things than numbers",
     ),
     # zips that climb out
-    "pt2-climbs": (_climbing(".pt2"), "leads out|pip install"),
-    "torchscript-climbs": (_climbing(".pt"), "leads out|pip install"),
+    "pt2-climbs": (_climbing(".pt2"), "leads out"),
+    "torchscript-climbs": (_climbing(".pt"), "leads out"),
     "checkpoint-climbs": (lambda f: _checkpoint(f, b"N.", "../../data.pkl"), "no data.pkl"),
     # sizes of 2^60
     "onnx-dims": (lambda f: _onnx(f, _dims), "too large|needs"),
@@ -219,7 +219,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], Path], str]] = {
         "a",
     ),
     "nnunet-patch": (lambda f: _plans(f, _huge_patch), "patch_size"),
-    "zip-part": (_zip_of_a_huge_part, "net.pt2|pip install"),
+    "zip-part": (_zip_of_a_huge_part, "net.pt2"),
     "plan-size": (lambda f: _plan(f, 16), "truncated|bytes"),
     "plan-table": (lambda f: _plan(f, 24), "damaged"),
     # cycles
