@@ -108,10 +108,15 @@ def listed_mm(spacing: Sequence[float | None]) -> str:
 
 def in_words(codes: str) -> str:
     """Where the axes point to, as `Image.orientation_xyz` has it."""
-    return "not known" if codes == "---" else f"x, y, z point to {', '.join(codes)}"
+    if codes == "---":
+        return "not known"
+    named = [letter for letter in codes if letter != "-"]
+    return f"{', '.join('xyz'[: len(named)])} point to {', '.join(named)}"
 
 
 def _list(study: DicomStudy, screen: Screen, repair: bool, with_identifiers: bool) -> dict[str, Any]:
+    if not study.series and not study.damaged:
+        study.choose()  # says why there is nothing
     rows = [row for series in study.series for row in _rows(series, repair, with_identifiers)]
     screen.line(f"DICOM study: {len(study.series)} series")
     columns = ("series", "modality", "description", "volume", ">slices", "size", "spacing (mm)", "to", "problems")
@@ -135,8 +140,6 @@ def _list(study: DicomStudy, screen: Screen, repair: bool, with_identifiers: boo
     damaged = [one.sentence for one in study.damaged]
     for line in (*study.warnings, *damaged):
         screen.warn(line)
-    if not rows and not study.damaged:
-        study.choose()  # says why there is nothing
     return {"kind": "study", "series": rows, "warnings": study.warnings, "damaged": damaged}
 
 

@@ -167,7 +167,9 @@ def test_float_pixels_are_read(tmp_path: Path) -> None:
     for dataset, plane in zip(series, values, strict=True):
         del dataset.PixelData, dataset.PixelRepresentation, dataset.BitsStored, dataset.HighBit
         dataset.BitsAllocated, dataset.FloatPixelData = 32, plane.tobytes()
-    assert (read_image(save_series(series, tmp_path)).volume.array[0] == values).all()
+    image = read_image(save_series(series, tmp_path))
+    assert (image.volume.array[0] == values).all()
+    assert image.volume.array.dtype == np.float32
 
 
 def pet(**changes: Any) -> list[Any]:

@@ -71,6 +71,7 @@ MAY_BE_EMPTY = {
     "MR": ("ScanOptions", "MRAcquisitionType", "EchoTime", "EchoTrainLength", "PatientPosition"),
 }
 COMMON = ("Manufacturer", "PositionReferenceIndicator", "InstanceNumber", "SliceThickness")
+ROUNDED = 1e-5
 FRAME_TYPES = ("CTImageFrameTypeSequence", "MRImageFrameTypeSequence", "PETFrameTypeSequence")
 
 
@@ -184,6 +185,12 @@ def _stored(volume: Volume, content: Sequence[Frame]) -> Stored:
     return to_stored(values, intercept=same.pop() if len(same) == 1 else 0.0)
 
 
+def _is_rounded(frame: Frame) -> bool:
+    """Whether its directions are so far from unit vectors that a reader may mind."""
+    vectors = np.array(frame.orientation or (1, 0, 0, 0, 1, 0), np.float64).reshape(2, 3)
+    return bool(np.abs(np.linalg.norm(vectors, axis=1) - 1).max() > ROUNDED)
+
+
 def _several(value: Any) -> list[Any]:
     """One value, several or none as a list."""
     if value is None or value == "":
@@ -222,6 +229,8 @@ class _Job:
                 self._place_in_study(made, study)
             if self.warped or frame.tile is not None:
                 self._place(made, frame, depth_mm)
+            elif _is_rounded(frame):
+                made.ImageOrientationPatient = unit_vectors(frame.orientation)
             made.pop("NumberOfFrames", None)
             sources = self.content if self.warped else [frame]
             unique = {one.sop_instance_uid: one for one in sources}.values()
