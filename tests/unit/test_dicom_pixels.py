@@ -264,10 +264,7 @@ def test_a_mosaic_is_taken_apart_and_placed(tmp_path: Path) -> None:
     np.testing.assert_allclose(image.volume.spacing_mm, (3, 0.5, 0.75))
     save_series(dicom_series(octants((6, 8, 12))), tmp_path / "ct")
     rows = study_info(str(tmp_path), Screen(quiet=True))["series"]
-    assert [(row["modality"], row["slices"], row["size_yx"]) for row in rows] == [
-        ("CT", 6, [8, 12]),
-        ("MR", 6, [8, 10]),
-    ]
+    assert [(row["modality"], row["size_yx"]) for row in rows] == [("MR", [8, 10]), ("CT", [8, 12])]
     # Found by fuzzing: a normal of two numbers.
     short = mosaic(csa(NumberOfImagesInMosaic=["6"], SliceNormalVector=["0.0", "0.0"]))
     with pytest.raises(GeometryError, match="does not say where its slices lie"):
