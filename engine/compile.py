@@ -42,6 +42,7 @@ from voxelrt.plan.partition import Segment, detach, partition
 from voxelrt.plan.plan import Plan
 from voxelrt.plan.portable import read_graph
 from voxelrt.plan.schedule import Schedule, Variant
+from voxelrt.plan.slabs import in_slabs
 from voxelrt.plan.tail import Tail
 from voxelrt.plan.tuning import MODES, Tuner
 from voxelrt.precision import AGREEMENT, fastest
@@ -363,7 +364,8 @@ def _lower(model: ir.Model, options: _Options, weights: WeightTable, islands: li
     if tail is not None:
         builder.island(tail.island, [n.name or n.op_type for n in segments[-1].nodes], passed, [])
         islands.append(data)
-    return _Lowered(builder.finish(), placements, tail)
+    variant = builder.finish()
+    return _Lowered(in_slabs(variant) if options.share else variant, placements, tail)
 
 
 def _expanded(model: ir.Model) -> ir.Model:

@@ -36,7 +36,7 @@ _PROGRESS = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_ui
 
 
 class _PlanOptions(ctypes.Structure):
-    _fields_ = (("struct_size", ctypes.c_uint32), ("skip_checksums", ctypes.c_uint32))
+    _fields_ = (("struct_size", ctypes.c_uint32), ("skip_checksums", ctypes.c_uint32), ("pool", ctypes.c_void_p))
 
 
 class _IoInfo(ctypes.Structure):
@@ -213,6 +213,7 @@ class NativePlan:
         self._contexts: queue.LifoQueue[ctypes.c_void_p] = queue.LifoQueue()
         self._made: list[ctypes.c_void_p] = []
         options = _PlanOptions(struct_size=ctypes.sizeof(_PlanOptions), skip_checksums=0 if checksums else 1)
+        options.pool = self._pool.handle
         _call(
             "voxelrt_plan_from_memory", file.ctypes.data, file.size, ctypes.byref(options), ctypes.byref(self._handle)
         )

@@ -1,5 +1,5 @@
 // CRC-32C (Castagnoli, RFC 3720 appendix B.4): the checksum of plan files.
-#include "voxelrt.h"
+#include "runtime.h"
 
 #include <cstring>
 
@@ -88,7 +88,26 @@ __attribute__((target("sse4.2"))) uint32_t with_instruction(uint32_t crc, const 
 }
 #endif
 
+// The product of two polynomials over GF(2) modulo Castagnoli's, the highest power in the lowest bit.
+uint32_t product(uint32_t a, uint32_t b) {
+    uint32_t sum = 0;
+    for (uint32_t bit = 1u << 31; bit; bit >>= 1) {
+        if (a & bit)
+            sum ^= b;
+        b = (b >> 1) ^ (0x82F63B78u & (0u - (b & 1)));
+    }
+    return sum;
+}
+
 } // namespace
+
+uint32_t voxelrt::crc32c_joined(uint32_t first, uint32_t second, uint64_t second_bytes) {
+    uint32_t power = 1u << 23, moved = first; // x to the 8th: what a byte behind does to a checksum
+    for (; second_bytes; second_bytes >>= 1, power = product(power, power))
+        if (second_bytes & 1)
+            moved = product(moved, power);
+    return moved ^ second;
+}
 
 extern "C" uint32_t voxelrt_crc32c(uint32_t seed, const void *data, size_t bytes) {
     const unsigned char *p = static_cast<const unsigned char *>(data);

@@ -2,6 +2,7 @@
 // allocated or run by its word.
 #include "runtime.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <fcntl.h>
@@ -42,7 +43,8 @@ template <class T> const T *table(Bytes section, Table where, uint32_t &count, c
 // All of the plan's tables, while it is being checked.
 class Opening {
   public:
-    Opening(voxelrt_plan &plan, bool checksums) : plan_(plan), checksums_(checksums) {}
+    Opening(voxelrt_plan &plan, const voxelrt_plan_options &options)
+        : plan_(plan), checksums_(options.skip_checksums == 0), use_(options.pool, false) {}
 
     void run() {
         find_sections();
@@ -61,6 +63,10 @@ class Opening {
         read_tables();
         for (uint32_t i = 0; i < weight_count_; ++i)
             open_weight(i);
+        use_.env.parallel(static_cast<int64_t>(packings_.size()), [this](int64_t i, uint32_t) {
+            const Packing &p = packings_[static_cast<size_t>(i)];
+            p.packer->pack(p.params, p.raw, p.to);
+        });
         plan_.kernels.resize(step_count_);
         for (uint32_t i = 0; i < plan_.variant_count; ++i)
             open_variant(i);
@@ -110,7 +116,7 @@ class Opening {
                                                              : nullptr;
             if (!mine)
                 continue;
-            if (checksums_ && voxelrt_crc32c(0, bytes.data, static_cast<size_t>(bytes.size)) != record.crc)
+            if (checksums_ && checksum(bytes) != record.crc)
                 bad(record.kind == kWeights  ? "checksum of the weights"
                     : record.kind == kPacked ? "checksum of the packed weights"
                                              : "checksum of the compiled section");
@@ -120,6 +126,21 @@ class Opening {
         if (!found)
             raise(VOXELRT_NO_SECTION, "the plan has no section for %s; it has: %s", registry().target,
                   present.empty() ? "none" : present.c_str());
+    }
+
+    // Of a section, by all threads: most of the time is that of bringing a mapped file into memory.
+    uint32_t checksum(Bytes bytes) const {
+        constexpr uint64_t kPiece = 4u << 20;
+        const auto length = [&](size_t i) { return std::min(kPiece, bytes.size - i * kPiece); };
+        std::vector<uint32_t> pieces((bytes.size + kPiece - 1) / kPiece);
+        use_.env.parallel(static_cast<int64_t>(pieces.size()), [&](int64_t piece, uint32_t) {
+            const size_t i = static_cast<size_t>(piece);
+            pieces[i] = voxelrt_crc32c(0, bytes.data + i * kPiece, static_cast<size_t>(length(i)));
+        });
+        uint32_t crc = 0;
+        for (size_t i = 0; i < pieces.size(); ++i)
+            crc = crc32c_joined(crc, pieces[i], length(i));
+        return crc;
     }
 
     void read_tables() {
@@ -213,7 +234,7 @@ class Opening {
         if (packed_bytes == 0 || packed_bytes != record.final_bytes)
             bad("packed size of a weight");
         plan_.packed.emplace_back(packed_bytes);
-        packer.pack(params, raw, plan_.packed.back().data());
+        packings_.push_back({&packer, params, raw, plan_.packed.back().data()});
         plan_.weights.push_back({plan_.packed.back().data(), packed_bytes});
     }
 
@@ -325,8 +346,17 @@ class Opening {
         }
     }
 
+    struct Packing {
+        const Kernel *packer;
+        const char *params;
+        Tensor raw;
+        char *to;
+    };
+
     voxelrt_plan &plan_;
     bool checksums_;
+    PoolUse use_;
+    std::vector<Packing> packings_;
     Bytes raw_, section_, packed_;
     uint32_t minor_ = 0;
     uint32_t string_bytes_ = 0, param_bytes_ = 0, name_count_ = 0, weight_count_ = 0, operand_count_ = 0,
@@ -334,8 +364,8 @@ class Opening {
     const WeightRecord *weights_ = nullptr;
 };
 
-bool wants_checksums(const voxelrt_plan_options *options) {
-    return taken(options, "options", 2 * sizeof(uint32_t)).skip_checksums == 0;
+voxelrt_plan_options options_of(const voxelrt_plan_options *given) {
+    return taken(given, "options", 2 * sizeof(uint32_t));
 }
 
 void map_file(voxelrt_plan &plan, const char *path) {
@@ -419,7 +449,7 @@ voxelrt_status voxelrt_plan_open(const char *path, const voxelrt_plan_options *o
             raise(VOXELRT_INVALID_ARGUMENT, "path or plan is NULL");
         auto made = std::make_unique<voxelrt_plan>();
         map_file(*made, path);
-        Opening(*made, wants_checksums(options)).run();
+        Opening(*made, options_of(options)).run();
         *plan = made.release();
     });
 }
@@ -432,7 +462,7 @@ voxelrt_status voxelrt_plan_from_memory(const void *data, size_t bytes, const vo
         auto made = std::make_unique<voxelrt_plan>();
         made->base = static_cast<const char *>(data);
         made->bytes = bytes;
-        Opening(*made, wants_checksums(options)).run();
+        Opening(*made, options_of(options)).run();
         *plan = made.release();
     });
 }

@@ -123,16 +123,20 @@ uint64_t multiply_checked(uint64_t a, uint64_t b, voxelrt_status status);
 // Elements between the first and one past the last that a tensor of these dims and strides touches; strides >= 0.
 uint64_t extent_elements(const Tensor &tensor, voxelrt_status status);
 
-// The exclusive use of a pool for one run; without a pool the calling thread works alone.
+// The checksum of bytes whose first part has the checksum `first` and whose last `second_bytes` have `second`.
+uint32_t crc32c_joined(uint32_t first, uint32_t second, uint64_t second_bytes);
+
+// The exclusive use of a pool for one run; without a pool the calling thread works alone, and so it does where the pool
+// is in use and it need not `wait`.
 struct PoolUse {
-    explicit PoolUse(voxelrt_pool *pool);
+    explicit PoolUse(voxelrt_pool *pool, bool wait = true);
     ~PoolUse();
     PoolUse(const PoolUse &) = delete;
     PoolUse &operator=(const PoolUse &) = delete;
     Env env;
 
   private:
-    voxelrt_pool *pool_;
+    voxelrt_pool *pool_; // held
 };
 
 struct WeightView {

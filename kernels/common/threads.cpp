@@ -140,11 +140,11 @@ struct voxelrt_pool {
 
 namespace voxelrt {
 
-PoolUse::PoolUse(voxelrt_pool *pool) : env{nullptr, nullptr, 1, nullptr}, pool_(pool) {
+PoolUse::PoolUse(voxelrt_pool *pool, bool wait) : env{nullptr, nullptr, 1, nullptr}, pool_(nullptr) {
     if (!pool)
         return;
-    env.threads = pool->threads;
     if (pool->external) {
+        env.threads = pool->threads;
         env.for_each = pool->external;
         env.pool = pool->user;
         return;
@@ -153,7 +153,10 @@ PoolUse::PoolUse(voxelrt_pool *pool) : env{nullptr, nullptr, 1, nullptr}, pool_(
         return;
     if (pool->owner != 0 && pool->owner != getpid())
         (void)pool->in_use.release(), pool->in_use = std::make_unique<std::mutex>();
-    pool->in_use->lock();
+    if (wait)
+        pool->in_use->lock();
+    else if (!pool->in_use->try_lock())
+        return;
     try {
         pool->ensure_workers();
     } catch (...) {
@@ -163,11 +166,13 @@ PoolUse::PoolUse(voxelrt_pool *pool) : env{nullptr, nullptr, 1, nullptr}, pool_(
     env.for_each = [](void *user, voxelrt_task task, void *argument, uint32_t count) {
         static_cast<Workers *>(user)->run(task, argument, count);
     };
+    env.threads = pool->threads;
     env.pool = pool->workers.get();
+    pool_ = pool;
 }
 
 PoolUse::~PoolUse() {
-    if (pool_ && !pool_->external && pool_->threads > 1)
+    if (pool_)
         pool_->in_use->unlock();
 }
 

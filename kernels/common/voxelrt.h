@@ -145,6 +145,8 @@ VOXELRT_API void voxelrt_pool_release(voxelrt_pool *pool);
 typedef struct voxelrt_plan_options {
     uint32_t struct_size;
     uint32_t skip_checksums; /* 1: trust the file; the structure is still checked */
+    /* Since 0.2: checksums and packing are done on its threads, if it is not in use then; NULL: on the caller's. */
+    voxelrt_pool *pool;
 } voxelrt_plan_options;
 /* Map a .vxp file. `options` may be NULL. */
 VOXELRT_API voxelrt_status voxelrt_plan_open(const char *path, const voxelrt_plan_options *options, voxelrt_plan **plan,

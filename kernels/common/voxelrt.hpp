@@ -112,10 +112,12 @@ class Pool {
 // A compiled network, immutable: any number of threads and contexts may share it. Copies share it too.
 class Plan {
   public:
-    explicit Plan(const std::string &path, bool checksums = true) {
+    // `pool`: whose threads do the work of opening; without one it is the caller's.
+    explicit Plan(const std::string &path, bool checksums = true, const Pool *pool = nullptr) {
         voxelrt_plan_options options{};
         options.struct_size = sizeof options;
         options.skip_checksums = checksums ? 0 : 1;
+        options.pool = pool ? pool->get() : nullptr;
         voxelrt_plan *plan = nullptr;
         detail::call(voxelrt_plan_open, path.c_str(), &options, &plan);
         handle_.reset(plan, voxelrt_plan_release);

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -219,6 +220,38 @@ def test_an_unknown_kernel_version_is_named() -> None:
         NativePlan(data, checksums=False)
     with pytest.raises(PlanError, match="checksum of the compiled section"):
         NativePlan(data)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_checksums_of_large_sections_are_made_in_pieces(threads: int) -> None:
+    weights = np.random.default_rng(0).random((9 << 18) + 5, np.float32)  # two pieces of 4 MiB and a rest
+    data = plan_bytes([round_trip((1, 1, 1, 1, 1))], [weights])
+    pool = native.Pool(threads)
+    NativePlan(data, pool=pool)
+    for place in (4096, 4095 + (4 << 20), 4096 + (4 << 20), 4096 + (8 << 20), data.size // 64 * 64 - 4096):
+        data[place] ^= 1
+        with pytest.raises(PlanError, match=r"checksum of the (weights|compiled section)"):
+            NativePlan(data, pool=pool)
+        data[place] ^= 1
+    NativePlan(data, pool=pool)
+
+
+def test_a_plan_is_opened_while_another_runs_on_the_same_threads() -> None:
+    pool, running, opened = native.Pool(2), threading.Event(), threading.Event()
+    first = NativePlan(plan_bytes([round_trip((1, 1, 2, 2, 2))]), pool=pool)
+    file = plan_bytes([round_trip((1, 1, 1, 1, 1))])
+    x = np.ones((1, 1, 2, 2, 2), np.float32)
+
+    def progress(step: int, steps: int) -> None:
+        running.set()
+        assert opened.wait(60)
+
+    thread = threading.Thread(target=lambda: first.run([x], [np.empty_like(x)], progress=progress))
+    thread.start()
+    assert running.wait(60)
+    NativePlan(file, pool=pool)
+    opened.set()
+    thread.join()
 
 
 def test_no_section_for_this_machine_lists_those_present() -> None:

@@ -292,7 +292,7 @@ class Builder:
         Volumes stored in bfloat16 that the kernel refuses are copied to float32 and back.
         """
         packed = native.kernels()[kernel].pack(params)
-        refusal = _refusal(kernel, packed, inputs, outputs)
+        refusal = refusal_of(kernel, packed, inputs, outputs)
         if refusal is None:
             self._append(Step(kernel, packed, list(inputs), list(outputs), self._nodes, note, int(flops)))
             return
@@ -304,7 +304,7 @@ class Builder:
             if operand is not None and _is_half(operand)
         }
         sources, targets = ([wide.get(o, o) for o in operands] for operands in (inputs, outputs))
-        refusal = _refusal(kernel, packed, sources, targets)
+        refusal = refusal_of(kernel, packed, sources, targets)
         if refusal is not None:
             raise Unsupported(refusal)
         for narrow in dict.fromkeys(o for o in inputs if o is not None and o in wide):
@@ -427,7 +427,7 @@ def _is_half(operand: Operand | None) -> bool:
     return operand is not None and operand.layout == BLOCKED16 and operand.dtype == BFLOAT16
 
 
-def _refusal(
+def refusal_of(
     kernel: str, packed: bytes, inputs: Sequence[Operand | None], outputs: Sequence[Operand | None]
 ) -> str | None:
     """Why a kernel does not take these operands, or None where it does."""
