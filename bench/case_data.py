@@ -28,7 +28,9 @@ def quiet_nnunet() -> None:
     os.environ["nnUNet_compile"] = "f"  # noqa: SIM112 - its own spelling
 
 
-def make_folder(root: Path, classes: int, seed: int, patch: tuple[int, ...] = PATCH) -> Path:
+def make_folder(
+    root: Path, classes: int, seed: int, patch: tuple[int, ...] = PATCH, spacing_mm: float = SPACING_MM
+) -> Path:
     """Write the result folder of a half-width nnU-Net with so many classes, the background among them."""
     quiet_nnunet()
     import torch
@@ -40,7 +42,7 @@ def make_folder(root: Path, classes: int, seed: int, patch: tuple[int, ...] = PA
         "numTraining": 1,
         "file_ending": ".nii.gz",
     }
-    plans = _plans(patch)
+    plans = _plans(patch, spacing_mm)
     folder = root / MODEL / "nnUNetTrainer__nnUNetPlans__3d_fullres"
     (folder / "fold_0").mkdir(parents=True)
     (folder / "plans.json").write_text(json.dumps(plans))
@@ -69,7 +71,7 @@ def make_case(path: Path, size_zyx: tuple[int, int, int], seed: int) -> Path:
     return path
 
 
-def _plans(patch: tuple[int, ...]) -> dict[str, Any]:
+def _plans(patch: tuple[int, ...], spacing_mm: float) -> dict[str, Any]:
     stages = min(len(FEATURES), min(patch).bit_length() - 2)  # halved to no less than 4 voxels
     resampling = {"is_seg": False, "order": 3, "order_z": 0, "force_separate_z": None}
     configuration = {
@@ -78,7 +80,7 @@ def _plans(patch: tuple[int, ...]) -> dict[str, Any]:
         "batch_size": 2,
         "patch_size": list(patch),
         "median_image_size_in_voxels": list(patch),
-        "spacing": [SPACING_MM] * 3,
+        "spacing": [spacing_mm] * 3,
         "normalization_schemes": ["CTNormalization"],
         "use_mask_for_norm": [False],
         "resampling_fn_data": "resample_data_or_seg_to_shape",

@@ -237,6 +237,7 @@ def main() -> None:
     parser.add_argument("--classes", type=int, default=5)
     parser.add_argument("--size", type=lambda text: tuple(int(n) for n in text.split(",")), default=(140, 200, 200))
     parser.add_argument("--patch", type=int, default=128, help="edge of a window (default: 128)")
+    parser.add_argument("--spacing", type=float, default=1.0, help="of the network's grid in mm (default: 1)")
     parser.add_argument("--memory", default="1GiB", help="of the row about memory (default: 1GiB)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
@@ -246,7 +247,7 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory(prefix="voxelrt-bench-") as temporary:
         folder = Path(temporary)
-        model = make_folder(folder, asked.classes, asked.seed, (asked.patch,) * 3)
+        model = make_folder(folder, asked.classes, asked.seed, (asked.patch,) * 3, asked.spacing)
         make_case(folder / "case_0000.nii.gz", asked.size, asked.seed)
         vx.compile(model, verify=False, threads=asked.threads).save(folder / "net.vxp")
         {"export": export, "stream": stream, "session": session, "memory": memory}[asked.row](asked, folder)

@@ -90,7 +90,9 @@ def run_arriving(plan: Plan, watch: Watch, target: Target, screen: Screen) -> No
     others = (target.picture, target.table, target.probabilities, target.memory, target.maps or None)
     if others != (None,) * len(others) or target.uncertainty or target.shortcuts or target.report_cost:
         raise UsageError("--slices gives labels alone: without it the scan is run when it is whole, with all options")
-    with Session(plan, mirroring=target.mirroring, step=target.step, time_limit=target.time_limit) as session:
+    with Session(
+        plan, mirroring=target.mirroring, step=target.step, time_limit=target.time_limit, form=target.form
+    ) as session:
         result = run_scan(plan, watch, target.out, session, target.pick.series, screen)
     for warning in result.warnings:
         screen.warn(warning)

@@ -17,8 +17,9 @@ from voxelrt.commands.console import Screen
 from voxelrt.errors import UsageError
 from voxelrt.io.arriving_files import POLL_SECONDS, Settled, files_below, refuse_no_folder, signature_of
 from voxelrt.io.dicom.arriving import ArrivingSeries
+from voxelrt.outputs import VOLUMES, format_of, refuse_output
 from voxelrt.plan.plan import Plan
-from voxelrt.preprocess.study import Study
+from voxelrt.preprocess.study import Pick, Study
 from voxelrt.result import Result
 from voxelrt.runtime.arriving_cases import ArrivingCases
 from voxelrt.runtime.session import Session
@@ -145,6 +146,9 @@ def run_scan(
         raise UsageError(
             f"the model needs {len(channels)} images, and a scan gives one: run the folders when all are there"
         )
+    read_again = out is not None and format_of(out, session.form) not in VOLUMES
+    if read_again:
+        refuse_output(out, session.form, watch.folder)
     quiet = SCAN_SECONDS if watch.quiet is None else watch.quiet
     assert watch.slices is not None
     arriving = ArrivingSeries(watch.folder, watch.slices, quiet=quiet, series=series)
@@ -158,6 +162,8 @@ def run_scan(
             descending=grid.descending,
             statistics=None if watch.statistics is None else [watch.statistics],
             out=out,
+            study=watch.folder if read_again else None,
+            pick=Pick(series=arriving.uid),
         )
         with closing(stream):
             result = stream.result()

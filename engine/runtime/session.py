@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from threading import BoundedSemaphore
@@ -29,15 +29,15 @@ from voxelrt.errors import CancelledError, InputError, UnsupportedError, UsageEr
 from voxelrt.kernels.common import native
 from voxelrt.memory_size import parse_size
 from voxelrt.models.nnunet_settings import settings_from_json
-from voxelrt.outputs import BY_NAME, Form, algorithm_of, own_form
+from voxelrt.outputs import BY_NAME, Form, algorithm_of, own_form, refuse_unreferable
 from voxelrt.pipeline import finish, prepare, run
 from voxelrt.plan.plan import Plan
 from voxelrt.preprocess.contract import recipe_of
 from voxelrt.preprocess.study import ANY, Opened, Pick, Place, Study
-from voxelrt.request import Progress, Ready, Request, check_windows, checked_limit, refuse_unwritable
+from voxelrt.request import Progress, Ready, Request, check_windows, checked_limit, refuse_unwritable, stage
 from voxelrt.result import Result
 from voxelrt.runtime.shelf import Names, Shelf
-from voxelrt.runtime.stream import Labels, LabelStream
+from voxelrt.runtime.stream import Labels, LabelStream, whole_study
 from voxelrt.runtime.window_job import Job
 from voxelrt.runtime.window_runner import Runner, WindowRunner
 from voxelrt.stages import Decided, one_network
@@ -272,6 +272,12 @@ class Session:
 
     # ---- a study that is still being made ----
 
+    @property
+    def form(self) -> Form:
+        """How results are written."""
+        made: Form = self._options["form"]
+        return made
+
     def stream(
         self,
         slices: Iterable[NDArray[Any]],
@@ -281,6 +287,8 @@ class Session:
         descending: bool = False,
         statistics: Statistics | None = None,
         out: Place | None = None,
+        study: Place | None = None,
+        pick: Pick = ANY,
     ) -> LabelStream:
         """Run a study while its slices come: windows begin as soon as all of their planes are there.
 
@@ -298,7 +306,10 @@ class Session:
         statistics
             Mean and deviation of each channel, where the model scales by a z-score.
         out
-            The file to write at the end, .nii or .nii.gz.
+            What to write at the end, as of ``voxelrt.predict``.
+        study, pick
+            Where the slices lie once all have come, as a study: it is read at the end, and the result refers to it as
+            that of a whole volume does. DICOM and pictures need it.
 
         Returns
         -------
@@ -313,7 +324,8 @@ class Session:
             raise UnsupportedError(f"{self.plan.info.name} takes whole volumes; slices are run by nnU-Net's models")
         if self._options["memory"] is not None or self._options["source_rounding"]:
             raise UsageError("a stream holds its sums in memory, in float32: leave memory and source_rounding out")
-        request = Request(Volume(np.zeros((1, 1, 1), np.uint8), affine), None if out is None else Path(out))
+        given = Volume(np.zeros((1, 1, 1), np.uint8), affine) if study is None else Path(study)
+        request = Request(given, None if out is None else Path(out), pick=pick, form=self._options["form"])
         refuse_unwritable(request)
         settings = settings_from_json(self.plan.info.model_settings)
         grid = Volume(np.broadcast_to(np.uint8(0), (len(settings.channels), *shape_zyx)), affine)
@@ -331,8 +343,14 @@ class Session:
         labels, job.arrived = job.labels, lambda: case.planes
 
         def finished(made: Labels, timings: dict[str, float], warnings: list[str]) -> Result:
-            ready = Ready(request, recipe_of(self.plan), Opened(grid, None, tuple(warnings)), case.case, made, timings)
-            return finish(ready, Decided(case.case, made), self._tell, algorithm_of(self.plan))
+            recipe, opened, whole = recipe_of(self.plan), Opened(grid, None, tuple(warnings)), case.case
+            if study is not None:
+                with stage("read", timings, self._tell):
+                    opened = whole_study(study, grid, recipe, pick, warnings)
+                whole = replace(whole, volume=opened.volume)
+                refuse_unreferable(request.out, request.form, recipe, opened.source)
+            ready = Ready(request, recipe, opened, whole, made, timings)
+            return finish(ready, Decided(whole, made), self._tell, self._algorithm)
 
         one = from_the_end(job) if descending else job
         stream = LabelStream(self._windows, case, one, labels, slices, finished)

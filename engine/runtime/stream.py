@@ -6,20 +6,43 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from voxelrt.arriving import ArrivingCase
-from voxelrt.errors import CancelledError, InputError
+from voxelrt.errors import CancelledError, GeometryError, InputError
+from voxelrt.models.recipe_schema import Recipe
+from voxelrt.preprocess.study import Opened, Pick, Place, open_study
 from voxelrt.result import Result
 from voxelrt.runtime.window_job import Job
 from voxelrt.runtime.window_runner import Runner
+from voxelrt.volume import Volume
 
 Labels = NDArray[np.unsignedinteger[Any]]
 Slab = tuple[int, Labels]
 Finish = Callable[[Labels, dict[str, float], list[str]], Result]
+
+
+def whole_study(study: Place, grid: Volume, recipe: Recipe, pick: Pick, warnings: Iterable[str]) -> Opened:
+    """The study whose slices have come one by one; what the recipe would refuse is a warning, since it has run.
+
+    Raises
+    ------
+    GeometryError : it is not the volume of which the slices were. InputError : as of ``open_study``.
+    """
+    opened = open_study(study, recipe, force=True, pick=pick)
+    corners = np.array([[x, y, z, 1] for x in (0, 1) for y in (0, 1) for z in (0, 1)], np.float64)
+    corners[:, :3] *= np.array(grid.shape_zyx[::-1]) - 1
+    apart = float(np.abs(corners @ (opened.volume.affine - grid.affine).T).max())
+    if opened.volume.shape_zyx != grid.shape_zyx or apart > min(grid.spacing_mm):
+        raise GeometryError(
+            f"the slices that came made {grid.shape_zyx} voxels (z, y, x), and all that lies there now makes "
+            f"{opened.volume.shape_zyx}, up to {apart:.3g} mm from them: it is another volume; run the folder"
+        )
+    return replace(opened, warnings=(*warnings, *opened.warnings))
 
 
 class LabelStream:

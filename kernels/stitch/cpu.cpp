@@ -3,6 +3,8 @@
 #include "kernel.h"
 
 #include "round_half.h"
+#include "vec.h"
+#include <algorithm>
 #include <initializer_list>
 
 namespace voxelrt::VOXELRT_ISA {
@@ -17,6 +19,17 @@ constexpr int64_t kTaskElements = 16384;
 // Step is the stride of the logits along x: a mirrored window is read backwards.
 template <int64_t Step, bool Half>
 void row(const float *logits, const float *weights, const float *before, float *sums, int64_t count, float share) {
+    if constexpr (Step == 1 && !Half) { // in a scratch file's cells rows are short, and their ends count
+        const vf16 part = broadcast(share);
+        int64_t x = 0;
+        for (; x + 16 <= count; x += 16)
+            store(sums + x, fma(load(logits + x) * part, load(weights + x), load(before + x)));
+        if (const int rest = static_cast<int>(count - x)) {
+            const vf16 here = load_first(logits + x, rest) * part;
+            store_first(sums + x, fma(here, load_first(weights + x, rest), load_first(before + x, rest)), rest);
+        }
+        return;
+    }
     for (int64_t x = 0; x < count; ++x) {
         const float sum = before[x] + logits[x * Step] * share * weights[x];
         sums[x] = Half ? round_half(sum) : sum;
@@ -56,15 +69,27 @@ Message run(const Step &step, const Env &env) {
     if (logits.count() == 0)
         return nullptr;
     env.parallel_range(depth * channels * height, 1 + kTaskElements / width, [&](int64_t begin, int64_t end, uint32_t) {
-        for (int64_t i = begin; i < end; ++i) {
-            const int64_t y = i % height, c = i / height % channels, z = i / height / channels;
+        int64_t y = begin % height, c = begin / height % channels, z = begin / height / channels;
+        for (int64_t left = end - begin; left > 0;) {
+            // The rows of a plane that are left: they are where they are by adding, with no division each.
+            const int64_t rows = std::min(left, height - y);
             const float *from =
                 logits.as<float>() + c * logits.strides[0] + z * logits.strides[1] + y * logits.strides[2];
             const float *weight = weights.as<float>() + z * weights.strides[0] + y * weights.strides[1];
             const float *old =
                 before.as<float>() + z * before.strides[0] + c * before.strides[1] + y * before.strides[2];
             float *to = sums.as<float>() + z * sums.strides[0] + c * sums.strides[1] + y * sums.strides[2];
-            add(from, weight, old, to, width, params.share);
+            for (int64_t row = 0; row < rows; ++row) {
+                add(from, weight, old, to, width, params.share);
+                from += logits.strides[2];
+                weight += weights.strides[1];
+                old += before.strides[2];
+                to += sums.strides[2];
+            }
+            left -= rows;
+            y = 0;
+            z += (c + 1) / channels;
+            c = (c + 1) % channels;
         }
     });
     return nullptr;

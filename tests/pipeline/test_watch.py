@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 import pytest
 from numpy.typing import NDArray
 
@@ -96,6 +97,22 @@ def test_a_scan_that_arrives_gives_the_labels_of_the_whole(
     streamed, whole = (read_image(tmp_path / f"{name}.nii.gz").volume for name in ("streamed", "whole"))
     np.testing.assert_allclose(streamed.affine, whole.affine, atol=1e-3)
     assert int((streamed.array != whole.array).sum()) <= whole.array.size * 1e-4
+
+
+def test_a_scan_that_arrives_gives_dicom_too(saved: Path, tmp_path: Path) -> None:
+    pytest.importorskip("highdicom", reason="highdicom is not installed: pip install 'voxelrt[dicom-out]'")
+    folder = tmp_path / "scan"
+    folder.mkdir()
+    for number, data in enumerate(_files(_scan(SHAPE), tmp_path, down=True)):
+        (folder / str(number)).write_bytes(data)
+    args = ("--watch", folder, "--slices", SHAPE[0], "--no-mirroring")
+    assert _run(saved, *args, "-o", tmp_path / "streamed.dcm", "--seg", "labelmap") == 0
+    assert _run(saved, folder, "-o", tmp_path / "whole.dcm", "--seg", "labelmap", "--no-mirroring") == 0
+    streamed, whole = (pydicom.dcmread(tmp_path / f"{name}.dcm") for name in ("streamed", "whole"))
+    assert (streamed.pixel_array != whole.pixel_array).mean() <= 1e-4
+    assert streamed.PerFrameFunctionalGroupsSequence == whole.PerFrameFunctionalGroupsSequence
+    assert streamed.ReferencedSeriesSequence == whole.ReferencedSeriesSequence
+    assert _run(saved, *args, "-o", tmp_path / "none" / "labels.dcm") == 3  # told before a slice is waited for
 
 
 def test_a_scan_of_unknown_length_is_run_when_nothing_comes_any_more(saved: Path, tmp_path: Path, beside: Any) -> None:

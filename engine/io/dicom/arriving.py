@@ -85,6 +85,11 @@ class ArrivingSeries:
         self._step = np.zeros(3)
         self.warnings: list[str] = []
 
+    @property
+    def uid(self) -> str:
+        """The SeriesInstanceUID of the slices, "" before the first has come."""
+        return self._uid
+
     def grid(self) -> ArrivingGrid:
         """Waits for the slices that tell it."""
         wanted = min(FIRST, self.slices)
