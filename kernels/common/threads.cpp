@@ -10,6 +10,8 @@
 
 namespace {
 
+constexpr uint64_t kLeastKept = 2 << 20, kMostKept = 64 << 20; // bytes of scratch that a pool keeps between runs
+
 void relax() {
 #if defined(__x86_64__)
     __builtin_ia32_pause();
@@ -123,6 +125,7 @@ struct voxelrt_pool {
     std::unique_ptr<std::mutex> in_use = std::make_unique<std::mutex>(); // one run at a time
     std::unique_ptr<Workers> workers;
     pid_t owner = 0;
+    voxelrt::Buffer kept; // scratch of the last run, guarded by in_use
 
     void ensure_workers() {
         const pid_t self = getpid();
@@ -164,6 +167,16 @@ PoolUse::PoolUse(voxelrt_pool *pool) : env{nullptr, nullptr, 1, nullptr}, pool_(
         static_cast<Workers *>(user)->run(task, argument, count);
     };
     env.pool = pool->workers.get();
+}
+
+char *PoolUse::scratch(uint64_t bytes) {
+    const bool guarded = pool_ && !pool_->external && pool_->threads > 1;
+    Buffer &buffer = guarded && bytes >= kLeastKept && bytes <= kMostKept ? pool_->kept : own_;
+    if (buffer.bytes() < bytes) {
+        buffer = Buffer(); // before the new one is there
+        buffer = Buffer(bytes);
+    }
+    return buffer.data();
 }
 
 PoolUse::~PoolUse() {
