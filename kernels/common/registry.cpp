@@ -188,8 +188,7 @@ voxelrt_status voxelrt_kernel_run(const char *name, const void *parameters, size
                         static_cast<int>(output_count)};
         check_step(kernel, step);
         PoolUse use(pool);
-        const Buffer scratch(kernel.scratch ? kernel.scratch(step, use.env.threads) : 0);
-        use.env.scratch = scratch.data();
+        use.env.scratch = use.scratch(kernel.scratch ? kernel.scratch(step, use.env.threads) : 0);
         if (Message message = kernel.run(step, use.env))
             raise(VOXELRT_RUNTIME, "%s: %s", kernel.name, message);
     });

@@ -133,10 +133,14 @@ struct PoolUse {
     ~PoolUse();
     PoolUse(const PoolUse &) = delete;
     PoolUse &operator=(const PoolUse &) = delete;
+    // Memory for this run, aligned to 64. A moderate amount is kept by the pool for its next run: touching new memory
+    // costs as much as a fast kernel.
+    char *scratch(uint64_t bytes);
     Env env;
 
   private:
     voxelrt_pool *pool_; // held
+    Buffer own_;
 };
 
 struct WeightView {

@@ -10,6 +10,8 @@
 
 namespace {
 
+constexpr uint64_t kLeastKept = 2 << 20, kMostKept = 64 << 20; // bytes of scratch that a pool keeps between runs
+
 void relax() {
 #if defined(__x86_64__)
     __builtin_ia32_pause();
@@ -123,6 +125,7 @@ struct voxelrt_pool {
     std::unique_ptr<std::mutex> in_use = std::make_unique<std::mutex>(); // one run at a time
     std::unique_ptr<Workers> workers;
     pid_t owner = 0;
+    voxelrt::Buffer kept; // scratch of the last run, guarded by in_use
 
     void ensure_workers() {
         const pid_t self = getpid();
@@ -169,6 +172,15 @@ PoolUse::PoolUse(voxelrt_pool *pool, bool wait) : env{nullptr, nullptr, 1, nullp
     env.threads = pool->threads;
     env.pool = pool->workers.get();
     pool_ = pool;
+}
+
+char *PoolUse::scratch(uint64_t bytes) {
+    Buffer &buffer = pool_ && bytes >= kLeastKept && bytes <= kMostKept ? pool_->kept : own_;
+    if (buffer.bytes() < bytes) {
+        buffer = Buffer(); // before the new one is there
+        buffer = Buffer(bytes);
+    }
+    return buffer.data();
 }
 
 PoolUse::~PoolUse() {

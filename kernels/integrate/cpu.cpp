@@ -1,7 +1,8 @@
-// integrate: scaling and squaring in two buffers of interleaved vectors. A corner pair of a voxel, two neighbours'
-// three components, is one 32-byte load, so that one voxel's step is four loads; each voxel's position is worked out
-// once for its three components, sixteen voxels at a time. Two neighbours' sums are added at the end.
-#include "warp3d/position.h"
+// integrate: scaling and squaring in two buffers of rows: x's of one component, then of the next. Sixteen voxels of a
+// row look near each other where a field is smooth: then each row that one of them needs is loaded once and its voxels
+// are picked by permutes, weighted with 0 where a voxel does not need that row. Elsewhere every voxel's pairs are
+// loaded.
+#include "warp3d/sample.h"
 
 #include <initializer_list>
 
@@ -13,130 +14,280 @@ VOXELRT_PARAMS(IntegrateParams, INTEGRATE_PARAMS)
 
 constexpr int kMostSteps = 30;
 constexpr int64_t kTileZ = 8, kTileY = 8;
-constexpr int64_t kSlack = 64; // floats behind a buffer: a pair's load reaches past its last voxel
-
-// ---- eight floats: two neighbours' vectors and two floats nobody looks at ----
-
-#if defined(VOXELRT_ISA_neon)
-struct Eight {
-    float32x4_t a, b;
-};
-inline Eight times(const float *p, float w) {
-    return {vmulq_n_f32(vld1q_f32(p), w), vmulq_n_f32(vld1q_f32(p + 4), w)};
-}
-inline Eight plus(Eight sum, const float *p, float w) {
-    return {vfmaq_n_f32(sum.a, vld1q_f32(p), w), vfmaq_n_f32(sum.b, vld1q_f32(p + 4), w)};
-}
-// Writes four floats; the fourth is anything.
-inline void blend(Eight sum, float low, float high, float *to) {
-    const float32x4_t next = vextq_f32(sum.a, sum.b, 3);
-    vst1q_f32(to, vfmaq_n_f32(vmulq_n_f32(sum.a, low), next, high));
-}
-#else
-using Eight = __m256;
-inline Eight times(const float *p, float w) {
-    return _mm256_mul_ps(_mm256_loadu_ps(p), _mm256_set1_ps(w));
-}
-inline Eight plus(Eight sum, const float *p, float w) {
-    return _mm256_fmadd_ps(_mm256_loadu_ps(p), _mm256_set1_ps(w), sum);
-}
-inline void blend(Eight sum, float low, float high, float *to) {
-    const __m128 first = _mm256_castps256_ps128(sum);
-    const __m128 next =
-        _mm256_castps256_ps128(_mm256_permutevar8x32_ps(sum, _mm256_setr_epi32(3, 4, 5, 6, 0, 0, 0, 0)));
-    _mm_storeu_ps(to, _mm_fmadd_ps(next, _mm_set1_ps(high), _mm_mul_ps(first, _mm_set1_ps(low))));
-}
-#endif
+constexpr int64_t kWindow = 32;      // floats of a row of which permutes pick
+constexpr int64_t kSlack = 64;       // floats behind a buffer: a window reaches past its last voxel
+constexpr int64_t kMostRows = 16;    // of all planes, beyond which loading pairs is cheaper
+constexpr int64_t kAhead = 3;        // planes
+constexpr int64_t kCached = 1 << 20; // voxels whose two buffers may stay in a cache
 
 struct Job {
     int64_t size[3], voxels;
     int padding;
+
+    int64_t row() const { return 3 * size[2]; }
+    int64_t plane() const { return size[1] * row(); }
 };
 
-struct Corners { // of sixteen voxels: the first corner's number, and the weights
-    alignas(64) int32_t at[kLanes];
-    alignas(64) float rows[4][kLanes], low[kLanes], high[kLanes];
+struct Corners { // of sixteen voxels: the first of the two neighbours along each axis, and their weights
+    vf16 index[3], low[3], high[3];
 };
 
-void corners(const Job &job, int64_t z, int64_t y, int64_t x, const float (*moved)[kLanes], Corners &c) {
+// Where sixteen voxels look, before anything is said of what lies outside.
+Places places(const Job &job, int64_t z, int64_t y, int64_t x, const vf16 *moved, vm16 used) {
     const int64_t start[3] = {z, y, x};
-    vf16 low[3], high[3];
     Places p;
     for (int k = 0; k < 3; ++k) {
-        const vf16 u = within(load(moved[k]), static_cast<float>(kFar)), down = floor(u);
+        const vf16 u = select(used, within(moved[k], static_cast<float>(kFar)), zero()), down = floor(u);
         const vf16 here = broadcast(static_cast<float>(start[k]));
-        p.index[k] = (k == 2 ? here + lane_numbers() : here) + down;
+        p.index[k] =
+            (k == 2 ? min(broadcast(static_cast<float>(job.size[2] - 1)), here + lane_numbers()) : here) + down;
         p.rest[k] = u - down;
     }
+    return p;
+}
+
+Corners corners(const Job &job, Places p) {
+    Corners c;
     if (job.padding == kBorder)
         clamp_places(p, job.size);
     for (int k = 0; k < 3; ++k) {
         const Pair pair = pair_of(p.index[k], p.rest[k], job.size[k]);
         const vm16 lost = is_nan(p.rest[k]);
-        low[k] = select(lost, p.rest[k], select(pair.low_there, pair.low, zero()));
-        high[k] = select(lost, p.rest[k], select(pair.high_there, pair.high, zero()));
-        p.index[k] = select(is_nan(p.index[k]), zero(), p.index[k]);
+        c.low[k] = select(lost, p.rest[k], select(pair.low_there, pair.low, zero()));
+        c.high[k] = select(lost, p.rest[k], select(pair.high_there, pair.high, zero()));
+        c.index[k] = select(is_nan(p.index[k]), zero(), p.index[k]);
     }
-    store(c.rows[0], low[0] * low[1]);
-    store(c.rows[1], low[0] * high[1]);
-    store(c.rows[2], high[0] * low[1]);
-    store(c.rows[3], high[0] * high[1]);
-    store(c.low, low[2]);
-    store(c.high, high[2]);
-    const vi16 plane = broadcast_whole(static_cast<int32_t>(job.size[1] * job.size[2])),
-               row = broadcast_whole(static_cast<int32_t>(job.size[2]));
-    store_whole(c.at, to_whole(p.index[0]) * plane + to_whole(p.index[1]) * row + to_whole(p.index[2]));
+    return c;
 }
 
-void split(const float *vectors, float (*to)[kLanes], int count) {
-    for (int i = 0; i < count; ++i)
-        for (int k = 0; k < 3; ++k)
-            to[k][i] = vectors[3 * i + k];
+#if !defined(VOXELRT_ISA_neon)
+// Permutes pick two neighbours at each of sixteen places from a window of each row: of all lanes one of 32 floats, or
+// of each half of the lanes its own of 16.
+#if defined(VOXELRT_ISA_avx512)
+inline float lowest(vf16 a) { // of all lanes, none of which is NaN
+    return _mm512_reduce_min_ps(a.v);
+}
+inline float highest(vf16 a) {
+    return _mm512_reduce_max_ps(a.v);
 }
 
-// One row of a squaring, from interleaved vectors to interleaved ones or, the last time, to planes.
+struct Picks {
+    __m512i left, right;
+    int64_t begin;
+
+    bool find(vf16 x, float low, float high) {
+        begin = static_cast<int64_t>(low);
+        left = _mm512_cvttps_epi32(_mm512_sub_ps(x.v, _mm512_set1_ps(low)));
+        right = _mm512_add_epi32(left, _mm512_set1_epi32(1));
+        return high - low < kWindow - 1;
+    }
+    void pick(const float *row, vf16 &low, vf16 &high) const {
+        const __m512 a = _mm512_loadu_ps(row + begin), b = _mm512_loadu_ps(row + begin + 16);
+        low.v = _mm512_permutex2var_ps(a, left, b);
+        high.v = _mm512_permutex2var_ps(a, right, b);
+    }
+};
+#else
+inline __m128 halves(__m256 a, bool least) {
+    const __m128 x = _mm256_castps256_ps128(a), y = _mm256_extractf128_ps(a, 1);
+    const auto of = [&](__m128 i, __m128 j) { return least ? _mm_min_ps(i, j) : _mm_max_ps(i, j); };
+    const __m128 four = of(x, y), two = of(four, _mm_movehl_ps(four, four));
+    return of(two, _mm_movehdup_ps(two));
+}
+inline float lowest(__m256 a) {
+    return _mm_cvtss_f32(halves(a, true));
+}
+inline float highest(__m256 a) {
+    return _mm_cvtss_f32(halves(a, false));
+}
+inline float lowest(vf16 a) { // of all lanes, none of which is NaN
+    return lowest(_mm256_min_ps(a.a, a.b));
+}
+inline float highest(vf16 a) {
+    return highest(_mm256_max_ps(a.a, a.b));
+}
+
+struct Eight {
+    __m256i left, right;
+    __m256 left_far, right_far; // picked from the window's second vector
+    int64_t begin;
+
+    bool find(__m256 x) {
+        const float low = lowest(x);
+        begin = static_cast<int64_t>(low);
+        left = _mm256_cvttps_epi32(_mm256_sub_ps(x, _mm256_set1_ps(low)));
+        right = _mm256_add_epi32(left, _mm256_set1_epi32(1));
+        left_far = _mm256_castsi256_ps(_mm256_cmpgt_epi32(left, _mm256_set1_epi32(7)));
+        right_far = _mm256_castsi256_ps(_mm256_cmpgt_epi32(right, _mm256_set1_epi32(7)));
+        return highest(x) - low < kWindow / 2 - 1;
+    }
+    void pick(const float *row, __m256 &low, __m256 &high) const {
+        const __m256 a = _mm256_loadu_ps(row + begin), b = _mm256_loadu_ps(row + begin + 8);
+        low = _mm256_blendv_ps(_mm256_permutevar8x32_ps(a, left), _mm256_permutevar8x32_ps(b, left), left_far);
+        high = _mm256_blendv_ps(_mm256_permutevar8x32_ps(a, right), _mm256_permutevar8x32_ps(b, right), right_far);
+    }
+};
+
+struct Picks {
+    Eight a, b;
+
+    bool find(vf16 x, float, float) { return a.find(x.a) && b.find(x.b); }
+    void pick(const float *row, vf16 &low, vf16 &high) const {
+        a.pick(row, low.a, high.a);
+        b.pick(row, low.b, high.b);
+    }
+};
+#endif
+
+struct Box { // what sixteen voxels need: planes and rows from the first, and the places along x
+    int64_t first[2], count[2];
+    Picks picks;
+
+    // False where a place is no number, outside, or one of too many.
+    bool find(const Job &job, const vf16 *index) {
+        float low[3], high[3];
+        for (int k = 0; k < 3; ++k) {
+            low[k] = lowest(index[k]);
+            high[k] = highest(index[k]);
+            if (!(low[k] >= 0.0f && high[k] < static_cast<float>(job.size[k] - 1)))
+                return false;
+        }
+        if (!((high[0] - low[0] + 2.0f) * (high[1] - low[1] + 2.0f) <= static_cast<float>(kMostRows)))
+            return false;
+        for (int k = 0; k < 2; ++k) {
+            first[k] = static_cast<int64_t>(low[k]);
+            count[k] = static_cast<int64_t>(high[k] - low[k]) + 2;
+        }
+        return picks.find(index[2], low[2], high[2]);
+    }
+};
+
+// Each plane's (or row's) share in what the voxels look at.
+inline void shares(const vf16 &index, const vf16 &rest, int64_t first, int64_t count, vf16 *share) {
+    const vf16 other = broadcast(1.0f) - rest;
+    vf16 above = zero(); // of the upper neighbours of the row before
+    for (int64_t i = 0; i < count; ++i) {
+        const vf16 number = broadcast(static_cast<float>(first + i));
+        const vm16 here = (index >= number) & (number >= index);
+        share[i] = select(here, other, above);
+        above = select(here, rest, zero());
+    }
+}
+
+// Where a vector's voxels look, of all three components. False where they look outside or too far apart.
+inline bool near(const Job &job, const float *field, const Places &p, vf16 *found) {
+    Box box;
+    if (!box.find(job, p.index))
+        return false;
+    const float *from = field + box.first[0] * job.plane() + box.first[1] * job.row();
+    vf16 up[kMostRows], on[kMostRows];
+    shares(p.index[0], p.rest[0], box.first[0], box.count[0], up);
+    shares(p.index[1], p.rest[1], box.first[1], box.count[1], on);
+    vf16 left[3] = {zero(), zero(), zero()}, right[3] = {zero(), zero(), zero()};
+    for (int64_t i = 0; i < box.count[0]; ++i, from += job.plane())
+        for (int64_t j = 0; j < box.count[1]; ++j) {
+            const vf16 weight = up[i] * on[j];
+            for (int k = 0; k < 3; ++k) {
+                vf16 low, high;
+                box.picks.pick(from + j * job.row() + k * job.size[2], low, high);
+                left[k] = fma(weight, low, left[k]);
+                right[k] = fma(weight, high, right[k]);
+            }
+        }
+    for (int k = 0; k < 3; ++k)
+        found[k] = left[k] + p.rest[2] * (right[k] - left[k]);
+    return !any(is_nan(found[0] + found[1] + found[2])); // a voxel that is no number may have had no share
+}
+#else
+bool near(const Job &, const float *, const Places &, vf16 *) {
+    return false;
+}
+#endif
+
+void far(const Job &job, const float *field, const Corners &c, vf16 *found) {
+    alignas(64) int32_t index[3][kLanes];
+    int64_t at[kLanes];
+    for (int k = 0; k < 3; ++k)
+        store_whole(index[k], to_whole(c.index[k]));
+    for (int i = 0; i < kLanes; ++i)
+        at[i] = index[0][i] * job.plane() + index[1][i] * job.row() + index[2][i];
+    const int64_t up = job.size[0] > 1 ? job.plane() : 0, on = job.size[1] > 1 ? job.row() : 0;
+    for (int k = 0; k < 3; ++k) {
+        const auto rows = [&](const float *from, vf16 weight, vf16 &left, vf16 &right) {
+            vf16 low, high;
+            load_pairs(from, at, low, high);
+            left = fma(weight, low, left);
+            right = fma(weight, high, right);
+        };
+        const float *from = field + k * job.size[2];
+        vf16 left = zero(), right = zero();
+        rows(from, c.low[0] * c.low[1], left, right);
+        rows(from + on, c.low[0] * c.high[1], left, right);
+        rows(from + up, c.high[0] * c.low[1], left, right);
+        rows(from + up + on, c.high[0] * c.high[1], left, right);
+        found[k] = fma(right, c.high[2], left * c.low[2]);
+    }
+}
+
+inline vf16 load_some(const float *from, int count) {
+    return count == kLanes ? load(from) : load_first(from, count);
+}
+
+template <class T> void store_some(T *to, vf16 value, int count, bool past_caches) {
+    if constexpr (std::is_same_v<T, float>) {
+        if (past_caches && count == kLanes && reinterpret_cast<uintptr_t>(to) % 64 == 0)
+            stream(to, value);
+        else
+            count == kLanes ? store(to, value) : store_first(to, value, count);
+    } else {
+        alignas(64) float lanes[kLanes];
+        store(lanes, value);
+        for (int i = 0; i < count; ++i)
+            to[i] = put<T>(lanes[i]);
+    }
+}
+
+// One row of a squaring, from buffer to buffer or, the last time, to planes.
 template <class T>
 void square_row(const Job &job, int64_t z, int64_t y, const float *field, float *next, T *const *planes) {
-    const int64_t up = job.size[0] > 1 ? 3 * job.size[1] * job.size[2] : 0, on = job.size[1] > 1 ? 3 * job.size[2] : 0;
-    const int64_t row = (z * job.size[1] + y) * job.size[2];
+    const int64_t row = z * job.size[1] + y;
+    const bool past = job.voxels > kCached; // a step does not look at what it has written
     for (int64_t x = 0; x < job.size[2]; x += kLanes) {
         const int count = static_cast<int>(job.size[2] - x < kLanes ? job.size[2] - x : kLanes);
-        const float *here = field + 3 * (row + x);
-        alignas(64) float moved[3][kLanes] = {}, found[3 * kLanes + 4];
-        Corners c;
-        split(here, moved, count);
-        corners(job, z, y, x, moved, c);
-        for (int i = 0; i < count; ++i) {
-            const float *from = field + 3 * static_cast<int64_t>(c.at[i]);
-            Eight sum = times(from, c.rows[0][i]);
-            sum = plus(sum, from + on, c.rows[1][i]);
-            sum = plus(sum, from + up, c.rows[2][i]);
-            sum = plus(sum, from + up + on, c.rows[3][i]);
-            blend(sum, c.low[i], c.high[i], found + 3 * i);
-        }
-        if (next) {
-            float *to = next + 3 * (row + x);
-            for (int i = 0; i < 3 * count; ++i)
-                to[i] = here[i] + found[i];
-            continue;
-        }
-        alignas(64) float parts[3][kLanes];
-        split(found, parts, count);
+        const float *here = field + row * job.row() + x;
+        vf16 moved[3], found[3];
         for (int k = 0; k < 3; ++k)
-            if (planes[k])
-                for (int i = 0; i < count; ++i)
-                    planes[k][row + x + i] = put<T>(moved[k][i] + parts[k][i]);
+            moved[k] = load_some(here + k * job.size[2], count);
+        for (int k = 0; k < 3; ++k) // the processor does not foresee the step to the next plane
+            __builtin_prefetch(here + kAhead * job.plane() + k * job.size[2]);
+        const Places p = places(job, z, y, x, moved, first_lanes(count));
+        if (!near(job, field, p, found))
+            far(job, field, corners(job, p), found);
+        for (int k = 0; k < 3; ++k)
+            if (next)
+                store_some(next + row * job.row() + k * job.size[2] + x, moved[k] + found[k], count, past);
+            else if (planes[k])
+                store_some(planes[k] + row * job.size[2] + x, moved[k] + found[k], count, past);
     }
 }
 
+// Rows of the planes, made smaller, into a buffer's.
 template <class T>
 void scale(const Job &job, const T *const *planes, float factor, float *to, int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i)
-        for (int k = 0; k < 3; ++k)
-            to[3 * i + k] = planes[k] ? get<float>(planes[k][i]) * factor : 0.0f;
-    if (end == job.voxels)
-        for (int64_t i = 0; i < kSlack; ++i)
-            to[3 * end + i] = 0.0f;
+    const bool past = job.voxels > kCached;
+    for (int64_t row = begin; row < end; ++row)
+        for (int k = 0; k < 3; ++k) {
+            const T *from = planes[k] ? planes[k] + row * job.size[2] : nullptr;
+            float *made = to + row * job.row() + k * job.size[2];
+            for (int64_t x = 0; x < job.size[2]; x += kLanes) {
+                const int count = static_cast<int>(job.size[2] - x < kLanes ? job.size[2] - x : kLanes);
+                alignas(64) float lanes[kLanes] = {};
+                for (int i = 0; from && i < count; ++i)
+                    lanes[i] = get<float>(from[x + i]) * factor;
+                store_some(made + x, load(lanes), count, past);
+            }
+        }
+    stream_fence();
 }
 
 template <class F> void for_rows(const Job &job, const Env &env, F &&body) {
@@ -146,6 +297,7 @@ template <class F> void for_rows(const Job &job, const Env &env, F &&body) {
         for (int64_t i = z; i < job.size[0] && i < z + kTileZ; ++i)
             for (int64_t j = y; j < job.size[1] && j < y + kTileY; ++j)
                 body(i, j);
+        stream_fence();
     });
 }
 
@@ -157,6 +309,8 @@ template <class T> void integrate(const Step &step, const Env &env) {
     job.voxels = job.size[0] * job.size[1] * job.size[2];
     float *buffers[2] = {reinterpret_cast<float *>(env.scratch), nullptr};
     buffers[1] = buffers[0] + 3 * job.voxels + kSlack;
+    for (float *buffer : buffers)
+        std::memset(buffer + 3 * job.voxels, 0, kSlack * sizeof(float));
     const float factor = 1.0f / static_cast<float>(1u << p.steps);
     for (int64_t n = 0; n < in.dims[0]; ++n) {
         const T *from[3] = {};
@@ -169,10 +323,10 @@ template <class T> void integrate(const Step &step, const Env &env) {
             std::memcpy(to[3 - axes], from[3 - axes], static_cast<size_t>(axes * job.voxels) * sizeof(T));
             continue;
         }
-        env.parallel_range(job.voxels, 1 << 14, [&](int64_t begin, int64_t end, uint32_t) {
-            scale(job, from, factor, buffers[0], begin, end);
+        const int64_t grain = (1 << 14) / job.size[2] + 1;
+        env.parallel_range(job.size[0] * job.size[1], grain, [&](int64_t first, int64_t last, uint32_t) {
+            scale(job, from, factor, buffers[0], first, last);
         });
-        std::memset(buffers[1] + 3 * job.voxels, 0, kSlack * sizeof(float));
         for (int i = 0; i < p.steps; ++i)
             for_rows(job, env, [&](int64_t z, int64_t y) {
                 square_row<T>(job, z, y, buffers[i % 2], i + 1 < p.steps ? buffers[(i + 1) % 2] : nullptr, to);

@@ -23,7 +23,7 @@ struct Spots { // of sixteen voxels: the offset of the first voxel each needs, a
 // ---- loads ----
 
 // Two neighbours at each of sixteen places: four 8-byte loads of a voxel are four calls.
-static inline void load_pairs(const float *from, const int32_t *at, vf16 &left, vf16 &right) {
+template <class I> static inline void load_pairs(const float *from, const I *at, vf16 &left, vf16 &right) {
 #if defined(VOXELRT_ISA_neon)
     for (int i = 0; i < 4; ++i) {
         const float32x4_t a = vcombine_f32(vld1_f32(from + at[4 * i]), vld1_f32(from + at[4 * i + 1]));

@@ -169,6 +169,42 @@ def test_a_warped_series_lies_in_the_study_of_the_other(tmp_path: Path) -> None:
     assert not (tmp_path / "no").exists()
 
 
+@pytest.mark.parametrize("onto", ["enhanced", "single"])
+def test_an_enhanced_object_warped_is_one_again(tmp_path: Path, onto: str) -> None:
+    planes = octants((4, 7, 9))
+    fixed = [enhanced(planes, [2, 0, 3, 1])] if onto == "enhanced" else dicom_series(planes, orientation=OBLIQUE)
+    for one in fixed:
+        one.StudyID = "current"
+    image, on = opened(save_series(fixed, tmp_path / "fixed"))
+    prior = enhanced(octants(), [3, 0, 5, 1, 4, 2])
+    echo = pydicom.Dataset()
+    echo.EffectiveEchoTime = 12.0
+    prior.StudyID = "prior"
+    for k, item in enumerate(prior.PerFrameFunctionalGroupsSequence):
+        content = pydicom.Dataset()
+        content.StackID, content.InStackPositionNumber, content.FrameAcquisitionNumber = "7", k + 1, 5
+        item.FrameContentSequence, item.MREchoSequence = [content], [echo]
+    _moving, source = opened(save_series([prior], tmp_path / "moving", order=[0]))
+    values = np.random.default_rng(3).normal(0, 99, image.volume.array.shape).astype(np.float32)
+    made = Volume(values, image.volume.affine, modality="MR")
+    write_derived_series(made, tmp_path / "out", on, ALGORITHM, DEFORMED, moving=source)
+    again, _ = opened(tmp_path / "out")
+    np.testing.assert_allclose(again.volume.array, values, atol=0.02)
+    np.testing.assert_allclose(again.volume.affine, image.volume.affine, atol=1e-6)
+    (file,) = files_of(tmp_path / "out")
+    assert (file.StudyID, file.NumberOfFrames, file.SOPClassUID) == ("current", 4, prior.SOPClassUID)
+    assert file.FrameOfReferenceUID == on.frame_of_reference_uid
+    (shared,) = file.SharedFunctionalGroupsSequence
+    assert shared.MREchoSequence[0].EffectiveEchoTime == 12
+    (reference,) = shared.DerivationImageSequence[0].SourceImageSequence
+    assert (reference.ReferencedSOPInstanceUID, list(reference.ReferencedFrameNumber)) == (
+        prior.SOPInstanceUID, [1, 2, 3, 4, 5, 6],
+    )  # fmt: skip
+    numbers = [item.FrameContentSequence[0].DimensionIndexValues for item in file.PerFrameFunctionalGroupsSequence]
+    assert numbers == [[1, 1], [1, 2], [1, 3], [1, 4]]
+    assert not any(name in item for item in file.PerFrameFunctionalGroupsSequence for name in ("MREchoSequence",))
+
+
 def test_reproducible_series_and_what_is_refused(tmp_path: Path) -> None:
     image, source = opened(save_series(dicom_series(octants()), tmp_path / "a"))
     for name in ("one", "two"):

@@ -1,6 +1,7 @@
 """An image that was made of a series, as a series of its own (PS3.3 C.7.6.1.1): denoised, or warped onto another.
 
-Of a series of single images, or of the tiles of mosaics, each plane is a file; an enhanced object becomes one again.
+Of a series of single images, or of the tiles of mosaics, each plane is a file; of enhanced objects the result is one
+again, wherever its frames lie.
 What describes the acquisition is copied from the source, what describes stored pixels is not.
 """
 
@@ -31,6 +32,7 @@ from voxelrt.io.dicom.derived import (
     said_of,
     series_number,
 )
+from voxelrt.io.dicom.derived_frames import evidence, frames_on_planes, frames_where_they_were
 from voxelrt.io.dicom.frames import Frame
 from voxelrt.io.dicom.modules import (
     PATIENT_AND_STUDY,
@@ -132,7 +134,7 @@ def write_derived_series(
 
     Raises
     ------
-    UsageError : several channels, NaN, planes that were interpolated, an enhanced or foreign moving series.
+    UsageError : several channels, NaN, planes that were interpolated, a foreign moving series.
     GeometryError : the image is not on the source's grid. InputError : a source that cannot be read again.
     OutputError : a folder that holds something or cannot be written; elements that the standard does not allow.
     """
@@ -163,11 +165,8 @@ def refuse_derived(volume: Volume | None, source: DicomSource, moving: DicomSour
     refuse_source(moving)
     if moving.volume is None or source.volume is None:  # refused above
         raise UsageError("the source does not say its slices")
-    first = moving.volume.frames[0]
-    if first.is_enhanced:
-        raise UsageError("an enhanced multi-frame series is not warped into a series of slices yet; write NIfTI")
     patients = [
-        str(decoded_elements(frame.header).get("PatientID") or "") for frame in (first, source.volume.frames[0])
+        str(decoded_elements(one.frames[0].header).get("PatientID") or "") for one in (moving.volume, source.volume)
     ]
     if patients[0] != patients[1]:
         raise UsageError("the two series are of different patients (PatientID), so one cannot be in the other's study")
@@ -212,12 +211,12 @@ class _Job:
 
     def write(self, folder: Path, depth_mm: float) -> None:
         """All files."""
-        if not self.warped and self.planes[0].is_enhanced:
+        if self.content[0].is_enhanced:
             by_header: dict[int, list[int]] = {}
             for z, frame in enumerate(self.planes):
-                by_header.setdefault(id(frame.header), []).append(z)
+                by_header.setdefault(0 if self.warped else id(frame.header), []).append(z)
             for number, members in enumerate(by_header.values(), start=1):
-                self._save(self._multi_frame(members, number), folder, number)
+                self._save(self._multi_frame(members, number, depth_mm), folder, number)
             return
         study = decoded_elements(self.planes[0].header) if self.warped else None
         template: Dataset | None = None
@@ -317,37 +316,31 @@ class _Job:
         made.HighBit, made.PixelRepresentation = 15, int(pixels.dtype.kind == "i")
         made.PixelData = np.ascontiguousarray(pixels).astype(pixels.dtype.newbyteorder("<"), copy=False).tobytes()
 
-    def _multi_frame(self, members: list[int], number: int) -> FileDataset:
-        """An enhanced object of these planes, each with its own functional groups."""
-        elements = decoded_elements(self.planes[members[0]].header)
+    def _multi_frame(self, members: list[int], number: int, depth_mm: float) -> FileDataset:
+        """An enhanced object of these planes."""
+        frames = [self.planes[z] for z in members]
+        elements = decoded_elements((self.content[0] if self.warped else frames[0]).header)
         made = self._base(elements, number)
-        old = list(made.PerFrameFunctionalGroupsSequence)
-        groups = []
-        for z in members:
-            frame = self.planes[z]
-            item = copy.deepcopy(old[frame.index])
-            item.pop("PixelValueTransformationSequence", None)
-            image = reference(frame.header.text("SOPClassUID"), frame.sop_instance_uid, PROCESSED)
-            image.ReferencedFrameNumber = frame.index + 1
-            derived = Dataset()
-            derived.DerivationDescription = made.DerivationDescription
-            if self.derivation.code is not None:
-                derived.DerivationCodeSequence = [code_item(*self.derivation.code)]
-            derived.SourceImageSequence = [image]
-            item.DerivationImageSequence = [derived]
-            groups.append(item)
-        made.PerFrameFunctionalGroupsSequence = groups
+        if self.warped:
+            self._place_in_study(made, decoded_elements(frames[0].header))
+            dimensions = self.new("dimensions")
+            frames_on_planes(made, self.content, frames, depth_mm, dimensions, PROCESSED, self.derivation.code)
+        else:
+            frames_where_they_were(made, frames, PROCESSED, self.derivation.code)
         shared = made.SharedFunctionalGroupsSequence[0] if made.get("SharedFunctionalGroupsSequence") else Dataset()
         transform = Dataset()
         transform.RescaleSlope, transform.RescaleIntercept = self.stored.slope, self.stored.intercept
         transform.RescaleType = "HU" if made.get("Modality") == "CT" else "US"
         shared.PixelValueTransformationSequence = [transform]
         made.SharedFunctionalGroupsSequence = [shared]
-        for item in (*groups, shared):
+        for item in (*made.PerFrameFunctionalGroupsSequence, shared):
             for name in FRAME_TYPES:
                 for kind in item.get(name, []):
                     kind.FrameType = self._image_type([str(word) for word in kind.get("FrameType") or []])[:4]
         made.ImageType = made.ImageType[:4]
+        made.SourceImageEvidenceSequence = evidence(self.content if self.warped else frames)
+        if not made.get("Laterality"):
+            made.pop("Laterality", None)  # frames say theirs
         made.NumberOfFrames = len(members)
         self._set_pixels(made, self.stored.array[members])
         return made
