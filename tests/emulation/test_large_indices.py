@@ -95,7 +95,7 @@ def test_a_determinant_and_a_spline_s_coefficients() -> None:
     assert same_at_the_end(made, 2, far, {PLANES * ROWS: DEPTH * ROWS}, -(-DEPTH * ROWS // 128)) > COLUMNS
 
 
-@pytest.mark.parametrize("backend", ["triton", "cuda"])
+@pytest.mark.parametrize("backend", ["cuda", pytest.param("triton", marks=pytest.mark.slow)])
 @pytest.mark.usefixtures("needs_nvcc")
 def test_non_local_means(backend: str) -> None:
     made = _program("non_local_means", backend, _volume()[0, 0], 0.5, search=(1, 0, 1), patch=(1, 0, 1))
@@ -120,7 +120,7 @@ def test_a_warp(backend: str, mode: str) -> None:
     _check(made, 0, {"triton": DEPTH * ROWS, "cuda": DEPTH * ROWS // 8}[backend])
 
 
-@pytest.mark.parametrize("backend", ["triton", "cuda"])
+@pytest.mark.parametrize("backend", ["cuda", pytest.param("triton", marks=pytest.mark.slow)])
 @pytest.mark.usefixtures("needs_nvcc")
 def test_an_integration(backend: str) -> None:
     made = _program("integrate", backend, _field(), steps=2)
@@ -180,7 +180,7 @@ def test_a_convolution(backend: str) -> None:
     same_at_the_end(made, 0, far, {PLANES: DEPTH, VOXELS: DEPTH * AREA}, DEPTH * AREA // rows)
 
 
-@pytest.mark.parametrize("backend", ["triton", "cuda"])
+@pytest.mark.parametrize("backend", ["cuda", pytest.param("triton", marks=pytest.mark.slow)])
 @pytest.mark.usefixtures("needs_nvcc")
 def test_a_norm(backend: str) -> None:
     gamma, beta = RNG.normal(size=(2, 32)).astype(np.float32)
