@@ -20,7 +20,7 @@ from tests.emulation.shim_runner import start_bytes
 from voxelrt.kernels.common.gpu.program import Buffer, Launch, Program, Tensor
 
 TARGET = 80
-_FAR, _ROOM = 0x1000_0000_0000, 1 << 42
+_FAR, _ROOM = 1 << 48, 1 << 42  # above the small volumes, so that generic addresses are global
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,8 @@ import pytest
 from tests.emulation.far_memory import Far, same_at_the_end
 from tests.emulation.ptx.errors import OutOfBoundsError
 from voxelrt.errors import MissingExtraError
+from voxelrt.kernels.common.gpu.cuda_gates import SEQUENCES as CUDA_ROWS
+from voxelrt.kernels.common.gpu.cuda_gates import TILE
 from voxelrt.kernels.common.gpu.program import Program, Tensor
 from voxelrt.kernels.common.kernel import entries
 from voxelrt.kernels.resample_argmax.taps import Taps
@@ -191,6 +193,72 @@ def test_a_norm(backend: str) -> None:
     far = {id(t.buffer): Far(1, 32 * MISSING) for t in (moments.arguments[2], apply.arguments[0])}
     for index, lies in ((0, means | far), (2, far)):
         same_at_the_end(made, index, lies, {VOXELS: DEPTH * AREA}, DEPTH * AREA // 128)
+
+
+SEQUENCES, MORE = 24, 1 << 28  # in a batch; and so many before them that are not there
+
+
+@pytest.mark.parametrize("backend", ["triton", "cuda"])
+@pytest.mark.usefixtures("needs_nvcc")
+def test_many_sequences(backend: str) -> None:
+    steps, inputs, hidden = 2, 5, 8
+    x, w, r = (
+        RNG.normal(size=size).astype(np.float32)
+        for size in ((steps, SEQUENCES, inputs), (1, 32, inputs), (1, 32, hidden))
+    )
+    made = _program("lstm", backend, x, w, r)
+    y, state, product = steps * SEQUENCES * hidden, SEQUENCES * hidden, steps * SEQUENCES * 4 * hidden
+    widths = {
+        y: (steps, hidden),
+        state: (1, hidden),
+        product: (steps, 4 * hidden),
+        x.size: (steps, inputs),
+        SEQUENCES: (1, 1),
+    }
+    numbers = {SEQUENCES: SEQUENCES + MORE}
+    _few(made, len(made.launches) - 1, widths, numbers, MORE)
+    _few(made, 0, {state: (1, hidden)}, {state: state + MORE * hidden}, MORE * hidden)
+    if backend == "cuda":  # all rows of the input's product, one behind the other
+        rows = steps * SEQUENCES
+        _few(
+            made,
+            1,
+            {product: (1, steps * 4 * hidden), x.size: (1, steps * inputs)},
+            {rows: rows + steps * MORE},
+            steps * MORE,
+        )
+
+
+@pytest.mark.parametrize("backend", ["triton", "cuda"])
+@pytest.mark.usefixtures("needs_nvcc")
+def test_many_grids_of_cells(backend: str) -> None:
+    inputs, hidden = 3, 4
+    x, w, r = (
+        RNG.normal(size=size).astype(np.float32)
+        for size in ((2, 2, SEQUENCES, inputs), (4, 5 * hidden, inputs), (4, 5 * hidden, 2 * hidden))
+    )
+    made = _program("mdlstm", backend, x, w, r)
+    out, product = 16 * SEQUENCES * hidden, 16 * SEQUENCES * 5 * hidden
+    widths = {out: (16, hidden), product: (4, 20 * hidden), x.size: (4, inputs)}
+    front = 2 if backend == "cuda" else 1  # the one of two cells
+    _few(made, front, widths, {SEQUENCES: SEQUENCES + MORE}, 2 * MORE)
+
+
+def _few(made: Program, index: int, widths: dict[int, tuple[int, int]], numbers: dict[int, int], more: int) -> None:
+    """A launch on a large batch.
+
+    widths : a buffer's elements -> its parts, and how many elements of a part belong to a sequence.
+    more : lines of work that the large batch has more.
+    """
+    launch, found = made.launches[index], dict[int, Far]()
+    for value in launch.arguments:
+        if isinstance(value, Tensor) and value.buffer.elements in widths:
+            parts, width = widths[value.buffer.elements]
+            found[id(value.buffer)] = Far(parts, MORE * width)
+    lines = {"voxelrt_lstm_start": 256, "_start": 128, "voxelrt_lstm_inputs": TILE}.get(launch.name)
+    lines = lines or (CUDA_ROWS if isinstance(launch.kernel, str) else int(launch.constants["ROWS"]))
+    assert more % lines == 0
+    assert same_at_the_end(made, index, found, numbers, launch.grid[0] + more // lines) > 0
 
 
 def _truncated(text: str) -> str:
