@@ -97,6 +97,8 @@ class Finding:
         What made it.
     measured
         Of each label; empty for an image.
+    colours
+        Of a picture in colour: what pictures of the result show in place of the image.
     """
 
     volume: Volume
@@ -105,6 +107,12 @@ class Finding:
     recipe: Recipe
     algorithm: Algorithm
     measured: list[Measured]
+    colours: Volume | None = None
+
+    @property
+    def shown(self) -> Volume:
+        """What lies below the labels in a picture."""
+        return self.image if self.colours is None else self.colours
 
 
 def format_of(out: Path, form: Form = BY_NAME) -> Format:
@@ -197,7 +205,7 @@ def refuse_unreferable(
     if recipe.output.kind in ("image", "classes"):
         raise UsageError(f"{recipe.name} gives no labels ({recipe.output.kind}), so there is no segmentation to write")
     if isinstance(source, DicomSource):
-        refuse_source(source)
+        refuse_whole(source) if format_ == "capture" else refuse_source(source)
 
 
 def write_result(found: Finding, out: Path, form: Form = BY_NAME) -> None:
@@ -231,7 +239,7 @@ def write_result(found: Finding, out: Path, form: Form = BY_NAME) -> None:
     elif format_ == "sr":
         _report(found, out, found.source, form, None)
     elif format_ == "capture":
-        picture = draw_overlay(found.image, found.volume, title=title_of(found.recipe), caption=caption_of(found))
+        picture = draw_overlay(found.shown, found.volume, title=title_of(found.recipe), caption=caption_of(found))
         write_capture(picture, out, found.source, found.algorithm, uids=form.uids)
     else:
         segments = segments_of(found.volume, found.recipe)
@@ -240,7 +248,7 @@ def write_result(found: Finding, out: Path, form: Form = BY_NAME) -> None:
 
 def _picture(found: Finding, out: Path, format_: Format) -> None:
     is_image = found.recipe.output.kind == "image"
-    shown, labels = (found.volume, None) if is_image else (found.image, found.volume)
+    shown, labels = (found.volume, None) if is_image else (found.shown, found.volume)
     if format_ == "gif":
         write_film(shown, out, labels=labels)
     elif labels is None:
@@ -256,7 +264,7 @@ def title_of(recipe: Recipe) -> str:
 
 def caption_of(found: Finding) -> str:
     """The line below a picture."""
-    return ", ".join(f"{one.name} {one.volume_ml:.1f} mL" for one in found.measured)
+    return ", ".join(f"{one.name} {one.words}" for one in found.measured)
 
 
 def _listed(formats: tuple[Format, ...]) -> str:

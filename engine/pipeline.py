@@ -36,9 +36,10 @@ from voxelrt.outputs import (
     write_result,
 )
 from voxelrt.plan.plan import Plan
-from voxelrt.postprocess.labels import to_labels, volumes_ml
+from voxelrt.postprocess.labels import to_labels
 from voxelrt.postprocess.measurements import measure
 from voxelrt.postprocess.overlay import overlay_picture
+from voxelrt.postprocess.sizes import Sizes, sizes_of
 from voxelrt.postprocess.table import write_table
 from voxelrt.preprocess.contract import PLAIN, no_recipe, recipe_of
 from voxelrt.preprocess.grid import map_grid
@@ -67,7 +68,7 @@ from voxelrt.tasks.cost import with_cost
 from voxelrt.tasks.dispatch import refuse_outputs, run_task, task_of, write_task
 from voxelrt.tasks.network import network_answer
 from voxelrt.tasks.registration import bring_pair, open_pair
-from voxelrt.tasks.uncertainty import maps_of, numbers_of, observer_for, probabilities_into, refuse_observing
+from voxelrt.tasks.uncertainty import numbers_of, observer_for, probabilities_into, refuse_observing
 from voxelrt.volume import Volume
 
 
@@ -117,8 +118,8 @@ def predict(
     picture
         A PNG to write: three views with the outlines of the labels.
     table
-        A .csv or .json to write: value, name, voxels, volume in mL, mean and deviation of the image, and the largest
-        diameter in mm of each label.
+        A .csv or .json to write: value, name, voxels, volume in mL or area in mm² where lengths are known, mean and
+        deviation of the image, and the largest diameter in mm of each label.
     form
         What is written at `out` where its name does not say it all; see ``voxelrt.outputs.Form``.
     force
@@ -301,16 +302,18 @@ def run(
 
 def finish(ready: Ready, answer: Array | Decided | Merged | Answered, tell: Progress, algorithm: Algorithm) -> Result:
     """Bring the answer to the study's grid and write it."""
-    recipe, request, study = ready.recipe, ready.request, ready.opened.volume
-    timings = ready.timings
+    recipe, request, timings = ready.recipe, ready.request, ready.timings
     if isinstance(answer, Answered):
         with stage("write", timings, tell):
             return write_task(ready, answer, timings, algorithm)
     with stage("postprocess", timings, tell):
         volume = _volume(answer, ready)
-        measured = volumes_ml(volume) if recipe.output.kind != "image" else {}
-        seen = ready.observer is not None and isinstance(answer, Decided)
-        maps = maps_of(answer.case, ready.observer) if seen else {}  # type: ignore[union-attr, arg-type]
+        sizes = sizes_of(volume) if recipe.output.kind != "image" else Sizes()
+        maps = {}
+        if ready.observer is not None and isinstance(answer, Decided):
+            maps = ready.observer.maps_on_study(answer.case)
+        elif isinstance(answer, Merged):
+            maps = answer.maps_on_study()
         numbers = numbers_of(maps, volume)
     with stage("write", timings, tell):
         if request.out or request.table:
@@ -320,12 +323,15 @@ def finish(ready: Ready, answer: Array | Decided | Merged | Answered, tell: Prog
                 write_image(maps[name], path, source=ready.opened.source)
     with stage("draw", timings, tell):
         if request.picture is not None:
-            caption = ", ".join(f"{name} {millilitres:.1f} mL" for name, millilitres in measured.items())
+            caption = ", ".join(f"{name} {size}" for name, size in sizes.words.items())
             caption += "   ·   weights: demonstration" if recipe.weights == "demonstration" else ""
-            overlay_picture(study, volume, request.picture, title=recipe.title or recipe.name, caption=caption)
+            title = recipe.title or recipe.name
+            overlay_picture(ready.opened.shown, volume, request.picture, title=title, caption=caption)
     return Result(
         volume=volume,
-        volumes_ml=measured,
+        voxels=sizes.voxels,
+        volumes_ml=sizes.volumes_ml,
+        areas_mm2=sizes.areas_mm2,
         timings=timings,
         warnings=(*ready.opened.warnings, *((DEMONSTRATION,) if recipe.weights == "demonstration" else ())),
         geometry=ready.opened.geometry,
@@ -342,7 +348,7 @@ def _write(ready: Ready, volume: Volume, algorithm: Algorithm) -> None:
     wanted = request.table is not None or (request.out is not None and is_measured(request.out, request.form))
     measured = measure(volume, image) if wanted and recipe.output.kind != "image" else []
     if request.out is not None:
-        found = Finding(volume, image, ready.opened.source, recipe, algorithm, measured)
+        found = Finding(volume, image, ready.opened.source, recipe, algorithm, measured, ready.opened.colours)
         write_result(found, request.out, request.form)
     if request.table is not None:
         write_table(measured, volume, request.table, algorithm)

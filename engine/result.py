@@ -12,6 +12,7 @@ from voxelrt.errors import UsageError, VoxelRTError
 from voxelrt.io import read_image
 from voxelrt.io.dicom.geometry import GeometryReport
 from voxelrt.io.fields import Field
+from voxelrt.postprocess.sizes import words_of
 from voxelrt.volume import Volume
 
 
@@ -23,10 +24,12 @@ class Result:
     ----------
     volume
         The labels, or the image that the network made, on the study's grid; None for a study that failed.
+    voxels
+        Label name -> how many.
     volumes_ml
-        Label name -> mL.
+        Label name -> mL; empty of pictures, which have no depth, and of what tells no lengths.
     areas_mm2
-        Label name -> mm², of a slide.
+        Label name -> mm², of a picture or slide that tells its lengths; else empty.
     scores
         Class name -> score, for networks that classify.
     timings
@@ -54,6 +57,7 @@ class Result:
     """
 
     volume: Volume | None = made_by(default=None, repr=False)
+    voxels: dict[str, int] = made_by(default_factory=dict)
     volumes_ml: dict[str, float] = made_by(default_factory=dict)
     areas_mm2: dict[str, float] = made_by(default_factory=dict)
     scores: dict[str, float] = made_by(default_factory=dict)
@@ -68,6 +72,11 @@ class Result:
     maps: Mapping[str, Volume] = made_by(default_factory=dict, repr=False)
     field: Field | None = made_by(default=None, repr=False)
     lines: tuple[str, ...] = ()
+
+    @property
+    def sizes(self) -> dict[str, str]:
+        """Label name -> its size as it is shown: in mL, mm2 or pixels, the best that is known."""
+        return words_of(self.voxels, self.volumes_ml, self.areas_mm2)
 
     @property
     def labels(self) -> Volume:

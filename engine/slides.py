@@ -125,7 +125,7 @@ def open_slide(study: Any, pick: Pick) -> Slide:
     UsageError : several inputs. InputError, MissingExtraError : as the readers.
     """
     if isinstance(study, Volume):
-        return ArraySlide(study.array[:, 0], (study.spacing_mm[1], study.spacing_mm[2]))
+        return _in_memory(study)
     if not isinstance(study, (str, Path)):
         raise UsageError("a network of 2-D windows takes one picture or slide")
     place = Path(study)
@@ -143,7 +143,12 @@ def open_slide(study: Any, pick: Pick) -> Slide:
     image = read_image(place) if plain else read_image(place, series=pick.series, volume=pick.volume)
     if image.volume.shape_zyx[0] != 1 and not isinstance(image.source, PictureSource):
         raise InputError("a network of 2-D windows takes one picture or slide, and this is a volume")
-    return ArraySlide(image.volume.array[:, 0], (image.volume.spacing_mm[1], image.volume.spacing_mm[2]))
+    return _in_memory(image.volume)
+
+
+def _in_memory(volume: Volume) -> Slide:
+    _, y, x = volume.known_spacing_mm
+    return ArraySlide(volume.array[:, 0], None if y is None or x is None else (y, x))
 
 
 def predict_slide(
@@ -176,7 +181,7 @@ def predict_slide(
 
     Returns
     -------
-    result : areas of labels in mm² (``areas_mm2``), or mean scores of classes; no volume.
+    result : pixels of labels and their areas (``voxels``, ``areas_mm2``), or mean scores of classes; no volume.
 
     Raises
     ------
@@ -202,12 +207,16 @@ def predict_slide(
     windows = lay_windows((height, width), overlap, slide.levels[level].size)
     job = _Job(plan, recipe, slide, level, windows, tell, cancel)
     read = time.perf_counter() - start
-    result = job.classes(out) if recipe.output.kind == "classes" else job.labels(out)
+    scores = job.classes(out) if recipe.output.kind == "classes" else {}
+    voxels = job.labels(out) if recipe.output.kind != "classes" else {}
+    spacing = slide.levels[level].spacing_mm
+    areas = {} if spacing is None else {name: count * spacing[0] * spacing[1] for name, count in voxels.items()}
     said = (f"level {level + 1} of {len(slide.levels)}: {slide.levels[level].words}", *slide.warnings, *job.notes)
     timings = {"read": read, "run": time.perf_counter() - start - read}
     return Result(
-        scores=result if recipe.output.kind == "classes" else {},
-        areas_mm2={} if recipe.output.kind == "classes" else result,
+        scores=scores,
+        voxels=voxels,
+        areas_mm2=areas,
         timings=timings,
         warnings=said,
         peak_memory_bytes=peak_memory_bytes(),
@@ -226,8 +235,8 @@ class _Job:
         self._given = next(io for io in plan.inputs if io.name == recipe.input.name)
         self.notes: list[str] = []
 
-    def labels(self, out: Path | None) -> dict[str, float]:
-        """Write the labels; the area of each in mm² (in pixels where the slide tells no lengths)."""
+    def labels(self, out: Path | None) -> dict[str, int]:
+        """Write the labels; how many pixels each has."""
         counts: dict[int, int] = {}
 
         def tiles() -> Iterator[Array]:
@@ -243,13 +252,11 @@ class _Job:
         else:
             self._write(out, tiles(), self._windows.level, self._windows.middle)
         # Tiles at the edge reach over it, where their labels are 0.
-        spacing = self._slide.levels[self._level].spacing_mm
-        area = 1.0 if spacing is None else spacing[0] * spacing[1]
-        if spacing is None:
+        if self._slide.levels[self._level].spacing_mm is None:
             self.notes.append("the slide tells no lengths: areas are in pixels")
         names = {label.value: label.name for label in self._recipe.output.labels if label.value != 0}
         names |= {value: f"label {value}" for value in counts if value != 0 and value not in names}
-        return {name: counts.get(value, 0) * area for value, name in sorted(names.items())}
+        return {name: counts.get(value, 0) for value, name in sorted(names.items())}
 
     def classes(self, out: Path | None) -> dict[str, float]:
         """Write a map of scores, a pixel a window; their means."""

@@ -17,7 +17,7 @@ from voxelrt.commands.options import (
     StraightenOption,
     VolumeOption,
 )
-from voxelrt.commands.study_info import in_words
+from voxelrt.commands.study_info import in_words, spacing_in_words
 from voxelrt.conversion import Converted, convert
 
 
@@ -63,7 +63,7 @@ def convert_command(
         screen.warn(warning)
     data = _record(done)
     screen.line(f"image: {' × '.join(map(str, data['shape_zyx']))} voxels (z, y, x), {data['channels']} channel(s)")
-    screen.line(f"spacing: {' × '.join(f'{mm:.4g}' for mm in data['spacing_mm_zyx'])} mm (z, y, x)")
+    screen.line(f"spacing: {spacing_in_words(data['spacing_mm_zyx'])}")
     screen.line(f"orientation: {in_words(done.image.orientation_xyz)}")
     if done.geometry is not None:
         found = "; ".join(done.geometry.sentences) or "an even grid, nothing to mend"
@@ -78,7 +78,7 @@ def _record(done: Converted) -> dict[str, Any]:
         "out": str(done.out),
         "shape_zyx": list(made.shape_zyx),
         "channels": int(made.array.shape[0]),
-        "spacing_mm_zyx": list(made.spacing_mm),
+        "spacing_mm_zyx": list(made.known_spacing_mm),
         "orientation_xyz": done.image.orientation_xyz,
         "dtype": str(made.array.dtype),
         "modality": made.modality or None,

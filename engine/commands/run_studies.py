@@ -15,6 +15,7 @@ from voxelrt.errors import UsageError
 from voxelrt.outputs import Form
 from voxelrt.pipeline import predict
 from voxelrt.plan.plan import Plan
+from voxelrt.postprocess.sizes import words_of
 from voxelrt.preprocess.study import Pick, Study
 from voxelrt.result import Result
 from voxelrt.runtime.session import Session
@@ -152,10 +153,8 @@ def run_many(plan: Plan, studies: Iterable[Study | None], target: Target, screen
 
 
 def _show(result: Result, screen: Screen) -> None:
-    for name, millilitres in result.volumes_ml.items():
-        screen.line(f"{name}: {millilitres:.1f} mL")
-    for name, area in result.areas_mm2.items():
-        screen.line(f"{name}: {area:.4g} mm2")
+    for name, size in result.sizes.items():
+        screen.line(f"{name}: {size}")
     for name, score in result.scores.items():
         screen.line(f"{name}: {score:.4f}")
     for line in result.lines:
@@ -169,6 +168,7 @@ def _show(result: Result, screen: Screen) -> None:
 def _as_json(result: Result) -> dict[str, Any]:
     return {
         "out": str(result.out) if result.out is not None else None,
+        "voxels": result.voxels,
         "volumes_ml": result.volumes_ml,
         "areas_mm2": result.areas_mm2,
         "scores": result.scores,
@@ -187,6 +187,7 @@ def _in_words(row: dict[str, Any]) -> str:
         return f"failed: {row['error']}"
     if row["skipped"]:
         return "kept"
-    said = [f"{name} {millilitres:.1f} mL" for name, millilitres in row["volumes_ml"].items()]
+    sizes = words_of(row["voxels"], row["volumes_ml"], row["areas_mm2"])
+    said = [f"{name} {size}" for name, size in sizes.items()]
     said += [f"{name} {score:.3f}" for name, score in row["scores"].items()]
     return ", ".join(said) or "done"

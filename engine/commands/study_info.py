@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,16 +76,16 @@ def _image(place: Path, screen: Screen, series: str | None, volume: str | None, 
         "kind": "image",
         "shape_zyx": list(made.shape_zyx),
         "channels": int(values.shape[0]),
-        "spacing_mm_zyx": list(made.spacing_mm),
+        "spacing_mm_zyx": list(made.known_spacing_mm),
         "orientation_xyz": image.orientation_xyz,
         "dtype": str(values.dtype),
         "range": [float(finite.min()), float(finite.max())] if finite.size else None,
         "modality": made.modality or None,
-        "voxel_volume_mm3": made.voxel_volume_mm3,
+        "voxel_volume_mm3": made.voxel_volume_mm3 if made.voxel_ml is not None else None,
         "warnings": list(image.warnings),
     }
     screen.line(f"image: {' × '.join(map(str, made.shape_zyx))} voxels (z, y, x), {values.shape[0]} channel(s)")
-    screen.line(f"spacing: {' × '.join(f'{mm:.4g}' for mm in made.spacing_mm)} mm (z, y, x)")
+    screen.line(f"spacing: {spacing_in_words(made.known_spacing_mm)}")
     screen.line(f"orientation: {in_words(image.orientation_xyz)}")
     span = "no finite values" if data["range"] is None else f"{data['range'][0]:g} to {data['range'][1]:g}"
     screen.line(f"values: {values.dtype}, {span}; modality {made.modality or 'not stated'}")
@@ -93,12 +94,29 @@ def _image(place: Path, screen: Screen, series: str | None, volume: str | None, 
     return data
 
 
+def spacing_in_words(spacing: Sequence[float | None]) -> str:
+    """Distances along z, y, x in mm; "?" for what nothing tells."""
+    if all(mm is None for mm in spacing):
+        return "not known, a picture in pixels"
+    return f"{listed_mm(spacing)} mm (z, y, x)"
+
+
+def listed_mm(spacing: Sequence[float | None]) -> str:
+    """Distances with "?" for those that nothing tells."""
+    return " × ".join("?" if mm is None else f"{mm:.4g}" for mm in spacing)
+
+
 def in_words(codes: str) -> str:
     """Where the axes point to, as `Image.orientation_xyz` has it."""
-    return "not known" if codes == "---" else f"x, y, z point to {', '.join(codes)}"
+    if codes == "---":
+        return "not known"
+    named = [letter for letter in codes if letter != "-"]
+    return f"{', '.join('xyz'[: len(named)])} point to {', '.join(named)}"
 
 
 def _list(study: DicomStudy, screen: Screen, repair: bool, with_identifiers: bool) -> dict[str, Any]:
+    if not study.series and not study.damaged:
+        study.choose()  # says why there is nothing
     rows = [row for series in study.series for row in _rows(series, repair, with_identifiers)]
     screen.line(f"DICOM study: {len(study.series)} series")
     columns = ("series", "modality", "description", "volume", ">slices", "size", "spacing (mm)", "to", "problems")
@@ -112,18 +130,17 @@ def _list(study: DicomStudy, screen: Screen, repair: bool, with_identifiers: boo
                 row["volume"],
                 row["slices"],
                 " × ".join(map(str, row["size_yx"])),
-                " × ".join(f"{mm:.4g}" for mm in row["spacing_mm_zyx"] or ()),
+                listed_mm(row["spacing_mm_zyx"] or ()),
                 row["orientation_xyz"] or "",
                 row["problem"] or "",
             )
             for row in rows
         ],
     )
-    for line in (*study.warnings, *study.damaged):
+    damaged = [one.sentence for one in study.damaged]
+    for line in (*study.warnings, *damaged):
         screen.warn(line)
-    if not rows and not study.damaged:
-        study.choose()  # says why there is nothing
-    return {"kind": "study", "series": rows, "warnings": study.warnings, "damaged": list(study.damaged)}
+    return {"kind": "study", "series": rows, "warnings": study.warnings, "damaged": damaged}
 
 
 def _rows(series: Series, repair: bool, with_identifiers: bool) -> list[dict[str, Any]]:
@@ -145,6 +162,7 @@ def _rows(series: Series, repair: bool, with_identifiers: bool) -> list[dict[str
     rows = []
     for number, (name, frames) in enumerate(groups, start=1):
         row = {**common, "volume": f"{number}: {name}" if len(groups) > 1 else "", "slices": len(frames)}
+        row["size_yx"] = list(frames[0].size)  # of a mosaic a tile's
         try:
             report = series.volume(number, repair=repair).report
         except InputError as error:
@@ -154,7 +172,7 @@ def _rows(series: Series, repair: bool, with_identifiers: bool) -> list[dict[str
             {
                 **row,
                 "slices": report.slices,
-                "spacing_mm_zyx": list(report.spacing_mm_zyx),
+                "spacing_mm_zyx": list(report.known_spacing_mm_zyx),
                 "orientation_xyz": report.orientation_xyz,
                 "geometry": report.record(),
                 "problem": "; ".join(report.sentences),
@@ -170,7 +188,7 @@ def _slide_rows(slide: Slide) -> list[dict[str, Any]]:
             "volume": f"level {number}",
             "slices": 1,
             "size_yx": list(level.size),
-            "spacing_mm_zyx": None if level.spacing_mm is None else [1.0, *level.spacing_mm],
+            "spacing_mm_zyx": None if level.spacing_mm is None else [None, *level.spacing_mm],
             "orientation_xyz": None,
             "geometry": None,
             "problem": "; ".join(slide.warnings),

@@ -7,7 +7,7 @@ index goes to: L/R, P/A, S/I. "LPS" is DICOM's own order; NIfTI tools' "RAS" mea
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import permutations
 
 import numpy as np
@@ -91,7 +91,7 @@ class Reorientation:
             raise GeometryError(
                 f"a volume of {volume.shape_zyx} voxels does not go back to a grid of {self.source_shape_zyx}"
             )
-        return Volume(array, self.source_affine, dict(volume.labels), volume.modality, volume.placed)
+        return replace(volume, array=array, affine=self.source_affine)
 
 
 def reorient(volume: Volume, codes: str = "LPS") -> tuple[Volume, Reorientation]:
@@ -131,7 +131,7 @@ def reorient(volume: Volume, codes: str = "LPS") -> tuple[Volume, Reorientation]
         affine[:3, new] = -step if flip else step
         if flip:
             affine[:3, 3] += step * (size_xyz[old] - 1)
-    return Volume(undo.apply_array(volume.array), affine, dict(volume.labels), volume.modality, volume.placed), undo
+    return replace(volume, array=undo.apply_array(volume.array), affine=affine), undo
 
 
 def _patient_axis(letter: str) -> int:

@@ -19,7 +19,7 @@ from voxelrt.errors import InputError, UnsupportedError, UsageError
 from voxelrt.io.image import Image, PictureSource
 from voxelrt.io.tiff import is_tiff, read_tiff
 from voxelrt.io.tiff_slide import open_tiff_slide
-from voxelrt.volume import Volume
+from voxelrt.volume import Lengths, Volume
 
 Array = NDArray[Any]
 
@@ -82,15 +82,17 @@ def read_picture(path: str | os.PathLike[str], *, level: int | str | None = None
             f"{place.name!r} is a picture without levels; series=, volume=, repair= are for DICOM and slides"
         )
     if is_tiff(start):
-        array, spacing, notes = read_tiff(place)
+        array, spacing, notes, colour = read_tiff(place)
         kind = "TIFF"
     else:
         array, notes = _decoded(place, start)
-        kind, spacing = "PNG" if start.startswith(PNG) else "JPEG", None
+        kind, spacing, colour = "PNG" if start.startswith(PNG) else "JPEG", None, len(array) == 3
     if spacing is None:
         notes = [*notes, NO_LENGTHS]
     z, y, x = spacing or (1.0, 1.0, 1.0)
-    volume = Volume(array, np.diag([x, y, z, 1.0]), placed=False)
+    lengths: Lengths = "none" if spacing is None else "plane" if z is None else "volume"
+    affine = np.diag([x, y, 1.0 if z is None else z, 1.0])
+    volume = Volume(array, affine, placed=False, lengths=lengths, colour=colour)
     source = PictureSource(place, kind, volume.affine, volume.shape_zyx)
     return Image(volume, (NO_PLACE, *notes), source)
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxelrt.errors import InputError, UsageError
-from voxelrt.volume import Volume
+from voxelrt.volume import Lengths, Volume
 
 Array = NDArray[Any]
 
@@ -188,13 +188,15 @@ class Slide(ABC):
                 f"level {level + 1} of the slide is {columns} × {rows} pixels, too much to be read as a whole: {advice}"
                 ', or run a model whose recipe has input.window = "sliding" and a 2-D layout, which reads tile by tile'
             )
-        return Volume(self.read(level, 0, 0, rows, columns)[:, None], self.affine(level), modality="SM", placed=False)
+        array = self.read(level, 0, 0, rows, columns)[:, None]
+        lengths: Lengths = "none" if self.levels[level].spacing_mm is None else "plane"
+        return Volume(array, self.affine(level), modality="SM", placed=False, lengths=lengths, colour=True)
 
 
 class ArraySlide(Slide):
     """A picture in memory, (3, rows, columns) or (C, rows, columns), as a slide of one level and one tile."""
 
-    def __init__(self, array: Array, spacing_mm: tuple[float, float]) -> None:
+    def __init__(self, array: Array, spacing_mm: tuple[float, float] | None) -> None:
         size = (array.shape[1], array.shape[2])
         super().__init__("picture", (Level(size, size, spacing_mm),))
         self._array = array

@@ -21,7 +21,7 @@ from voxelrt.errors import InputError, MissingExtraError
 from voxelrt.io.image import MAX_VOLUME_BYTES
 
 Array = NDArray[Any]
-Spacing = tuple[float, float, float]
+Spacing = tuple[float | None, float, float]
 
 STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # What is read as a whole; larger ones are slides.
@@ -86,14 +86,15 @@ def refuse_loops(path: Path) -> None:
             place = struct.unpack(order + next_form, raw)[0] if len(raw) == struct.calcsize(next_form) else 0
 
 
-def read_tiff(path: Path) -> tuple[Array, Spacing | None, list[str]]:
+def read_tiff(path: Path) -> tuple[Array, Spacing | None, list[str], bool]:
     """Read a TIFF as a whole.
 
     Returns
     -------
     array : (C, Z, Y, X).
-    spacing : z, y, x in mm, None where nothing tells it.
+    spacing : z, y, x in mm; z is None of a picture that has no depth, all is None where nothing tells it.
     notes : sentences.
+    colour : whether the channels are red, green and blue.
 
     Raises
     ------
@@ -117,7 +118,7 @@ def read_tiff(path: Path) -> tuple[Array, Spacing | None, list[str]]:
     except DAMAGE as error:
         _refuse_missing_codec(error)
         raise InputError(f"{path.name!r} is damaged: the TIFF cannot be decoded") from None
-    return made, spacing, notes + more
+    return made, spacing, notes + more, "S" in axes and len(made) == 3
 
 
 def _refuse(path: Path, shape: tuple[int, ...], page: Any, size: int) -> None:
@@ -185,9 +186,10 @@ def _lengths(path: Path, opened: Any, page: Any, axes: str) -> tuple[Spacing | N
     stacked = any(axis not in "SCYX" for axis in axes)
     depth_mm = abs(float(depth)) / 1000 if isinstance(depth, (int, float)) and said.get("unit") == "micron" else 0.0
     y, x = 1 / known[1], 1 / known[0]
-    if stacked and not 1e-6 < depth_mm < 1e4:
-        return (1.0, y, x), [f"pixels are {y:.4g} × {x:.4g} mm by the file; the distance of pages is taken as 1 mm"]
-    return (depth_mm or 1.0, y, x), [f"pixels are {y:.4g} × {x:.4g} mm by the file"]
+    if not 1e-6 < depth_mm < 1e4:
+        of_pages = "; the distance of pages is taken as 1 mm" if stacked else ""
+        return (None, y, x), [f"pixels are {y:.4g} × {x:.4g} mm by the file{of_pages}"]
+    return (depth_mm, y, x), [f"pixels are {y:.4g} × {x:.4g} mm by the file"]
 
 
 def per_mm(page: Any) -> tuple[float, float] | None:

@@ -12,6 +12,7 @@ import numpy as np
 
 from voxelrt.backends.native import CancelFlag, NativePlan, Progress, StepTimers
 from voxelrt.errors import PlanError, ShapeError, UsageError
+from voxelrt.io.atomic import atomic_path
 from voxelrt.kernels.common import capi, native
 from voxelrt.plan.arrays import Array, check_ranges, make_outputs, match, take
 from voxelrt.plan.file import Bytes, Section, SectionKind, assemble, disassemble, map_file, with_description
@@ -96,8 +97,6 @@ class Plan:
         """Write the plan; with ``packed=False`` weights are packed when it is opened (a smaller file)."""
         target = Path(path)
         data = self._file if packed else self._without_packed()
-        from voxelrt.io.atomic import atomic_path  # what reads studies takes 35 MB
-
         with atomic_path(target) as partial:
             data.tofile(partial)
         return target

@@ -1,4 +1,4 @@
-"""From a network's answer to a label volume on the study's own grid, and what it measures."""
+"""From a network's answer to a label volume on the study's own grid."""
 
 from __future__ import annotations
 
@@ -60,22 +60,6 @@ def to_labels(answer: Array, output: Output, way: GridMap, study: Volume) -> Vol
         _keep_largest(result[0])
     names = {label.value: label.name for label in output.labels}
     return study.with_array(np.ascontiguousarray(way.turn_back(result)), names)
-
-
-def volumes_ml(labels: Volume) -> dict[str, float]:
-    """The volume of each named label in mL, and of values without a name as "label 7"."""
-    # Plane by plane: each voxel is an index of eight bytes while it is counted.
-    planes = [np.bincount(plane.reshape(-1)) for channel in labels.array for plane in channel]
-    counts = np.zeros(max((len(one) for one in planes), default=0), np.int64)
-    for one in planes:
-        counts[: len(one)] += one
-    names = {value: name for value, name in labels.labels.items() if value != 0}
-    names |= {int(v): f"label {v}" for v in np.flatnonzero(counts) if v != 0 and int(v) not in labels.labels}
-    millilitres = labels.voxel_volume_mm3 / 1000
-    return {
-        name: float(counts[value] * millilitres) if value < counts.size else 0.0
-        for value, name in sorted(names.items())
-    }
 
 
 def label_values(answer: Array, output: Output) -> NDArray[np.int64]:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxelrt.errors import GeometryError
+from voxelrt.postprocess.sizes import size_in_words
 from voxelrt.volume import Volume
 
 Points = NDArray[np.float64]
@@ -27,13 +28,16 @@ class Measured:
     voxels
         How many.
     volume_ml
-        In mL.
+        In mL; None of pictures, and of what tells no lengths.
+    area_mm2
+        In mm², of a single picture that tells the lengths of its plane; else None.
     mean, deviation
         Of the image under it, in the image's units (population deviation); None without an image or voxels.
     diameter_mm
-        The largest distance of two points of its surface, in mm; None without voxels. The surface is that of the
-        marching-cubes mesh at one half: its points lie half a voxel outside of the outermost centres, along the axes
-        (the "maximum 3D diameter" of the Image Biomarker Standardisation Initiative).
+        The largest distance of two points of its surface, in mm; None without voxels, and where lengths are not known.
+        The surface is that of the marching-cubes mesh at one half: its points lie half a voxel outside of the outermost
+        centres, along the axes (the "maximum 3D diameter" of the Image Biomarker Standardisation Initiative). Of a
+        picture within its plane.
     slices
         The first slice on which it is, and the one behind the last, along the array's z; (0, 0) without voxels.
     """
@@ -41,11 +45,17 @@ class Measured:
     value: int
     name: str
     voxels: int
-    volume_ml: float
+    volume_ml: float | None
     mean: float | None
     deviation: float | None
     diameter_mm: float | None
     slices: tuple[int, int] = (0, 0)
+    area_mm2: float | None = None
+
+    @property
+    def words(self) -> str:
+        """Its size as it is shown."""
+        return size_in_words(self.voxels, self.volume_ml, self.area_mm2)
 
 
 def measure(labels: Volume, image: Volume | None = None) -> list[Measured]:
@@ -68,19 +78,27 @@ def measure(labels: Volume, image: Volume | None = None) -> list[Measured]:
     flat = array.reshape(-1)
     counts = np.bincount(flat)
     boxes = boxes_of(array)
+    lengths = _lengths(labels)
     means, deviations = _intensities(array, counts, None if image is None else image.array[0])
     made = []
     for value in sorted((set(np.flatnonzero(counts).tolist()) | set(labels.labels)) - {0}):
         voxels = int(counts[value]) if value < counts.size else 0
         there = voxels > 0
         name = labels.labels.get(value, f"label {value}")
-        diameter = largest_diameter(array[boxes[value]] == value, labels.affine) if there else None
+        diameter = largest_diameter(array[boxes[value]] == value, lengths) if there and lengths is not None else None
         known = there and means is not None and deviations is not None
         mean, deviation = (float(means[value]), float(deviations[value])) if known else (None, None)  # type: ignore[index]
-        volume_ml = voxels * labels.voxel_volume_mm3 / 1000
+        volume_ml, area_mm2 = (None if k is None else voxels * k for k in (labels.voxel_ml, labels.pixel_mm2))
         slices = (boxes[value][0].start, boxes[value][0].stop) if there else (0, 0)
-        made.append(Measured(value, name, voxels, volume_ml, mean, deviation, diameter, slices))
+        made.append(Measured(value, name, voxels, volume_ml, mean, deviation, diameter, slices, area_mm2))
     return made
+
+
+def _lengths(labels: Volume) -> Points | None:
+    """The affine by which diameters are measured: of a picture without its depth, which nothing tells."""
+    if labels.voxel_ml is not None:
+        return labels.affine
+    return None if labels.pixel_mm2 is None else labels.affine * np.array([1.0, 1.0, 0.0, 1.0])
 
 
 def boxes_of(array: NDArray[np.generic]) -> dict[int, tuple[slice, slice, slice]]:

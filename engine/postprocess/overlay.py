@@ -95,7 +95,7 @@ def draw_overlay(
     Parameters
     ----------
     volume
-        (C, Z, Y, X), in any axis order; `channel` of it is drawn.
+        (C, Z, Y, X), in any axis order; `channel` of it is drawn, or its colours where it is a picture in colour.
     mask
         (1, Z, Y, X) on the same grid: 0 is background, every other whole number a label with its own colour. Its
         ``labels`` name the legend's entries.
@@ -104,7 +104,8 @@ def draw_overlay(
     channel
         Which channel of the volume.
     window
-        Values (low, high) drawn black and white; without it the 0.5th and 99.5th percentile of the volume.
+        Values (low, high) drawn black and white; without it the 0.5th and 99.5th percentile of the volume, and all
+        values of 8-bit colours.
 
     Raises
     ------
@@ -113,11 +114,9 @@ def draw_overlay(
     """
     if volume.shape_zyx != mask.shape_zyx or np.abs(volume.affine - mask.affine).max() > 1e-3:
         raise GeometryError("the mask is not on the volume's grid; bring it there before drawing it")
-    if not 0 <= channel < volume.array.shape[0]:
-        raise UsageError(f"channel {channel} of a volume with {volume.array.shape[0]}, counted from 0")
     turned, _ = reorient(volume, "LPS")
     turned_mask, _ = reorient(mask, "LPS")
-    image: NDArray[Any] = turned.array[channel]
+    image = drawn_channels(turned, channel)
     labels = whole_numbers(turned_mask.array)
     values = [int(value) for value in np.unique(labels) if value != 0]
     colours = {value: PALETTE[number % len(PALETTE)] for number, value in enumerate(values)}
@@ -219,16 +218,13 @@ def draw_panel(
     window: tuple[float, float],
     at: tuple[int, int, int],
 ) -> None:
-    """One cut with its outlines, name, place, letters and bar. `volume`, `image` and `labels` are in LPS order."""
+    """One cut with its outlines, name, place, letters and bar; `image` is (1 or 3, Z, Y, X), all in LPS order."""
     view = panel.view
     left, top, right, bottom = panel.picture
     width, height = right - left, bottom - top
     index = at[view.through]
-    low, high = window
-    grey = np.nan_to_num(view.cut(image, index).astype(np.float32), nan=low, posinf=high, neginf=low)
-    stretched = Pillow.fromarray(np.ascontiguousarray(grey)).resize((width, height), Pillow.Resampling.BICUBIC)
-    shade = np.clip((np.asarray(stretched) - low) / max(high - low, 1e-12), 0, 1) * 255
-    picture = np.repeat(shade[..., None], 3, axis=2)
+    shades = [_shade(view.cut(one, index), (width, height), window) for one in image]
+    picture = np.stack(shades * (3 // len(shades)), axis=2)
     cut = view.cut(labels, index)
     for value, colour in colours.items():
         line, inside = outline_alpha(cut == value, width, height)
@@ -241,9 +237,33 @@ def draw_panel(
     if volume.placed:
         _draw_head(draw, panel, volume, at)
         _draw_letters(draw, panel)
-    # A picture that tells no lengths counts a pixel as 1 mm.
-    counted = set(volume.spacing_mm) == {1.0} and (not volume.placed or 1 in volume.shape_zyx)
-    _draw_bar(draw, panel, "pixels" if counted else "mm")
+    _draw_bar(draw, panel, "pixels" if volume.lengths == "none" else "mm")
+
+
+def drawn_channels(volume: Volume, channel: int) -> NDArray[Any]:
+    """What is drawn of a volume, (1, Z, Y, X) of a channel, or (3, Z, Y, X) of a picture in colour.
+
+    Raises
+    ------
+    UsageError : a channel that does not exist.
+    """
+    if not 0 <= channel < volume.array.shape[0]:
+        raise UsageError(f"channel {channel} of a volume with {volume.array.shape[0]}, counted from 0")
+    return volume.array if volume.colour else volume.array[channel : channel + 1]
+
+
+def drawn_image(volume: Volume) -> NDArray[Any]:
+    """The first channel of a volume (Z, Y, X), or the colours (3, Z, Y, X) of a picture."""
+    return volume.array if volume.colour else volume.array[0]
+
+
+def _shade(cut: NDArray[Any], size: tuple[int, int], window: tuple[float, float]) -> NDArray[Any]:
+    """A cut stretched to (width, height) pixels, 0 to 255."""
+    low, high = window
+    plain = np.nan_to_num(cut.astype(np.float32), nan=low, posinf=high, neginf=low)
+    stretched = Pillow.fromarray(np.ascontiguousarray(plain)).resize(size, Pillow.Resampling.BICUBIC)
+    shade: NDArray[Any] = np.clip((np.asarray(stretched) - low) / max(high - low, 1e-12), 0, 1) * 255
+    return shade
 
 
 def _draw_head(draw: ImageDraw.ImageDraw, panel: Panel, volume: Volume, at: tuple[int, int, int]) -> None:
@@ -333,9 +353,14 @@ def whole_numbers(mask: NDArray[Any]) -> NDArray[Any]:
 
 
 def window_of(image: NDArray[Any]) -> tuple[float, float]:
-    """The percentiles of an evenly taken sample: the sort of a whole CT would take longer than the picture."""
+    """The values of ([C,] Z, Y, X) that are drawn black and white; of colours of 8 bits all.
+
+    The percentiles of an evenly taken sample: the sort of a whole CT would take longer than the picture.
+    """
+    if image.ndim == 4 and len(image) == 3 and image.dtype == np.uint8:
+        return 0.0, 255.0
     step = max(1, math.ceil((image.size / PERCENTILE_SAMPLES) ** (1 / 3)))
-    sample = image[::step, ::step, ::step].astype(np.float64)
+    sample = image[..., ::step, ::step, ::step].astype(np.float64)
     sample = sample[np.isfinite(sample)]
     if not sample.size:
         return 0.0, 1.0

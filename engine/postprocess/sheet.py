@@ -44,7 +44,7 @@ class Column:
     Parameters
     ----------
     name : above it.
-    image : (Z, Y, X) on the study's grid, drawn grey.
+    image : (Z, Y, X) on the study's grid, drawn grey, or (3, Z, Y, X) in colour.
     window : the values drawn black and white.
     tint : (Z, Y, X) drawn in colour over it, the stronger the larger; from 0 to ``tint_top``.
     other : (Z, Y, X): fused with the image, orange where the image is brighter, blue where this is; equal is grey.
@@ -135,12 +135,14 @@ def _turned(column: Column, apply: Any) -> Column:
 
 
 def _cell(view: View, column: Column, index: int, size: tuple[int, int]) -> Pillow.Image:
-    grey = _scaled(view.cut(column.image, index), column.window, size)
-    if column.other is not None:
+    if column.other is None and column.image.ndim == 4:
+        colours = np.stack([_scaled(view.cut(one, index), column.window, size) for one in column.image], axis=-1)
+    elif column.other is not None:
+        grey = _scaled(view.cut(column.image, index), column.window, size)
         second = _scaled(view.cut(column.other, index), column.other_window, size)
         colours = np.stack([grey, (grey + second) / 2, second], axis=-1)
     else:
-        colours = np.repeat(grey[..., None], 3, axis=2)
+        colours = np.repeat(_scaled(view.cut(column.image, index), column.window, size)[..., None], 3, axis=2)
     if column.tint is not None:
         tint = _scaled(view.cut(column.tint, index), (0.0, column.tint_top), size)
         strength = (np.sqrt(tint) * STRONGEST)[..., None]

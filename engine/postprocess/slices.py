@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 from PIL import ImageDraw
 
-from voxelrt.errors import GeometryError, UsageError
+from voxelrt.errors import GeometryError
 from voxelrt.io.atomic import atomic_path
 from voxelrt.io.orientation import reorient
 from voxelrt.postprocess.overlay import (
@@ -34,6 +34,7 @@ from voxelrt.postprocess.overlay import (
     directions_note,
     draw_foot,
     draw_panel,
+    drawn_channels,
     font,
     foot_lines,
     whole_numbers,
@@ -97,7 +98,8 @@ def draw_sheet(
     Parameters
     ----------
     volume
-        (C, Z, Y, X), in any axis order; `channel` of it is drawn, from the 0.5th to the 99.5th percentile.
+        (C, Z, Y, X), in any axis order; `channel` of it is drawn, from the 0.5th to the 99.5th percentile, or its
+        colours where it is a picture in colour.
     labels
         (1, Z, Y, X) on the same grid: drawn as outlines.
     title
@@ -137,8 +139,6 @@ class _Scene:
     """A volume in LPS order, cut across the axis that was the array's z."""
 
     def __init__(self, volume: Volume, labels: Volume | None, channel: int) -> None:
-        if not 0 <= channel < volume.array.shape[0]:
-            raise UsageError(f"channel {channel} of a volume with {volume.array.shape[0]}, counted from 0")
         if labels is not None and (
             volume.shape_zyx != labels.shape_zyx or np.abs(volume.affine - labels.affine).max() > 1e-3
         ):
@@ -146,7 +146,7 @@ class _Scene:
         self.volume, turn = reorient(volume, "LPS")
         through = turn.axes.index(2)
         self.view: View = next(view for view in VIEWS if view.through == through)
-        self.image: NDArray[Any] = self.volume.array[channel]
+        self.image = drawn_channels(self.volume, channel)
         self.window = window_of(self.image)
         self.labels: Labels = np.zeros((1, 1, 1), np.uint8)
         self.colours: dict[int, tuple[int, int, int]] = {}
@@ -155,7 +155,7 @@ class _Scene:
             values = [int(value) for value in np.unique(self.labels) if value != 0]
             self.colours = {value: PALETTE[number % len(PALETTE)] for number, value in enumerate(values)}
         else:
-            self.labels = np.broadcast_to(self.labels, self.image.shape)
+            self.labels = np.broadcast_to(self.labels, self.volume.shape_zyx)
         self.size = self.volume.shape_zyx[::-1]
 
     def indices(self, most: int) -> list[int]:

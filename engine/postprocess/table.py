@@ -14,7 +14,7 @@ from voxelrt.io.dicom.derived import Algorithm
 from voxelrt.postprocess.measurements import Measured
 from voxelrt.volume import Volume
 
-COLUMNS = ("value", "name", "voxels", "volume_ml", "mean", "deviation", "diameter_mm")
+COLUMNS = ("value", "name", "voxels", "volume_ml", "area_mm2", "mean", "deviation", "diameter_mm")
 
 
 def write_table(measured: Sequence[Measured], labels: Volume, path: Path, algorithm: Algorithm) -> None:
@@ -33,6 +33,7 @@ def write_table(measured: Sequence[Measured], labels: Volume, path: Path, algori
         text = written.getvalue()
     else:
         made_by = {"algorithm": algorithm.name, "voxelrt": algorithm.version, "plan_sha256": algorithm.plan_sha256}
-        text = json.dumps({"labels": rows, "voxel_mm3": labels.voxel_volume_mm3, **made_by}, indent=1) + "\n"
+        voxel_mm3 = labels.voxel_volume_mm3 if labels.lengths == "volume" else None
+        text = json.dumps({"labels": rows, "voxel_mm3": voxel_mm3, **made_by}, indent=1) + "\n"
     with atomic_path(path) as temporary:
         temporary.write_text(text, "utf-8")

@@ -67,11 +67,19 @@ class Opened:
         Where the first channel came from, None for a volume in memory.
     warnings
         What the readers and checks had to say.
+    colours
+        Of a picture in colour that is seen as grey, or channel by channel: the picture.
     """
 
     volume: Volume
     source: Source | None
     warnings: tuple[str, ...]
+    colours: Volume | None = None
+
+    @property
+    def shown(self) -> Volume:
+        """What pictures show below the result."""
+        return self.volume if self.colours is None else self.colours
 
     @property
     def geometry(self) -> GeometryReport | None:
@@ -117,7 +125,7 @@ def open_study(study: Study, recipe: Recipe, *, force: bool = False, pick: Pick 
     for channel, one in zip(channels[1:], opened[1:], strict=True):
         _refuse_other_grid(channels[0].name, opened[0].volume, channel.name, one.volume)
     volume = _finite(_stacked([one.volume for one in opened]), warnings)
-    return Opened(volume, opened[0].source, tuple(warnings))
+    return Opened(volume, opened[0].source, tuple(warnings), opened[0].colours)
 
 
 def _by_channel(study: Study, channels: tuple[Channel, ...]) -> dict[str, Place | Volume]:
@@ -163,7 +171,8 @@ class _Reader:
         names = [one.name for one in self._recipe.input.channels]
         wanted = 0 if alone else names.index(channel.name)
         volume, notes = fit_channels(image.volume, wanted, [channel.name] if alone else names)
-        return Opened(volume, image.source, (*image.warnings, *notes))
+        colours = image.volume if image.volume.colour else None
+        return Opened(volume, image.source, (*image.warnings, *notes), colours)
 
     def _other(self, given: Place) -> Image:
         if self._pick != ANY:
@@ -188,7 +197,7 @@ class _Reader:
             return self._colours[key]
         said = [f"took {series.title} of {len(study.series)}"] if len(study.series) > 1 else []
         shown = pick.displayed or self._recipe.input.values == "displayed"
-        warnings = [*study.warnings, *said]
+        warnings = [*study.warnings_of(series), *said]
         options = {"displayed": shown, "straighten": pick.straighten, "repair": pick.repair}
         image = read_series(series, volume=pick.volume, **options, warnings=warnings)
         if len(image.volume.array) > 1:

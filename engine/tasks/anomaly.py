@@ -10,6 +10,7 @@ import numpy as np
 from voxelrt.backends.native import CancelFlag
 from voxelrt.errors import ModelError
 from voxelrt.plan.plan import Plan
+from voxelrt.postprocess.overlay import drawn_image
 from voxelrt.postprocess.sheet import draw_sheet, grey_column, tinted_column
 from voxelrt.preprocess.grid import GridMap
 from voxelrt.preprocess.layout import from_layout
@@ -47,16 +48,17 @@ def find_anomalies(plan: Plan, ready: Ready, tell: Tell, cancel: CancelFlag | No
     details = {
         "score": score,
         "error": {"mean": score, **spread, "maximum": float(error.max())},
-        "worst_mm_lps": [float(v) for v in world[:3]],
+        "worst_voxel_xyz": [int(v) for v in worst[::-1]],
+        **({"worst_mm_lps": [float(v) for v in world[:3]]} if study.in_space else {}),
         "planes": [float(v) for v in planes],
         "unit": f"scaled intensity ({recipe.input.intensity.scaling})",
     }
 
     def draw(title: str, caption: str) -> Any:
         columns = [
-            grey_column("image", study.array[0]),
+            grey_column("image", drawn_image(ready.opened.shown)),
             grey_column("reconstruction", np.asarray(on_study(made, way, study).array[0])),
-            tinted_column("error", study.array[0], np.asarray(on_grid.array[0])),
+            tinted_column("error", drawn_image(ready.opened.shown), np.asarray(on_grid.array[0])),
         ]
         at = (int(worst[0]), int(worst[1]), int(worst[2]))
         return draw_sheet(study, columns, at_zyx=at, title=title, caption=caption)

@@ -10,6 +10,7 @@ import numpy as np
 from voxelrt.backends.native import CancelFlag
 from voxelrt.errors import ModelError
 from voxelrt.plan.plan import Plan
+from voxelrt.postprocess.overlay import drawn_image
 from voxelrt.postprocess.sheet import Column, draw_sheet, grey_column, tinted_column
 from voxelrt.preprocess.grid import GridMap
 from voxelrt.preprocess.layout import from_layout
@@ -82,7 +83,7 @@ def _answered(ready: Ready, logits: Array, more: dict[str, Any], heat: Any) -> A
     best = max(scores, key=lambda name: scores[name])
 
     def draw(title: str, caption: str) -> Any:
-        image, map_ = study.array[0], np.asarray(heat.array[0])
+        image, map_ = drawn_image(ready.opened.shown), np.asarray(heat.array[0])
         at = np.unravel_index(int(np.argmax(map_)), map_.shape)
         columns: list[Column] = [grey_column("image", image), tinted_column(f"where “{best}” comes from", image, map_)]
         return draw_sheet(study, columns, at_zyx=(int(at[0]), int(at[1]), int(at[2])), title=title, caption=caption)

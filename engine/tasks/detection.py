@@ -33,6 +33,7 @@ Tell = Callable[[str, int, int], None]
 Floats = NDArray[np.float32]
 DEFAULT_THRESHOLD = 0.5
 SHOWN = 8  # findings in lines and captions
+OF_BOXES = ("size_mm", "size_pixels", "corners_mm_lps")
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,14 +44,27 @@ class Place:
     study: Volume
 
     def finding(self, box: Floats, score: float, name: str) -> dict[str, Any]:
-        """A box (z0 y0 x0 z1 y1 x1, faces between voxels at half numbers) as JSON, lengths in mm, LPS."""
+        """A box (z0 y0 x0 z1 y1 x1, faces between voxels at half numbers) as JSON, lengths in mm, LPS; of a picture in
+        pixels, and in mm where it tells them."""
         low, high = box[2::-1].astype(np.float64), box[:2:-1].astype(np.float64)  # (x, y, z)
         centre = self.affine @ np.array([*((low + high) / 2), 1.0])
         columns = self.affine[:3, :3]
         spacing = np.linalg.norm(columns, axis=0)
         corners = [[(high if bit >> axis & 1 else low)[axis] for axis in range(3)] for bit in range(8)]
         world = [self.affine @ np.array([*corner, 1.0]) for corner in corners]
-        index = np.linalg.inv(self.study.affine) @ centre
+        to_study = np.linalg.inv(self.study.affine)
+        index = to_study @ centre
+        if not self.study.in_space:
+            sides = np.ptp([(to_study @ corner)[:2] for corner in world], axis=0)
+            known = self.study.known_spacing_mm[:0:-1]
+            sizes = [float(n * mm) for n, mm in zip(sides, known, strict=True) if mm is not None]
+            return {
+                "label": name,
+                "score": score,
+                "size_pixels": [float(v) for v in sides],
+                **({"size_mm": sizes} if sizes else {}),
+                "study_voxel_xyz": [float(v) for v in index[:3]],
+            }
         return {
             "label": name,
             "score": score,
@@ -83,17 +97,17 @@ def detect(plan: Plan, ready: Ready, tell: Tell, cancel: CancelFlag | None) -> A
         for box, score, kind in zip(found.boxes, found.scores, found.classes, strict=True)
     ]
     if how.form == "points":
-        findings = [{k: v for k, v in one.items() if k not in ("size_mm", "corners_mm_lps")} for one in findings]
+        findings = [{k: v for k, v in one.items() if k not in OF_BOXES} for one in findings]
     labels = _drawn(found, volume, way, study, findings)
     details = {
         "findings": findings,
-        "frame": "LPS, mm",
+        "frame": "LPS, mm" if study.in_space else "pixels of the picture, from 0",
         "threshold": threshold,
         "suppression": {"overlap": how.overlap, "most": how.most},
     }
 
     def draw(title: str, caption: str) -> Any:
-        return draw_overlay(study, labels, title=title, caption=caption)
+        return draw_overlay(ready.opened.shown, labels, title=title, caption=caption)
 
     lines = [f"{len(findings)} finding{'s' * (len(findings) != 1)} above {threshold:g}"]
     lines += [_line(one) for one in findings[:SHOWN]]
@@ -157,6 +171,10 @@ def _drawn(found: Found, volume: Floats, way: GridMap, study: Volume, findings: 
 
 
 def _line(one: dict[str, Any]) -> str:
+    unit = "mm" if "size_mm" in one else "pixels"
+    size = " x ".join(f"{v:.1f}" for v in one[f"size_{unit}"]) + f" {unit}" if f"size_{unit}" in one else "a point"
+    if "centre_mm_lps" not in one:
+        x, y, _ = one["study_voxel_xyz"]
+        return f"{one['label']} {one['score']:.3f}: {size} at column {x:.1f}, row {y:.1f}"
     x, y, z = one["centre_mm_lps"]
-    size = " x ".join(f"{v:.1f}" for v in one["size_mm"]) + " mm" if "size_mm" in one else "a point"
     return f"{one['label']} {one['score']:.3f}: {size} at L {x:.1f}, P {y:.1f}, S {z:.1f} mm"

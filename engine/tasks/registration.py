@@ -113,11 +113,12 @@ def register(plan: Plan, ready: Ready, tell: Tell, cancel: CancelFlag | None) ->
     warped = warp_volume(moving, fixed, field=field)
     before = warp_volume(moving, fixed)
     lengths = np.linalg.norm(vectors, axis=0)
+    unit = "mm" if fixed.lengths != "none" else "pixels"
     details = {
         "folded_voxels": int(folded[0]),
         "field_voxels": int(lengths.size),
         "jacobian": {"minimum": float(determinant.min()), "maximum": float(determinant.max())},
-        "displacement_mm": {"mean": float(lengths.mean()), "maximum": float(lengths.max())},
+        f"displacement_{unit}": {"mean": float(lengths.mean()), "maximum": float(lengths.max())},
         "correlation": {"before": _correlation(fixed, before), "after": _correlation(fixed, warped)},
     }
 
@@ -132,8 +133,8 @@ def register(plan: Plan, ready: Ready, tell: Tell, cancel: CancelFlag | None) ->
 
     maps = {WARPED: warped, JACOBIAN: on_study(determinant[0], pair.way, fixed, outside=1.0)}
     lines = [
-        f"moved by {details['displacement_mm']['mean']:.2f} mm on average, at most "  # type: ignore[index]
-        f"{lengths.max():.2f} mm; {int(folded[0])} of {lengths.size} voxels of the field fold",
+        f"moved by {lengths.mean():.2f} {unit} on average, at most "
+        f"{lengths.max():.2f} {unit}; {int(folded[0])} of {lengths.size} voxels of the field fold",
         f"correlation with the fixed image {details['correlation']['before']:.4f} before, "  # type: ignore[index]
         f"{details['correlation']['after']:.4f} after",  # type: ignore[index]
     ]

@@ -1,8 +1,8 @@
 """The inner products of conv3d on Triton: a tile's sums over the taps and channels of one source.
 
-Both take the same: a source (its volume, weights, pending scale, shift and slope, channels, elements of a voxel, and the
-group's first channel), a place (item, the first voxel of each position's window, which positions there are), a window
-(the volume's size, taps, dilation), and the tile's columns among the outputs.
+Both take the same: a source (its volume, weights, pending scale, shift and slope, channels, elements of a voxel, and
+the group's first channel), a place (item, the first voxel of each position's window, which positions there are), a
+window (the volume's size, taps, dilation), and the tile's columns among the outputs.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,11 @@ import tifffile
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image as Pillow
+from pydicom.sequence import Sequence
 from pydicom.uid import OphthalmicPhotography8BitImageStorage
 
 from tests.phantoms import save_series
-from tests.unit.test_dicom_pictures import cine, radiograph
+from tests.unit.test_dicom_pictures import cine, radiograph, region
 from tests.unit.test_slides import level, pyramid
 from voxelrt.cli import main
 from voxelrt.errors import InputError, UnsupportedError, UsageError
@@ -100,6 +103,40 @@ def test_a_png_and_a_fundus_photograph_give_labels_on_their_own_grid(tmp_path: P
         assert any("no depth" in line or "1 mm deep" in line for line in result.warnings)
 
 
+@pytest.mark.parametrize(
+    ("study", "unit"), [("png", "pixels"), ("one", "mm2"), ("unknown", "pixels"), ("cine", "pixels")]
+)
+def test_sizes_claim_no_length_that_the_picture_does_not_tell(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], study: str, unit: str
+) -> None:
+    pixels = np.random.default_rng(5).integers(0, 256, (2, 21, 34, 3), dtype=np.uint8)
+    place = tmp_path / study
+    if study == "png":
+        Pillow.fromarray(pixels[0]).save(place, format="PNG")
+    else:
+        dataset = cine(pixels if study == "cine" else pixels[:1])
+        if study != "unknown":
+            dataset.SequenceOfUltrasoundRegions = Sequence([region((0, 0, 33, 20), (0.03, 0.02))])
+        save_series([dataset], place, order=[0])
+    with pytest.raises(SystemExit) as left:
+        outputs = ["--table", str(tmp_path / "t.csv"), "--json", str(tmp_path / "a.json")]
+        main(["run", str(brightest(tmp_path)), str(place), "-o", str(tmp_path / "out.nii.gz"), *outputs])
+    assert left.value.code == 0
+    count = int((pixels[: 2 if study == "cine" else 1].argmax(axis=3) == 1).sum())
+    area = count * 0.2 * 0.3
+    said = capsys.readouterr().out
+    assert f"g: {count} pixels" in said if unit == "pixels" else f"g: {area:.4g} mm2" in said
+    assert "mL" not in said
+    answer = json.loads((tmp_path / "a.json").read_text())
+    assert (answer["voxels"]["g"], answer["volumes_ml"]) == (count, {})
+    assert answer["areas_mm2"].get("g") == (pytest.approx(area) if unit == "mm2" else None)
+    if study != "png":
+        known_mm = [None, 0.2, 0.3] if study != "unknown" else [None] * 3
+        assert answer["geometry"]["spacing_mm_zyx"] == known_mm
+    row = next(iter(csv.DictReader((tmp_path / "t.csv").open())))
+    assert (row["volume_ml"], row["area_mm2"] != "", row["diameter_mm"] != "") == ("", unit == "mm2", unit == "mm2")
+
+
 def test_the_frames_of_a_cine_go_through_one_by_one(tmp_path: Path) -> None:
     pixels = np.random.default_rng(4).integers(0, 256, (3, 21, 34, 3), dtype=np.uint8)
     save_series([cine(pixels)], tmp_path / "cine", order=[0])
@@ -176,7 +213,12 @@ def test_a_slide_goes_through_in_windows_that_leave_no_seam(tmp_path: Path, kind
     assert found.dtype == np.uint8
     assert (found == smooth.argmax(axis=2))[clear].all()
     assert clear.mean() > 0.95
-    assert result.areas_mm2["g"] == pytest.approx((found == 1).sum() * (1.0 if kind == "png" else 0.0005**2))
+    assert result.voxels["g"] == (found == 1).sum()
+    if kind == "png":  # which tells no lengths
+        assert result.areas_mm2 == {}
+        assert result.sizes["g"] == f"{(found == 1).sum()} pixels"
+    else:
+        assert result.areas_mm2["g"] == pytest.approx((found == 1).sum() * 0.0005**2)
     assert any(line.startswith("level 1 of") for line in result.warnings)
 
 

@@ -12,6 +12,8 @@ from onnx import helper
 from tests.tasks.networks import OBLIQUE, save, study
 from voxelrt.errors import ModelError
 from voxelrt.pipeline import predict
+from voxelrt.tasks.detection import Place, _line
+from voxelrt.volume import Volume
 
 SIZE = (12, 16, 20)
 BOXES = np.array([[2, 3, 4, 6, 9, 12], [2, 3, 4, 6, 9, 11], [7, 10, 13, 10, 14, 18]], np.float32)
@@ -151,3 +153,17 @@ def test_nothing_found_and_outputs_that_do_not_fit(tmp_path: Path) -> None:
     path = listed(tmp_path, BOXES, "distances")
     with pytest.raises(ModelError, match="distances as"):
         predict(path, study(np.zeros(SIZE)))
+
+
+def test_a_finding_on_a_picture_claims_no_place_in_the_patient() -> None:
+    picture = Volume(np.zeros((1, 20, 30), np.uint8), np.eye(4), placed=False, lengths="none")
+    box = np.array([-0.5, 1.5, 2.5, 0.5, 4.5, 7.5], np.float32)
+    one = Place(np.diag([2.0, 3.0, 1.0, 1.0]), picture).finding(box, 0.75, "spot")
+    assert one["size_pixels"] == pytest.approx([10, 9])
+    assert not [name for name in one if "mm" in name]
+    assert _line(one) == "spot 0.750: 10.0 x 9.0 pixels at column 10.0, row 9.0"
+    known = Volume(picture.array, np.diag([0.5, 0.25, 1, 1]), placed=False, lengths="plane")
+    one = Place(np.diag([1.0, 0.75, 1.0, 1.0]), known).finding(box, 0.75, "spot")
+    assert one["size_pixels"] == pytest.approx([10, 9])
+    assert one["size_mm"] == pytest.approx([5, 2.25])
+    assert "centre_mm_lps" not in one

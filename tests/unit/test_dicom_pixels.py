@@ -22,6 +22,8 @@ from pydicom.uid import (
 )
 
 from tests.phantoms import dicom_series, dicom_slice, octants, save_series
+from voxelrt.commands.console import Screen
+from voxelrt.commands.study_info import study_info
 from voxelrt.errors import GeometryError, InputError
 from voxelrt.io import read_image
 from voxelrt.io.dicom import contents
@@ -165,7 +167,9 @@ def test_float_pixels_are_read(tmp_path: Path) -> None:
     for dataset, plane in zip(series, values, strict=True):
         del dataset.PixelData, dataset.PixelRepresentation, dataset.BitsStored, dataset.HighBit
         dataset.BitsAllocated, dataset.FloatPixelData = 32, plane.tobytes()
-    assert (read_image(save_series(series, tmp_path)).volume.array[0] == values).all()
+    image = read_image(save_series(series, tmp_path))
+    assert (image.volume.array[0] == values).all()
+    assert image.volume.array.dtype == np.float32
 
 
 def pet(**changes: Any) -> list[Any]:
@@ -187,6 +191,20 @@ def test_pet_becomes_uptake_by_body_weight(tmp_path: Path) -> None:
     factor = 74_000 / (370e6 * 0.5 ** (3600 / 6586.2))
     np.testing.assert_allclose(image.volume.array[0], octants() * 2000 * factor, rtol=1e-6)
     assert any("SUVbw" in text for text in image.warnings)
+
+
+def test_a_tracer_that_lasts_for_days_counts_from_the_date_of_its_injection(tmp_path: Path) -> None:
+    zirconium = Dataset()
+    zirconium.RadionuclideTotalDose, zirconium.RadionuclideHalfLife = 37e6, 282_276.0
+    zirconium.RadiopharmaceuticalStartDateTime = "20240101100000"
+    more = {"RadiopharmaceuticalInformationSequence": Sequence([zirconium]), "SeriesDate": "20240104"}
+    image = read_image(save_series(pet(**more, AcquisitionDate="20240104"), tmp_path / "a"))
+    factor = 74_000 / (37e6 * 0.5 ** ((3 * 24 + 1) * 3600 / 282_276))
+    np.testing.assert_allclose(image.volume.array[0], octants() * 2000 * factor, rtol=1e-6)
+    del zirconium.RadiopharmaceuticalStartDateTime
+    zirconium.RadiopharmaceuticalStartTime = "100000"
+    image = read_image(save_series(pet(**more), tmp_path / "b"))
+    assert any("lasts for days" in text for text in image.warnings)
 
 
 @pytest.mark.parametrize("made", ["012400", "103000", "235900"])
@@ -244,6 +262,9 @@ def test_a_mosaic_is_taken_apart_and_placed(tmp_path: Path) -> None:
     # The mosaic's corner, moved by half of what it is wider and higher than a slice.
     np.testing.assert_allclose(image.volume.affine[:3, 3], [20 * 0.75 / 2, 16 * 0.5 / 2, 7])
     np.testing.assert_allclose(image.volume.spacing_mm, (3, 0.5, 0.75))
+    save_series(dicom_series(octants((6, 8, 12))), tmp_path / "ct")
+    rows = study_info(str(tmp_path), Screen(quiet=True))["series"]
+    assert [(row["modality"], row["size_yx"]) for row in rows] == [("MR", [8, 10]), ("CT", [8, 12])]
     # Found by fuzzing: a normal of two numbers.
     short = mosaic(csa(NumberOfImagesInMosaic=["6"], SliceNormalVector=["0.0", "0.0"]))
     with pytest.raises(GeometryError, match="does not say where its slices lie"):

@@ -12,16 +12,18 @@ import numpy as np
 import pydicom
 import pytest
 from numpy.typing import NDArray
-from pydicom import Dataset
+from pydicom import DataElement, Dataset
 from pydicom.encaps import encapsulate
 from pydicom.pixels import get_decoder
 from pydicom.uid import EnhancedMRImageStorage, ExplicitVRLittleEndian, RLELossless, generate_uid
 
+from tests.dicom_readers import errors_of
 from tests.phantoms import PATIENT_ID, PATIENT_NAME, dicom_series, dicom_slice, octants, rotation, save_series
 from tests.unit.test_dicom_pixels import csa
 from voxelrt.errors import GeometryError, InputError, MissingExtraError, OutputError, UsageError
 from voxelrt.io import DicomSource, read_image
 from voxelrt.io.dicom.derived import Algorithm, Segment
+from voxelrt.io.dicom.derived_series import DENOISED, write_derived_series
 from voxelrt.io.dicom.run_lengths import encode_frame
 from voxelrt.io.dicom.segmentation import SegKind, write_segmentation
 from voxelrt.volume import Volume
@@ -294,6 +296,43 @@ def test_what_cannot_be_written_is_refused_without_names(tmp_path: Path) -> None
     shutil.rmtree(tmp_path / "a")
     refused(InputError, volume, source)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["b", "c"]
+
+
+def test_a_plain_image_that_counts_its_frame_is_referred_to_without_number(tmp_path: Path) -> None:
+    """Some writers put NumberOfFrames 1 into CT images; cosines are rounded, and PatientSex is a word."""
+    words = {"NumberOfFrames": 1, "StudyDate": "20240102", "BodyPartExamined": "HEAD"}
+    series = dicom_series(octants(), orientation=(0.9999, 0, 0, 0, 1.0001, 0), **words)
+    study = save_series(series, tmp_path / "a")
+    for path in study.iterdir():
+        dataset = pydicom.dcmread(path)
+        dataset.add(DataElement("PatientSex", "CS", "female", validation_mode=0))
+        dataset.save_as(path)
+    image, source = read_image(study), read_image(study).source
+    assert isinstance(source, DicomSource)
+    labels = image.volume.with_array(labels_like(image.volume))
+    write_segmentation(labels, tmp_path / "seg.dcm", source, SEGMENTS, ALGORITHM)
+    assert errors_of(tmp_path / "seg.dcm") == []
+    made = pydicom.dcmread(tmp_path / "seg.dcm")
+    reference = made.PerFrameFunctionalGroupsSequence[0].DerivationImageSequence[0].SourceImageSequence[0]
+    assert "ReferencedFrameNumber" not in reference
+    assert made.PatientSex in (None, "")
+    write_derived_series(image.volume, tmp_path / "out", source, ALGORITHM, DENOISED)
+    assert (read_image(tmp_path / "out").volume.array == image.volume.array).all()
+
+
+@pytest.mark.parametrize("name", ["SeriesInstanceUID", "SOPInstanceUID"])
+def test_a_series_that_nothing_can_refer_to_is_refused(tmp_path: Path, name: str) -> None:
+    study = save_series(dicom_series(octants()), tmp_path / "a")
+    for path in study.iterdir():
+        dataset = pydicom.dcmread(path)
+        delattr(dataset, name)
+        dataset.save_as(path)
+    image, source = read_image(study), read_image(study).source
+    assert isinstance(source, DicomSource)
+    with pytest.raises(InputError, match=f"no {name}, so nothing can refer to it"):
+        write_segmentation(
+            image.volume.with_array(labels_like(image.volume)), tmp_path / "seg.dcm", source, SEGMENTS, ALGORITHM
+        )
 
 
 def test_a_damaged_element_of_the_patient_is_not_quoted(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

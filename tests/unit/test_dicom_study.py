@@ -22,6 +22,7 @@ from voxelrt.errors import GeometryError, InputError, UsageError
 from voxelrt.io import DicomSource, open_dicom, read_image
 from voxelrt.io.dicom import contents, header
 from voxelrt.io.dicom.description import shown
+from voxelrt.io.dicom.study import ZIP
 
 
 def zipped(folder: Path, path: Path) -> Path:
@@ -91,6 +92,22 @@ def test_a_cut_zip_is_an_input_error(tmp_path: Path, kept: int) -> None:
         read_image(path)
 
 
+def test_a_voxel_changed_inside_a_zip_is_an_input_error(tmp_path: Path) -> None:
+    """The pixels are followed by another element: a reader that stops behind them never sees the zip's checksum."""
+    dataset = dicom_series(octants((1, 512, 512)))[0]
+    dataset.DataSetTrailingPadding = bytes(64)
+    save_series([dataset], tmp_path / "in")
+    path = tmp_path / "study.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        archive.write(next((tmp_path / "in").iterdir()), "a")
+    assert (read_image(path).volume.array[0] == octants((1, 512, 512))).all()
+    whole = bytearray(path.read_bytes())
+    whole[whole.index(dataset.PixelData) + 100] ^= 1
+    path.write_bytes(whole)
+    with pytest.raises(InputError, match="inside the zip is damaged"):
+        read_image(path)
+
+
 def test_links_do_not_lead_out_or_round_in_circles(tmp_path: Path) -> None:
     outside = save_series(dicom_series(octants()), tmp_path / "outside")
     study = save_series(dicom_series(octants() + 1), tmp_path / "study")
@@ -118,7 +135,7 @@ def test_a_newcomers_folder_works_on_the_first_try(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(data)
     zipped(tmp_path / "a", tmp_path / "old.zip")
     study = open_dicom(tmp_path)
-    assert study.skipped == {"DICOMDIR": 1, "not DICOM": 5}
+    assert study.skipped == {"DICOMDIR": 1, "not DICOM": 4, ZIP: 1}
     with pytest.raises(
         InputError, match=r"2 series where one is needed.*by its place in the list of voxelrt info \(#2"
     ):
@@ -127,6 +144,28 @@ def test_a_newcomers_folder_works_on_the_first_try(tmp_path: Path) -> None:
     (tmp_path / "a" / "cut").write_bytes(next((tmp_path / "a").iterdir()).read_bytes()[:300])
     with pytest.raises(InputError, match="take it out \\(files are counted in the order of their names"):
         read_image(tmp_path, series=3)
+
+
+def test_a_damaged_file_stops_only_a_series_that_it_may_be_of(tmp_path: Path) -> None:
+    """A slice that is missing at the end of a stack leaves no gap, so whose it is must be known to pass it over."""
+    two_series(tmp_path)
+    damaged = tmp_path / "b" / "IM0000"
+    whole = damaged.read_bytes()
+    rows = b"\x28\0\x10\0US\2\0"
+    assert rows in whole
+    damaged.write_bytes(whole.replace(rows, b"\x28\0\x10\0US\3\0"))
+    image = read_image(tmp_path, series=3)
+    assert (image.volume.array[0] == octants()).all()
+    assert "skipped 1 damaged file of another series" in image.warnings
+    with pytest.raises(InputError, match=r"DICOM file 7 of 12 is damaged.*take it out"):
+        read_image(tmp_path, series=7)
+    # Of a file that is cut before it says its series, or within its UID, nobody knows.
+    uid = whole.index(b"\x20\0\x0e\0UI")
+    for kept in (uid, uid + 20):
+        damaged.write_bytes(whole[:kept])
+        for series in (3, 7):
+            with pytest.raises(InputError, match="take it out"):
+                read_image(tmp_path, series=series)
 
 
 # Choosing

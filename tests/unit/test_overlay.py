@@ -221,3 +221,18 @@ def test_the_file_is_a_png_without_text_and_an_interrupted_one_is_gone(
     with pytest.raises(KeyboardInterrupt):
         overlay_picture(volume, mask, tmp_path / "b.png")
     assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_a_picture_in_colour_keeps_its_colours_below_the_labels() -> None:
+    colours = np.zeros((3, 1, 40, 60), np.uint8)
+    colours[0, 0, :, :30], colours[1, 0, :, 30:], colours[2] = 200, 120, 33
+    volume = Volume(colours, np.eye(4), placed=False, lengths="none", colour=True)
+    corner = np.zeros((1, 40, 60), np.uint8)
+    corner[:, :4, :4] = 1
+    for drawn in (draw_overlay(volume, volume.with_array(corner)), draw_sheet(volume)):
+        shown = {tuple(colour) for colour in np.asarray(drawn).reshape(-1, 3)}
+        assert {(200, 0, 33), (0, 120, 33)} <= shown
+    # Three channels of another kind are no colours.
+    images = volume.with_array(colours)
+    grey = np.asarray(draw_overlay(images, images.with_array(np.zeros((1, 40, 60), np.uint8))))
+    assert (200, 0, 33) not in {tuple(colour) for colour in grey.reshape(-1, 3)}

@@ -33,10 +33,10 @@ def test_sides_are_where_the_letters_say(index: int) -> None:
     scene = _Scene(ball(forty_eight()[index]), None, 0)
     assert len(scene.indices(24)) == 9
     # Of the half that is left, anterior or superior (beyond the middle across the view), the picture shows a quarter.
-    bright = [k for k in scene.indices(24) if (scene.view.cut(scene.image, k) == 200).any()]
+    bright = [k for k in scene.indices(24) if (scene.view.cut(scene.image[0], k) == 200).any()]
     assert 3 <= len(bright) <= 5
-    rows, columns = np.nonzero(scene.view.cut(scene.image, bright[0]) == 200)
-    height, width = scene.view.cut(scene.image, bright[0]).shape
+    rows, columns = np.nonzero(scene.view.cut(scene.image[0], bright[0]) == 200)
+    height, width = scene.view.cut(scene.image[0], bright[0]).shape
     left, right, top, bottom = scene.view.letters
     horizontal = right if columns.mean() > width / 2 else left
     vertical = bottom if rows.mean() > height / 2 else top

@@ -17,7 +17,7 @@ from voxelrt.io.dicom.derived import (
     UidKind,
     Uids,
     equipment,
-    refuse_source,
+    refuse_whole,
     require_highdicom,
     said_of,
     series_number,
@@ -53,11 +53,11 @@ def write_capture(
 
     Raises
     ------
-    UsageError, InputError : as `refuse_source`. OutputError : the elements or the file cannot be written.
+    UsageError, InputError : as `refuse_whole`. OutputError : the elements or the file cannot be written.
     MissingExtraError : highdicom is not installed.
     """
     require_highdicom()
-    refuse_source(source)
+    refuse_whole(source)
     frames = list(source.volume.frames) if source.volume is not None else []
     pixels = np.asarray(picture.convert("RGB"))
     new = Uids(uids, "SC", pixels, source.sop_instance_uids, algorithm)

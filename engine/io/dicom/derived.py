@@ -148,6 +148,11 @@ def require_highdicom() -> None:
 def refuse_source(source: DicomSource) -> None:
     """Raise UsageError or InputError for a series on which no derived object can lie."""
     refuse_whole(source)
+    if source.volume is not None and any(frame.position is None for frame in source.volume.frames):
+        raise InputError(
+            "the pictures of this series have no place in the patient, so nothing can lie on them; write .png, .nii.gz "
+            "or a capture (--format capture) instead"
+        )
     if not source.frame_of_reference_uid:
         raise InputError("the series has no FrameOfReferenceUID, so nothing can refer to it; write NIfTI instead")
 
@@ -161,8 +166,13 @@ def refuse_whole(source: DicomSource) -> None:
             f"{len(source.volume.placement.between)} planes were interpolated (repair), not slices of the series: "
             "DICOM objects cannot refer to them; write NIfTI instead"
         )
-    if not source.study_uid:
-        raise InputError("the series has no StudyInstanceUID, so nothing can refer to it; write NIfTI instead")
+    missing = {
+        "StudyInstanceUID": not source.study_uid,
+        "SeriesInstanceUID": not source.series_uid,
+        "SOPInstanceUID": not all(source.sop_instance_uids),
+    }
+    for name in (name for name, gone in missing.items() if gone):
+        raise InputError(f"the series has no {name}, so nothing can refer to it; write NIfTI instead")
 
 
 def planes_of(volume: Volume, source: DicomSource) -> list[Frame]:

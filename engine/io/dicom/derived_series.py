@@ -43,7 +43,7 @@ from voxelrt.io.dicom.modules import (
     reference,
 )
 from voxelrt.io.dicom.quiet import quiet_pydicom
-from voxelrt.io.dicom.single_images import REFUSED, is_valid
+from voxelrt.io.dicom.single_images import REFUSED, is_valid, unit_vectors
 from voxelrt.io.dicom.stored import Stored, to_stored
 from voxelrt.io.dicom.suv import suv_factor
 from voxelrt.io.image import DicomSource
@@ -59,6 +59,7 @@ OF_PIXELS = (
     "DigitalSignaturesSequence", "MACParametersSequence", "DataSetTrailingPadding", "SourceImageSequence",
     "RealWorldValueMappingSequence", "OriginalAttributesSequence", "PixelAspectRatio", "ImagePresentationComments",
 )  # fmt: skip
+OF_WINDOW = ("WindowWidth", "WindowCenter", "WindowCenterWidthExplanation", "VOILUTFunction")
 # Of the plane where it was acquired, which is not where a warped one lies.
 OF_PLACE = (
     "SliceLocation", "GantryDetectorTilt", "TablePosition", "TableHeight", "DataCollectionDiameter",
@@ -70,6 +71,7 @@ MAY_BE_EMPTY = {
     "MR": ("ScanOptions", "MRAcquisitionType", "EchoTime", "EchoTrainLength", "PatientPosition"),
 }
 COMMON = ("Manufacturer", "PositionReferenceIndicator", "InstanceNumber", "SliceThickness")
+ROUNDED = 1e-5
 FRAME_TYPES = ("CTImageFrameTypeSequence", "MRImageFrameTypeSequence", "PETFrameTypeSequence")
 
 
@@ -162,7 +164,7 @@ def refuse_derived(volume: Volume | None, source: DicomSource, moving: DicomSour
     if moving.volume is None or source.volume is None:  # refused above
         raise UsageError("the source does not say its slices")
     first = moving.volume.frames[0]
-    if first.tile is None and first.header.text("NumberOfFrames"):
+    if first.is_enhanced:
         raise UsageError("an enhanced multi-frame series is not warped into a series of slices yet; write NIfTI")
     patients = [
         str(decoded_elements(frame.header).get("PatientID") or "") for frame in (first, source.volume.frames[0])
@@ -181,6 +183,12 @@ def _stored(volume: Volume, content: Sequence[Frame]) -> Stored:
         return to_stored(values, through_zero=True)
     same = {frame.intercept for frame in content}
     return to_stored(values, intercept=same.pop() if len(same) == 1 else 0.0)
+
+
+def _is_rounded(frame: Frame) -> bool:
+    """Whether its directions are so far from unit vectors that a reader may mind."""
+    vectors = np.array(frame.orientation or (1, 0, 0, 0, 1, 0), np.float64).reshape(2, 3)
+    return bool(np.abs(np.linalg.norm(vectors, axis=1) - 1).max() > ROUNDED)
 
 
 def _several(value: Any) -> list[Any]:
@@ -204,8 +212,7 @@ class _Job:
 
     def write(self, folder: Path, depth_mm: float) -> None:
         """All files."""
-        enhanced = not self.warped and self.planes[0].tile is None and self.planes[0].header.text("NumberOfFrames")
-        if enhanced:
+        if not self.warped and self.planes[0].is_enhanced:
             by_header: dict[int, list[int]] = {}
             for z, frame in enumerate(self.planes):
                 by_header.setdefault(id(frame.header), []).append(z)
@@ -222,6 +229,9 @@ class _Job:
                 self._place_in_study(made, study)
             if self.warped or frame.tile is not None:
                 self._place(made, frame, depth_mm)
+            elif _is_rounded(frame):
+                made.ImageOrientationPatient = unit_vectors(frame.orientation)
+            made.pop("NumberOfFrames", None)
             sources = self.content if self.warped else [frame]
             unique = {one.sop_instance_uid: one for one in sources}.values()
             made.SourceImageSequence = [
@@ -246,12 +256,16 @@ class _Job:
             if name in made:
                 delattr(made, name)
         for element in list(made):
-            if element.VR in ("DA", "TM") and not is_valid(element):
+            if not is_valid(element):
                 made[element.tag].value = ""
+            elif element.VR == "SQ" and not element.value and made.get("Modality") != "PT":  # where some may be empty
+                del made[element.tag]
         fill_empty(made, (*TYPE_2, *COMMON, *MAY_BE_EMPTY.get(str(made.get("Modality")), ())))
         fill_laterality(made)
-        if any(float(width) < 1 for width in _several(made.get("WindowWidth"))):
-            del made.WindowWidth, made.WindowCenter
+        widths = _several(made.get("WindowWidth"))
+        if not widths or not _several(made.get("WindowCenter")) or min(map(float, widths)) < 1:
+            for name in OF_WINDOW:
+                made.pop(name, None)
         first = copy.copy(made)
         made.SOPInstanceUID, made.SeriesInstanceUID = meta.MediaStorageSOPInstanceUID, self.new("series")
         made.SeriesNumber, made.InstanceNumber = series_number(self.planes) + 3, number
@@ -283,7 +297,7 @@ class _Job:
             if name in made:
                 delattr(made, name)
         made.ImagePositionPatient = [format_number_as_ds(float(v)) for v in frame.position or ()]
-        made.ImageOrientationPatient = [format_number_as_ds(float(v)) for v in self.planes[0].orientation or ()]
+        made.ImageOrientationPatient = unit_vectors(self.planes[0].orientation)
         made.PixelSpacing = [format_number_as_ds(float(v)) for v in self.planes[0].spacing or ()]
         made.SliceThickness = format_number_as_ds(frame.header.number_of("SliceThickness") or depth_mm)
         if "SpacingBetweenSlices" in made:

@@ -65,6 +65,17 @@ class Frame:
         return self.header.text("SOPInstanceUID")
 
     @property
+    def is_numbered(self) -> bool:
+        """Whether a reference names its number in the file: not of the only frame of a plain image, which some writers
+        count."""
+        return self.tile is None and (self.is_enhanced or self.header.frames > 1)
+
+    @property
+    def is_enhanced(self) -> bool:
+        """Whether functional groups describe it."""
+        return bool(self.header.nested.get("PerFrameFunctionalGroupsSequence"))
+
+    @property
     def name(self) -> str:
         """Which plane this is, for messages."""
         return self.header.number if self.header.frames == 1 else f"frame {self.index + 1} of {self.header.number}"

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from voxelrt.errors import GeometryError
 from voxelrt.io.orientation import axis_codes
+from voxelrt.volume import Lengths
 
 # Slices nearer than this are at the same place (mm); the finest real series are ten times as far apart.
 REPEATED_MM = 0.01
@@ -58,6 +59,8 @@ class GeometryReport:
         The angle of the stacking direction and the slices' normal.
     found, done
         Sentences.
+    lengths
+        Which of the distances were measured, as `Volume` has it.
     """
 
     slices: int
@@ -66,6 +69,14 @@ class GeometryReport:
     tilt_degrees: float = 0.0
     found: tuple[str, ...] = ()
     done: tuple[str, ...] = ()
+    lengths: Lengths = "volume"
+
+    @property
+    def known_spacing_mm_zyx(self) -> tuple[float | None, float | None, float | None]:
+        """The distances with None for those that nothing tells."""
+        z, y, x = self.spacing_mm_zyx
+        plane = self.lengths != "none"
+        return z if self.lengths == "volume" else None, y if plane else None, x if plane else None
 
     @property
     def sentences(self) -> tuple[str, ...]:
@@ -74,7 +85,7 @@ class GeometryReport:
 
     def record(self) -> dict[str, Any]:
         """As JSON takes it."""
-        return asdict(self)
+        return {**asdict(self), "spacing_mm_zyx": list(self.known_spacing_mm_zyx)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,13 +147,16 @@ def place_slices(
     done: list[str] = []
     between: dict[int, tuple[int, int, float]] = {}
     tilt = 0.0
+    lengths: Lengths = "volume"
     if len(positions) == 1:
         step = normal * _depth_of_one_slice(thickness_mm, found)
+        lengths = _lengths_of_one_slice(thickness_mm)
     else:
         order = _without_repeats(positions, along, order, repair, done)
         step = (positions[order[-1]] - positions[order[0]]) / max(1, len(order) - 1)
         if len(order) == 1:
             step = normal * _depth_of_one_slice(thickness_mm, found)
+            lengths = _lengths_of_one_slice(thickness_mm)
         elif repair:
             order, step, between = _repaired(positions[order], along[order], order, done)
         else:
@@ -163,6 +177,7 @@ def place_slices(
         tilt_degrees=tilt,
         found=tuple(found),
         done=tuple(done),
+        lengths=lengths,
     )
     return Placement(order, affine, report, between)
 
@@ -182,11 +197,15 @@ def _directions(positions: Floats, orientation: Floats, pixel_spacing: tuple[flo
 
 
 def _depth_of_one_slice(thickness_mm: float | None, found: list[str]) -> float:
-    usable = thickness_mm is not None and 1e-6 < thickness_mm < 1e4
+    usable = _lengths_of_one_slice(thickness_mm) == "volume"
     depth = float(thickness_mm) if usable and thickness_mm is not None else 1.0
     stated = "taken from SliceThickness" if usable else "assumed: nothing in the file tells it"
     found.append(f"the series has one slice, so its depth of {depth:g} mm is {stated}")
     return depth
+
+
+def _lengths_of_one_slice(thickness_mm: float | None) -> Lengths:
+    return "volume" if thickness_mm is not None and 1e-6 < thickness_mm < 1e4 else "plane"
 
 
 def _without_repeats(

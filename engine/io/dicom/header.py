@@ -66,6 +66,7 @@ PIXELS = ((0x7FE0, 0x0010), (0x7FE0, 0x0008), (0x7FE0, 0x0009))  # integers, flo
 
 WANTED = [*(Tag(name) for name in (*TEXTS, *NUMBERS, *NESTED)), *(Tag(tag) for tag in (*PRIVATE, *CREATORS))]
 
+SERIES = Tag("SeriesInstanceUID")
 # PS3.5 6.2: what a code string (CS) or an integer string (IS) may hold, short enough to hold no name.
 CODE = re.compile(r"[A-Z0-9_]{1,12}")
 EXPLICIT_LITTLE_ENDIAN, IMPLICIT_LITTLE_ENDIAN = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2"
@@ -191,6 +192,27 @@ def read_header(content: Content, number: str) -> Header | None:
         raise InputError(f"cannot read {number}: {error.strerror or type(error).__name__}") from None
     except (*DAMAGE, RuntimeError) as error:
         raise InputError(f"{number} is damaged: its header cannot be read ({type(error).__name__})") from None
+
+
+def series_said(content: Content) -> str:
+    """The SeriesInstanceUID of a file whose header cannot be read as a whole; "" if its elements are lost before it."""
+    try:
+        with content.open() as stream, quiet_pydicom():
+            if _behind_deflated_meta(stream):
+                return ""  # what of a damaged code can still be inflated is not known to be right
+            stream.seek(0)
+            dataset = pydicom.filereader.read_partial(
+                cast(IO[bytes], _Bounded(stream)),
+                stop_when=lambda tag, vr, length: tag > SERIES,
+                specific_tags=[SERIES],
+                force=True,
+            )
+            raw = dataset.get_item(SERIES)
+            # What a cut file has of it is no UID.
+            whole = raw is not None and isinstance(raw.value, bytes) and len(raw.value) == raw.length
+            return str(raw.value.decode("ascii")).strip(" \0") if whole else ""
+    except (*DAMAGE, OSError, RuntimeError, InputError):
+        return ""
 
 
 def looks_like_dicom(start: bytes) -> bool:

@@ -19,6 +19,7 @@ from voxelrt.io.dicom.frames import Frame
 from voxelrt.io.dicom.geometry import GeometryReport, Placement
 from voxelrt.io.dicom.header import Header
 from voxelrt.io.orientation import axis_codes
+from voxelrt.volume import Lengths
 
 Floats = NDArray[np.float64]
 
@@ -105,7 +106,9 @@ def place_picture(frames: Sequence[Frame]) -> Placement:
     if len({frame.size for frame in frames}) > 1:
         raise InputError(f"{header.number} is damaged: its frames have different sizes")
     found: list[str] = []
-    rows, columns = _spacing(frames[0], found)
+    known = _spacing(frames[0], found)
+    lengths: Lengths = "none" if known is None else "plane"
+    rows, columns = known or _assumed_spacing(header)
     directions = _directions(header)
     affine = np.eye(4)
     affine[:3, :3] = directions if directions is not None else np.eye(3)
@@ -115,7 +118,7 @@ def place_picture(frames: Sequence[Frame]) -> Placement:
         found.append("the file does not say where rows and columns point to in the patient")
     found.append(_depth(header, len(frames)))
     found += _remarks(header)
-    report = GeometryReport(len(frames), (1.0, rows, columns), codes, found=tuple(found))
+    report = GeometryReport(len(frames), (1.0, rows, columns), codes, found=tuple(found), lengths=lengths)
     return Placement(np.arange(len(frames), dtype=np.int64), affine, report)
 
 
@@ -127,8 +130,8 @@ def _depth(header: Header, count: int) -> str:
     return f"the {count} planes are frames in time{apart}; each counts as 1 mm deep"
 
 
-def _spacing(frame: Frame, found: list[str]) -> tuple[float, float]:
-    """The distance of rows and of columns in mm, by the best that the file has (PS3.3 10.7.1.3)."""
+def _spacing(frame: Frame, found: list[str]) -> tuple[float, float] | None:
+    """The distance of rows and of columns in mm, by the best that the file has (PS3.3 10.7.1.3); None for none."""
     header = frame.header
     region = _region_spacing(frame, found)
     if region is not None:
@@ -154,8 +157,13 @@ def _spacing(frame: Frame, found: list[str]) -> tuple[float, float]:
     if scanned is not None:
         found.append("lengths are those on the scanned film (NominalScannedPixelSpacing)")
         return scanned
-    aspect = _pair(header, "PixelAspectRatio")
     found.append("the file tells no lengths: a pixel counts as 1 mm")
+    return None
+
+
+def _assumed_spacing(header: Header) -> tuple[float, float]:
+    """A pixel's width is 1, its height what PixelAspectRatio says (PS3.3 C.7.6.3.1.7: vertical, horizontal)."""
+    aspect = _pair(header, "PixelAspectRatio")
     return (aspect[0] / aspect[1], 1.0) if aspect is not None else (1.0, 1.0)
 
 

@@ -77,7 +77,7 @@ def read_dicom_series(
     study = open_dicom(path)
     chosen = study.choose(series)
     options: dict[str, Any] = {"volume": volume, "repair": repair, "suv": suv, "displayed": displayed}
-    return read_series(chosen, **options, straighten=straighten, warnings=study.warnings)
+    return read_series(chosen, **options, straighten=straighten, warnings=study.warnings_of(chosen))
 
 
 def read_series(
@@ -110,7 +110,14 @@ def read_series(
     first = straight[0] if straight else chosen[0]
     array = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
     placed = first.report.orientation_xyz != UNKNOWN
-    made = Volume(array, first.affine, modality=series.modality, placed=placed)
+    made = Volume(
+        array,
+        first.affine,
+        modality=series.modality,
+        placed=placed,
+        lengths=first.report.lengths,
+        colour=len(chosen) == 1 and _is_in_colour(first),
+    )
     return Image(made, tuple(sentences), _source(series, first, made))
 
 
@@ -137,7 +144,7 @@ def _level(series: Series, which: int | str | None, warnings: Sequence[str]) -> 
 
 def _values(volume: SeriesVolume, suv: bool, displayed: bool) -> tuple[NDArray[Any], list[str]]:
     """(C, Z, Y, X) in modality units or as displayed, interpolated planes included; colours have three channels."""
-    if any(is_picture(frame.header) and is_colour(frame.header) for frame in volume.frames):
+    if _is_in_colour(volume):
         return read_colours(volume.frames), []
     between = volume.placement.between
     frames: list[Frame] = list(volume.frames)
@@ -154,6 +161,10 @@ def _values(volume: SeriesVolume, suv: bool, displayed: bool) -> tuple[NDArray[A
         return values[None], notes.sentences
     shown, more = as_displayed(values, frames)
     return shown[None], notes.sentences + more
+
+
+def _is_in_colour(volume: SeriesVolume) -> bool:
+    return any(is_picture(frame.header) and is_colour(frame.header) for frame in volume.frames)
 
 
 def _source(series: Series, volume: SeriesVolume, made: Volume) -> DicomSource:

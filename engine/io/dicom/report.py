@@ -39,6 +39,7 @@ INTENSITIES = {
     "PT": (("DCM", "126401", "SUVbw"), ("UCUM", "g/ml{SUVbw}", "Standardized Uptake Value body weight")),
 }
 OTHER_INTENSITY = (("99VOXELRT", "intensity", "Intensity"), ("UCUM", "1", "no units"))
+PIXELS = ("99VOXELRT", "pixels", "Number of pixels")
 BECQUEREL = (("DCM", "110821", "Nuclear Medicine Tomographic Activity"), ("UCUM", "Bq/ml", "Becquerels/milliliter"))
 
 
@@ -176,11 +177,10 @@ def slice_of(frame: Frame) -> Any:
     """A reference to a plane as the source of a group."""
     from highdicom import sr
 
-    many = frame.tile is None and frame.header.text("NumberOfFrames")
     return sr.SourceImageForMeasurementGroup(
         referenced_sop_class_uid=frame.header.text("SOPClassUID"),
         referenced_sop_instance_uid=frame.sop_instance_uid,
-        referenced_frame_numbers=[frame.index + 1] if many else None,
+        referenced_frame_numbers=[frame.index + 1] if frame.is_numbered else None,
     )
 
 
@@ -188,7 +188,13 @@ def _measurements(one: Measured, intensity: tuple[Term, Term]) -> list[Any]:
     from highdicom import sr
     from pydicom.sr.codedict import codes
 
-    made = [sr.Measurement(name=codes.SCT.Volume, value=one.volume_ml, unit=coded("UCUM", "ml", "milliliter"))]
+    made = []
+    if one.volume_ml is not None:
+        made.append(sr.Measurement(codes.SCT.Volume, one.volume_ml, coded("UCUM", "ml", "milliliter")))
+    elif one.area_mm2 is not None:
+        made.append(sr.Measurement(codes.SCT.Area, one.area_mm2, coded("UCUM", "mm2", "square millimeter")))
+    else:
+        made.append(sr.Measurement(coded(*PIXELS), one.voxels, coded("UCUM", "{pixels}", "pixels")))
     if one.mean is not None:
         name, unit = (coded(*term) for term in intensity)
         made.append(sr.Measurement(name=name, value=one.mean, unit=unit, derivation=codes.SCT.Mean))

@@ -222,8 +222,8 @@ def common_geometry(frames: Sequence[Frame]) -> tuple[Floats, Floats, tuple[floa
             kinds = _directions(orientations) if what == "orientation" else ""
             raise GeometryError(
                 f"the series mixes slices of different {what}{kinds}: {int(differs.sum())} of {len(frames)} differ "
-                f"from the others, one at ({x:.2f}, {y:.2f}, {z:.2f}) mm; give a folder without "
-                f"{_files([frames[int(k)] for k in np.flatnonzero(differs)])}"
+                f"from the others, one at ({x:.2f}, {y:.2f}, {z:.2f}) mm; "
+                f"{_without([frames[int(k)] for k in np.flatnonzero(differs)])}"
             )
     return positions, orientations[usual], (float(spacings[usual][0]), float(spacings[usual][1]))
 
@@ -235,11 +235,13 @@ def _directions(orientations: Floats) -> str:
     return f" ({', '.join(f'{count} {name}' for name, count in counts.most_common())})" if len(counts) > 1 else ""
 
 
-def _files(frames: Sequence[Frame]) -> str:
-    """The files of frames, which are told by their numbers because names may name a patient."""
+def _without(frames: Sequence[Frame]) -> str:
+    """What to do about stray frames. Their files are told by numbers because names may name a patient."""
+    if sum({id(frame.header): frame.header.frames for frame in frames}.values()) > len(frames):
+        return "they lie in one file with the others, which so is no volume"
     numbers = list(dict.fromkeys(frame.header.number for frame in frames))
     more = f" and {len(numbers) - LISTED_FILES} more" if len(numbers) > LISTED_FILES else ""
-    return f"{', '.join(numbers[:LISTED_FILES])}{more} (counted in the order of their names)"
+    return f"give a folder without {', '.join(numbers[:LISTED_FILES])}{more} (counted in the order of their names)"
 
 
 def _placed(frame: Frame, values: tuple[float, ...] | None, name: str) -> tuple[float, ...]:

@@ -6,14 +6,15 @@ with numbers for UIDs, so that every kind goes one way; the references are then 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from pydicom import DataElement, Dataset
-from pydicom.datadict import dictionary_VR
+from pydicom.datadict import dictionary_has_tag, dictionary_VR
 from pydicom.uid import CTImageStorage
-from pydicom.valuerep import DA, TM
+from pydicom.valuerep import DA, TM, format_number_as_ds
 
 from voxelrt.errors import InputError
 from voxelrt.io.dicom.frames import Frame
@@ -28,6 +29,8 @@ MAY_BE_EMPTY = (
 MULTIFRAME = (
     "NumberOfFrames", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "DimensionIndexSequence",
 )  # fmt: skip
+# PS3.3 C.7.1.1, PS3.5 6.2.
+ENUMERATED = {"PatientSex": "[MFO]", "PatientAge": r"\d{3}[DWMY]"}
 # highdicom's own classes of errors; their messages quote elements of the source, so they are never chained to ours.
 REFUSED = (ValueError, TypeError, AttributeError, KeyError, IndexError, NotImplementedError, OverflowError)
 
@@ -45,6 +48,8 @@ def as_single_images(frames: Sequence[Frame], source: DicomSource) -> list[Datas
     for name in MAY_BE_EMPTY:
         if name not in first or not is_valid(first[name]):
             first[name] = DataElement(name, dictionary_VR(name), "")
+    if "PatientAge" in first and not is_valid(first["PatientAge"]):
+        del first.PatientAge
     depth = float(np.linalg.norm(source.affine[:3, 2]))
     images = []
     for number, frame in enumerate(frames, start=1):
@@ -54,7 +59,7 @@ def as_single_images(frames: Sequence[Frame], source: DicomSource) -> list[Datas
         image.FrameOfReferenceUID = source.frame_of_reference_uid
         image.Rows, image.Columns = frame.size
         image.ImagePositionPatient = list(frame.position or ())
-        image.ImageOrientationPatient = list(frames[0].orientation or ())
+        image.ImageOrientationPatient = unit_vectors(frames[0].orientation)
         image.PixelSpacing = list(frames[0].spacing or ())
         image.SliceThickness = frame.header.number_of("SliceThickness") or depth
         image.SpacingBetweenSlices = None
@@ -62,9 +67,22 @@ def as_single_images(frames: Sequence[Frame], source: DicomSource) -> list[Datas
     return images
 
 
+def unit_vectors(orientation: Sequence[float] | None) -> list[str]:
+    """ImageOrientationPatient as it is used: files round it, and readers take it at its word."""
+    if orientation is None:
+        return []
+    vectors = np.array(orientation).reshape(2, 3)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return [format_number_as_ds(float(value)) for value in vectors.reshape(-1)]
+
+
 def is_valid(element: DataElement) -> bool:
-    """Whether a date or time is one; what is none is left empty rather than copied."""
-    kind = {"Date": DA, "Time": TM}.get(element.keyword[-4:])
+    """Whether a date, time, sex or age is one; what is none is left empty rather than copied."""
+    if element.keyword in ENUMERATED:
+        return not element.value or bool(re.fullmatch(ENUMERATED[element.keyword], str(element.value)))
+    # What a file calls its VR does not make a date of it.
+    known = dictionary_has_tag(element.tag)
+    kind = {"DA": DA, "TM": TM}.get(dictionary_VR(element.tag) if known else element.VR)
     try:
         return kind is None or kind(element.value) is not None
     except REFUSED:
@@ -108,5 +126,5 @@ def _write_reference(reference: Dataset, frame: Frame) -> None:
     reference.ReferencedSOPInstanceUID = frame.sop_instance_uid
     if frame.tile is not None:
         reference.SpatialLocationsPreserved = "NO"  # a tile is not the picture's frame
-    elif frame.header.text("NumberOfFrames"):
+    elif frame.is_numbered:
         reference.ReferencedFrameNumber = frame.index + 1

@@ -144,7 +144,7 @@ def _image(frame: Frame, *, numbered: bool = True) -> Dataset:
     item = Dataset()
     item.ReferencedSOPClassUID = frame.header.text("SOPClassUID")
     item.ReferencedSOPInstanceUID = frame.sop_instance_uid
-    if numbered and frame.tile is None and frame.header.text("NumberOfFrames"):
+    if numbered and frame.is_numbered:
         item.ReferencedFrameNumber = frame.index + 1
     return item
 
@@ -160,7 +160,8 @@ def _roi(
     item.ROIGenerationDescription = f"{algorithm.name} {algorithm.version}"[:64]
     box = boxes.get(segment.value)
     voxels = 0 if box is None else int(np.count_nonzero(planes[box] == segment.value))
-    item.ROIVolume = f"{voxels * labels.voxel_volume_mm3 / 1000:.9g}"  # cubic centimetres (PS3.3 C.8.8.5)
+    if labels.voxel_ml is not None:
+        item.ROIVolume = f"{voxels * labels.voxel_ml:.9g}"  # cubic centimetres (PS3.3 C.8.8.5)
     return item
 
 

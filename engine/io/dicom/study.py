@@ -13,9 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pydicom
+from pydicom.uid import UID
+
 from voxelrt.errors import InputError, UsageError
 from voxelrt.io.dicom.contents import list_contents
-from voxelrt.io.dicom.header import Header, read_header
+from voxelrt.io.dicom.header import Header, read_header, series_said
 from voxelrt.io.dicom.planar import is_picture
 from voxelrt.io.dicom.series import Series
 
@@ -33,7 +36,29 @@ NO_SLICES = (
     ("1.2.840.10008.5.1.4.1.1.104", "encapsulated document"),
     ("1.2.840.10008.5.1.4.1.1.481", "radiotherapy object"),
 )
-LOCALISER = "localiser"
+LOCALISER, ZIP = "localiser", "zip inside, opened only where it is given itself"
+# PS3.5 9.1, with as many parts as the UID of a series has at least.
+WHOLE_UID = re.compile(r"[0-2](\.(0|[1-9]\d*)){2,}")
+
+
+@dataclass(frozen=True)
+class Damaged:
+    """A file that is DICOM and cannot be read.
+
+    Parameters
+    ----------
+    sentence
+        What is wrong with it.
+    series_uid
+        Of which series it says to be; "" where it does not come so far.
+    """
+
+    sentence: str
+    series_uid: str = field(repr=False)
+
+    def may_belong_to(self, series: Series) -> bool:
+        """Whether it may be a slice of a series: unless it names another one, nobody can know."""
+        return not WHOLE_UID.fullmatch(self.series_uid) or series.uid.startswith(self.series_uid)
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,17 +72,23 @@ class DicomStudy:
     skipped
         What was passed over -> how many files.
     damaged
-        One sentence for each file that is DICOM and cannot be read.
+        The files that are DICOM and cannot be read.
     """
 
     series: tuple[Series, ...]
     skipped: Counter[str]
-    damaged: tuple[str, ...] = field(repr=False)
+    damaged: tuple[Damaged, ...] = field(repr=False)
 
     @property
     def warnings(self) -> list[str]:
         """Sentences on what was skipped."""
         return [f"skipped {count} {'file' if count == 1 else 'files'}: {what}" for what, count in self.skipped.items()]
+
+    def warnings_of(self, series: Series) -> list[str]:
+        """Sentences on what was skipped where this series was chosen, damaged files of others included."""
+        others = sum(not one.may_belong_to(series) for one in self.damaged)
+        what = "damaged file of another series" if others == 1 else "damaged files of other series"
+        return self.warnings + ([f"skipped {others} {what}"] if others else [])
 
     def choose(
         self, which: int | str | None = None, *, patterns: Sequence[str] = (), modality: str = ""
@@ -76,16 +107,15 @@ class DicomStudy:
         Raises
         ------
         UsageError : no series of this number or UID.
-        InputError : no images, several series and no choice, damaged files.
+        InputError : no images, several series and no choice, a damaged file that may be of the series.
         """
-        if self.damaged:
-            raise InputError(
-                f"{self.damaged[0]}; take it out (files are counted in the order of their names), or give the folder "
-                "of one series"
-            )
+        if self.damaged and not self.series:
+            raise _refused(self.damaged[0])
         if not self.series:
             listed = ", ".join(f"{count} {what}" for what, count in self.skipped.items())
-            raise InputError(f"no DICOM images of a volume here ({listed or 'no files'})")
+            index = set(self.skipped) == {"DICOMDIR"}
+            advice = "; a DICOMDIR is an index: give the folder that it is in" if index else ""
+            raise InputError(f"no DICOM images of a volume here ({listed or 'no files'}){advice}")
         left = [series for series in self.series if which is None or _is(series, which)]
         if not left:
             known = str(which).removeprefix("#").isdigit()
@@ -93,12 +123,22 @@ class DicomStudy:
             raise UsageError(f"no series has the {shown}; there are: {_listed(self.series)}")
         if which is None:
             left = _narrowed(left, patterns, modality)
+        # A slice that is missing at the end of a stack leaves no gap: it must not be passed over.
+        suspect = next((one for one in self.damaged if any(one.may_belong_to(series) for series in left)), None)
+        if suspect is not None:
+            raise _refused(suspect)
         if len(left) > 1:
             raise InputError(
                 f"{len(left)} series where one is needed: {_listed(left)}; choose one by its number, by its place "
                 "in the list of voxelrt info (#2), or by its UID (--series, series=...), or give the folder of one"
             )
         return left[0]
+
+
+def _refused(one: Damaged) -> InputError:
+    return InputError(
+        f"{one.sentence}; take it out (files are counted in the order of their names), or give the folder of one series"
+    )
 
 
 def open_dicom(path: Place | Sequence[Place]) -> DicomStudy:
@@ -121,19 +161,19 @@ def open_dicom(path: Place | Sequence[Place]) -> DicomStudy:
     except OSError as error:
         raise InputError(f"cannot read the study: {error.strerror or type(error).__name__}") from None
     found: list[Header] = []
-    damaged: list[str] = []
+    damaged: list[Damaged] = []
     for index, content in enumerate(contents):
         number = f"DICOM file {index + 1} of {len(contents)}" if len(contents) > 1 else "the DICOM file"
         try:
             header = read_header(content, number)
         except InputError as error:
-            damaged.append(str(error))
+            damaged.append(Damaged(str(error), series_said(content)))
             continue
-        bare = header is not None and header.pixels is None and not header.text("SeriesInstanceUID")
-        if header is not None and bare and not _no_slice(header):
-            damaged.append(f"{number} is damaged or truncated: it says neither its series nor its pixels")
+        reason = _no_slice(header) if header else ZIP if content.read(0, 4) == b"PK\3\4" else "not DICOM"
+        if header is not None and header.pixels is None and not reason:
+            uid = header.text("SeriesInstanceUID")
+            damaged.append(Damaged(f"{number} is damaged or truncated: no whole pixel data", uid))
             continue
-        reason = _no_slice(header) if header else "not DICOM"
         if header is None or reason:
             skipped[reason] += 1
         else:
@@ -149,11 +189,19 @@ def _no_slice(header: Header) -> str:
     for prefix, what in NO_SLICES:
         if sop_class == prefix or sop_class.startswith(prefix + "."):
             return what
+    if header.pixels is None and _holds_no_image(sop_class):
+        return "no image"
     # CT and MR scouts have the SOP class of the images; the third value of ImageType tells them (PS3.3 C.8.2.1.1.1).
     words = header.words("ImageType")
     if "LOCALIZER" in words:
         return LOCALISER
     return "screen save" if "SCREEN SAVE" in words else ""
+
+
+def _holds_no_image(sop_class: str) -> bool:
+    """Whether the standard names this class, and not as one of images (spectra, protocols, registers and the like)."""
+    name = UID(sop_class, validation_mode=pydicom.config.IGNORE).name
+    return name not in ("", sop_class) and not any(word in name for word in ("Image", "Volume", "Map", "Dose"))
 
 
 def _by_series(headers: Sequence[Header]) -> tuple[Series, ...]:

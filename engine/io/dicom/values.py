@@ -100,8 +100,8 @@ def to_modality(
         if narrow and stored.dtype.itemsize == 2:
             list(pool.map(lambda plane, scaling: _shift(plane, scaling, int(low)), stored, scalings))
             return stored.view(np.int16), notes
-        bits = max(frame.header.integer("BitsStored", 32) for frame in frames)
-        double = bits > 24 or stored.dtype == np.float64
+        bits = max(frame.header.integer("BitsStored") for frame in frames)
+        double = bits > 24 if stored.dtype.kind in "iu" else stored.dtype == np.float64
         made: Array = np.empty(stored.shape, np.int16 if narrow else np.float64 if double else np.float32)
         list(pool.map(lambda out, plane, scaling: _scale(out, plane, scaling, low), made, stored, scalings))
     return made, notes
