@@ -72,12 +72,13 @@ $(VENV)/.emulation: $(VENV)/.developer
 
 test-emulation: export TRITON_CACHE_DIR := $(CURDIR)/build/triton
 test-emulation: $(VENV)/.emulation
-	TRITON_INTERPRET=1 $(BIN)/python -m pytest $(EMULATION_OPTIONS) tests/emulation/test_triton_interpreter.py
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest $(EMULATION_OPTIONS) -m 'not slow' tests/emulation/test_triton_interpreter.py
 	$(BIN)/python -m pytest $(EMULATION_OPTIONS) -m 'not slow' --ignore tests/emulation/test_triton_interpreter.py tests/emulation
 
 # Every case of every Triton kernel for every target whose PTX is interpreted, and every target compiled.
 test-emulation-matrix: export TRITON_CACHE_DIR := $(CURDIR)/build/triton
 test-emulation-matrix: $(VENV)/.emulation
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest $(EMULATION_OPTIONS) -m slow tests/emulation/test_triton_interpreter.py
 	$(BIN)/python -m pytest $(EMULATION_OPTIONS) -m slow --ignore tests/emulation/test_triton_interpreter.py tests/emulation
 
 # Registers, spills and shared memory of the GPU kernels, from ptxas, and predicted floors.

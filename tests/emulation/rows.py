@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -33,8 +34,14 @@ MOST_OF = {
     ("lstm", "cuda"): 2000,
     ("mdlstm", "cuda"): 2100,
 }
-# The oldest, the one whose PTX is interpreted, and one of each later code generation; the rest in the long run.
-QUICK_FIRST = [t if t in (75, 80, 90, 120) else pytest.param(t, marks=pytest.mark.slow) for t in TARGETS]
+# What is compiled for in each run; the rest in the long one. nvcc: the oldest, where most is missing, the one whose PTX
+# is interpreted, and the newest; Triton: that one, and the two generations with tensor cores of their own after it.
+QUICK = {"cuda": (75, 80, 120), "triton": (80, 90, 120)}
+
+
+def targets(backend: str) -> list[Any]:
+    """All targets; those that are not for each run are marked as slow."""
+    return [t if t in QUICK[backend] else pytest.param(t, marks=pytest.mark.slow) for t in TARGETS]
 
 
 def arguments(case: Case) -> tuple[Any, Any]:
@@ -55,10 +62,18 @@ def kernels(backend: str) -> list[Kernel]:
     return [kernel for kernel in entries().values() if backend in kernel.backends]
 
 
-def rows(backend: str, most: int = MOST_ELEMENTS) -> list[Any]:
-    """(kernel, case) for each small case of each op with this backend."""
+def rows(backend: str, most: int = MOST_ELEMENTS, quick: Mapping[str, int] = MappingProxyType({})) -> list[Any]:
+    """(kernel, case) for each small case of each op with this backend.
+
+    ``quick`` : op -> elements past which a case is marked as slow.
+    """
     return [
-        pytest.param(kernel, case, id=f"{kernel.name}-{case.name}")
+        pytest.param(
+            kernel,
+            case,
+            id=f"{kernel.name}-{case.name}",
+            marks=[pytest.mark.slow] if _elements(case) > quick.get(kernel.name, most) else [],
+        )
         for kernel in kernels(backend)
         for case in (*kernel.cases, *kernel.gpu_cases)
         if _elements(case) <= min(most, MOST_OF.get((kernel.name, backend), most))

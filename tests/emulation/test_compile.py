@@ -8,7 +8,7 @@ from collections import defaultdict
 import pytest
 
 from tests.emulation.report import UNFIT, triton_usage
-from tests.emulation.rows import QUICK_FIRST, distinct_launches, kernels, programs
+from tests.emulation.rows import distinct_launches, kernels, programs, targets
 from tests.emulation.test_cuda_shim import entries_of
 from voxelrt.errors import DeviceError, MissingExtraError
 from voxelrt.kernels.common.gpu.cuda_compiler import compile_cuda
@@ -28,7 +28,7 @@ def _named(backend: str) -> list[object]:
 
 
 @pytest.mark.usefixtures("needs_nvcc")
-@pytest.mark.parametrize("target", QUICK_FIRST)
+@pytest.mark.parametrize("target", targets("cuda"))
 @pytest.mark.parametrize("kernel", _named("cuda"))
 def test_cuda_compiles(kernel: Kernel, target: int) -> None:
     _, made = next(programs(kernel, "cuda"))
@@ -38,7 +38,7 @@ def test_cuda_compiles(kernel: Kernel, target: int) -> None:
     assert found == set(entries_of(kernel)), "ENTRIES in cuda.py are not the entries of cuda.cu"
 
 
-@pytest.mark.parametrize("target", QUICK_FIRST)
+@pytest.mark.parametrize("target", targets("triton"))
 @pytest.mark.parametrize("kernel", _named("triton"))
 def test_triton_compiles(kernel: Kernel, target: int) -> None:
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.emulation.report import parse, usages
-from tests.emulation.rows import QUICK_FIRST, kernels
+from tests.emulation.rows import kernels, targets
 from tests.emulation.test_cuda_shim import entries_of
 from voxelrt.kernels.common.kernel import Kernel
 
@@ -24,7 +24,7 @@ def test_a_log_is_read() -> None:
 
 
 @pytest.mark.usefixtures("needs_nvcc")
-@pytest.mark.parametrize("target", QUICK_FIRST)
+@pytest.mark.parametrize("target", targets("cuda"))
 @pytest.mark.parametrize("kernel", [pytest.param(k, id=k.name) for k in kernels("cuda")])
 def test_nothing_is_spilled(kernel: Kernel, target: int) -> None:
     found = usages(kernel.name, target)
