@@ -134,7 +134,14 @@ def _picture() -> Target:
 def _onnx() -> Target:
     from voxelrt.models.formats.onnx import load_onnx
 
-    return lambda path: _ignore(load_onnx(path)), [_network().SerializeToString()]
+    outside = _network()
+    for tensor in outside.graph.initializer[:2]:
+        size = len(tensor.raw_data)
+        tensor.ClearField("raw_data")
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        for key, value in (("location", "input"), ("offset", "0"), ("length", str(size))):  # the fuzzed file itself
+            tensor.external_data.add(key=key, value=value)
+    return lambda path: _ignore(load_onnx(path)), [_network().SerializeToString(), outside.SerializeToString()]
 
 
 def _tensorflow() -> Target:
