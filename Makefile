@@ -169,6 +169,7 @@ bench-cases: $(BENCH_VENV)/.cases
 test-frameworks: $(BENCH_VENV)/.cases
 	$(BENCH_BIN)/pip install --quiet pytest hypothesis 'onnxscript>=0.5'
 	$(BENCH_BIN)/python -m pytest -q -rs -m 'slow or not slow' tests/models/test_torch.py tests/models/test_nnunet_networks.py
+	$(BENCH_BIN)/python -m tests.packaging.formats $(BENCH_BIN)
 
 bench-quick: $(VENV)/.developer
 	@$(BIN)/python -m bench run --quick $(BENCH_OPTIONS)

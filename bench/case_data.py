@@ -28,7 +28,7 @@ def quiet_nnunet() -> None:
     os.environ["nnUNet_compile"] = "f"  # noqa: SIM112 - its own spelling
 
 
-def make_folder(root: Path, classes: int, seed: int) -> Path:
+def make_folder(root: Path, classes: int, seed: int, patch: tuple[int, ...] = PATCH) -> Path:
     """Write the result folder of a half-width nnU-Net with so many classes, the background among them."""
     quiet_nnunet()
     import torch
@@ -40,7 +40,7 @@ def make_folder(root: Path, classes: int, seed: int) -> Path:
         "numTraining": 1,
         "file_ending": ".nii.gz",
     }
-    plans = _plans()
+    plans = _plans(patch)
     folder = root / MODEL / "nnUNetTrainer__nnUNetPlans__3d_fullres"
     (folder / "fold_0").mkdir(parents=True)
     (folder / "plans.json").write_text(json.dumps(plans))
@@ -69,14 +69,15 @@ def make_case(path: Path, size_zyx: tuple[int, int, int], seed: int) -> Path:
     return path
 
 
-def _plans() -> dict[str, Any]:
+def _plans(patch: tuple[int, ...]) -> dict[str, Any]:
+    stages = min(len(FEATURES), min(patch).bit_length() - 2)  # halved to no less than 4 voxels
     resampling = {"is_seg": False, "order": 3, "order_z": 0, "force_separate_z": None}
     configuration = {
         "data_identifier": "nnUNetPlans",
         "preprocessor_name": "DefaultPreprocessor",
         "batch_size": 2,
-        "patch_size": list(PATCH),
-        "median_image_size_in_voxels": list(PATCH),
+        "patch_size": list(patch),
+        "median_image_size_in_voxels": list(patch),
         "spacing": [SPACING_MM] * 3,
         "normalization_schemes": ["CTNormalization"],
         "use_mask_for_norm": [False],
@@ -90,13 +91,13 @@ def _plans() -> dict[str, Any]:
         "architecture": {
             "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
             "arch_kwargs": {
-                "n_stages": len(FEATURES),
-                "features_per_stage": list(FEATURES),
+                "n_stages": stages,
+                "features_per_stage": list(FEATURES[:stages]),
                 "conv_op": "torch.nn.modules.conv.Conv3d",
-                "kernel_sizes": [[3, 3, 3]] * len(FEATURES),
-                "strides": [[1, 1, 1], *[[2, 2, 2]] * (len(FEATURES) - 1)],
-                "n_conv_per_stage": [2] * len(FEATURES),
-                "n_conv_per_stage_decoder": [2] * (len(FEATURES) - 1),
+                "kernel_sizes": [[3, 3, 3]] * stages,
+                "strides": [[1, 1, 1], *[[2, 2, 2]] * (stages - 1)],
+                "n_conv_per_stage": [2] * stages,
+                "n_conv_per_stage_decoder": [2] * (stages - 1),
                 "conv_bias": True,
                 "norm_op": "torch.nn.modules.instancenorm.InstanceNorm3d",
                 "norm_op_kwargs": {"eps": 1e-05, "affine": True},
@@ -113,7 +114,7 @@ def _plans() -> dict[str, Any]:
         "dataset_name": MODEL,
         "plans_name": "nnUNetPlans",
         "original_median_spacing_after_transp": [SPACING_MM] * 3,
-        "original_median_shape_after_transp": list(PATCH),
+        "original_median_shape_after_transp": list(patch),
         "image_reader_writer": "NibabelIO",
         "transpose_forward": [0, 1, 2],
         "transpose_backward": [0, 1, 2],

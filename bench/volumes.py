@@ -1,8 +1,9 @@
-"""Rows about volumes: ``python -m bench.volumes export|stream|session``. Models are seeded nnU-Nets; needs nnunetv2.
+"""Rows about volumes: ``python -m bench.volumes export|stream|session|memory``, of seeded nnU-Nets; needs nnunetv2.
 
 export: the same logits through nnU-Net's export and ours, file written; each in a process of its own.
 stream: from the last slice to the last label, against a run of the whole volume.
 session: several cases through a session and through a plain loop, interleaved, and how busy the network is.
+memory: a case within --memory: what was said before the start, the peak, and where the time went.
 """
 
 from __future__ import annotations
@@ -79,8 +80,11 @@ def _worker(program: str, folder: Path) -> None:
 
     sys.stdout, kept = sys.stderr, sys.stdout
     quiet_nnunet()
-    seconds = (_export_ours if program == "ours" else _export_theirs)(folder)
-    print(json.dumps({"seconds": seconds, "peak": peak_bytes()}), file=kept)
+    if program in ("ours", "theirs"):
+        seconds = (_export_ours if program == "ours" else _export_theirs)(folder)
+        print(json.dumps({"seconds": seconds, "peak": peak_bytes()}), file=kept)
+    else:
+        print(json.dumps(_within(folder, program)), file=kept)
 
 
 def export(asked: argparse.Namespace, folder: Path) -> None:
@@ -104,6 +108,51 @@ def export(asked: argparse.Namespace, folder: Path) -> None:
         f"export {seconds['ours']:.2f} s against {seconds['theirs']:.2f} s of nnU-Net: "
         f"{seconds['theirs'] / seconds['ours']:.1f}×; peak RSS, the logits included, {peaks['ours']:.2f} against "
         f"{peaks['theirs']:.2f} GiB; medians of {asked.rounds}"
+    )
+
+
+def _within(folder: Path, budget: str) -> dict[str, Any]:
+    """One case within a budget, in a process of its own."""
+    import voxelrt as vx
+
+    plan = vx.Plan.open(folder / "net.vxp", threads=2)
+    spent, said, run = [0.0], list[str](), plan.run
+
+    def timed(*given: Any, **options: Any) -> Any:
+        begun = time.perf_counter()
+        answer = run(*given, **options)
+        spent[0] += time.perf_counter() - begun
+        return answer
+
+    def tell(stage: str, done: int, windows: int) -> None:
+        if stage == "run" and done % 100 == 0:
+            print(f"{done} of {windows} windows, {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
+
+    plan.run = timed  # type: ignore[method-assign]
+    start = time.perf_counter()
+    case, out = folder / "case_0000.nii.gz", folder / "out.nii.gz"
+    result = vx.predict(plan, case, out, mirroring=False, memory=budget, say=said.append, progress=tell)
+    seconds = time.perf_counter() - start
+    moved = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
+    return {
+        "said": said,
+        "peak": peak_bytes(),
+        "seconds": seconds,
+        "network": spent[0],
+        "written": int(moved["wchar"]),
+        "read": int(moved["rchar"]),
+        "labels": len(np.unique(result.labels.array)),
+    }
+
+
+def memory(asked: argparse.Namespace, folder: Path) -> None:
+    command = [sys.executable, "-m", "bench.volumes", "worker", asked.memory, str(folder)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    found = json.loads(done.stdout)
+    print(
+        f"{asked.classes} classes, {asked.size}, memory={asked.memory}: peak {found['peak'] / 2**20:.0f} MiB; "
+        f"{found['seconds']:.0f} s, {found['network']:.0f} s of them the network; {found['written'] / 2**30:.1f} GiB "
+        f"written and {found['read'] / 2**30:.1f} read; {found['labels']} labels found\n" + "\n".join(found["said"])
     )
 
 
@@ -184,9 +233,11 @@ def main() -> None:
         _worker(sys.argv[2], Path(sys.argv[3]))
         return
     parser = argparse.ArgumentParser(prog="python -m bench.volumes", description=__doc__)
-    parser.add_argument("row", choices=("export", "stream", "session"))
+    parser.add_argument("row", choices=("export", "stream", "session", "memory"))
     parser.add_argument("--classes", type=int, default=5)
     parser.add_argument("--size", type=lambda text: tuple(int(n) for n in text.split(",")), default=(140, 200, 200))
+    parser.add_argument("--patch", type=int, default=128, help="edge of a window (default: 128)")
+    parser.add_argument("--memory", default="1GiB", help="of the row about memory (default: 1GiB)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
@@ -195,10 +246,10 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory(prefix="voxelrt-bench-") as temporary:
         folder = Path(temporary)
-        model = make_folder(folder, asked.classes, asked.seed)
+        model = make_folder(folder, asked.classes, asked.seed, (asked.patch,) * 3)
         make_case(folder / "case_0000.nii.gz", asked.size, asked.seed)
         vx.compile(model, verify=False, threads=asked.threads).save(folder / "net.vxp")
-        {"export": export, "stream": stream, "session": session}[asked.row](asked, folder)
+        {"export": export, "stream": stream, "session": session, "memory": memory}[asked.row](asked, folder)
 
 
 if __name__ == "__main__":

@@ -10,10 +10,11 @@ The public names are loaded when they are first used: importing the package is q
 
 from __future__ import annotations
 
-import importlib
 import sys
 import types
 from typing import TYPE_CHECKING, Any
+
+from voxelrt.lazy import found_at
 
 if TYPE_CHECKING:
     from voxelrt.compile import compile as compile
@@ -54,17 +55,16 @@ class _Package(types.ModuleType):
         return sorted({*super().__dir__(), *__all__})
 
 
-def __getattr__(name: str) -> Any:
-    if name == "__version__":
+if not TYPE_CHECKING:  # else every name would pass for one of this package
+
+    def __getattr__(name: str) -> Any:
+        if name != "__version__":
+            return found_at(__name__, _HOMES, name)
         from importlib.metadata import version
 
-        value: Any = version("voxelrt")
-    elif name in _HOMES:
-        value = getattr(importlib.import_module(_HOMES[name]), name)
-    else:
-        raise AttributeError(f"module 'voxelrt' has no attribute {name!r}")
-    setattr(sys.modules[__name__], name, value)
-    return value
+        value = version("voxelrt")
+        setattr(sys.modules[__name__], name, value)
+        return value
 
 
 sys.modules[__name__].__class__ = _Package

@@ -47,7 +47,8 @@ def application(wanted: str | None = None) -> typer.Typer:
         help="Inference engine for medical volumes. Research software, not a medical device.",
     )
     app.callback()(_options)
-    for name in (wanted,) if wanted is not None and wanted in COMMANDS else COMMANDS:
+    names = () if wanted == "--version" else (wanted,) if wanted in COMMANDS else COMMANDS
+    for name in names:
         app.command(name, epilog=EPILOGUE)(_function(name))
     return app
 

@@ -9,6 +9,7 @@ import functools
 import gc
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -51,6 +52,7 @@ Array = NDArray[Any]
 Dim = int | tuple[int, int, int]
 Shapes = Mapping[str, Sequence[Dim]]
 
+LOG = logging.getLogger("voxelrt")
 PRECISIONS = ("fp32", "bf16", "int8", "auto")
 FALLBACKS = ("onnxruntime", "error")
 DEVICES = ("auto", "cpu", "cuda")
@@ -136,7 +138,8 @@ def compile(
     reference : (inputs, outputs) that the source framework stored; measures the import.
     threads : compute threads (default: all that this process may use).
     tune : how algorithms are chosen: ``off`` by a model of their cost, the same on every machine; ``fast`` times the
-        best few of the long steps; ``full`` times more of them, longer. Times are kept in the cache folder.
+        best few of the long steps; ``full`` times more of them, longer. Times are kept in the cache folder, but not
+        those of a machine that others used meanwhile: a warning and ``plan.describe()`` then say so.
     weights_memory : what packed convolution weights may take at most, in bytes or as ``400MiB``; fast algorithms need
         up to eight times the network's own weights. Slower ones are taken until they fit.
     calibration : int8 and fp8: real inputs as the network takes them, whose ranges the codes keep.
@@ -238,6 +241,9 @@ def compile(
     timer = None if tune == "off" else Tuner(tune, threads, progress)
     options = _Options(fallback, Choice(timer, limit), precision)
     plan = _compile(loaded.graph, sets, constants or {}, options, info, threads)
+    if timer is not None and timer.doubts:
+        plan.info.settings["tuning_doubts"] = timer.doubts
+        LOG.warning("%s: %s", loaded.name, timer.doubts)
     if loaded.parts:
         same = {"precision": precision, "verify": verify, "fallback": fallback, "tune": tune}
         same |= {"threads": threads, "weights_memory": limit, "progress": progress}
@@ -464,6 +470,7 @@ def recompile(plan: Plan, shapes: Mapping[str, tuple[int, ...]], taps: Sequence[
     options = _Options(settings["fallback"], choice, plan.info.precision, fuse=not taps, share=not taps)
     info = replace(plan.info, placements=[], parity=[ParityLine("plan", "pending")])
     info.settings = {**settings, "shapes": {name: list(shape) for name, shape in shapes.items()}}
+    info.settings.pop("tuning_doubts", None)
     if taps:
         graph = parity.with_outputs(specialise(graph, shapes, constants), taps)
         missing = set(taps) - {str(v.name) for v in graph.graph.outputs}

@@ -14,12 +14,14 @@ from voxelrt.errors import ModelError
 from voxelrt.io.orientation import reorient
 from voxelrt.models.composite import Composite, class_values, parse_composite
 from voxelrt.models.nnunet_settings import NnunetSettings, settings_from_json
+from voxelrt.observed import Observer
 from voxelrt.plan.plan import Plan
 from voxelrt.preprocess.grid import GridMap, map_grid
 from voxelrt.volume import Volume
 from voxelrt.window_plan import Tell
 from voxelrt.windowed import labels_of, run_case
 
+Floats = NDArray[np.float32]
 Labels = NDArray[np.unsignedinteger[Any]]
 Box = tuple[slice, slice, slice]
 EVERYWHERE: Box = (slice(None), slice(None), slice(None))
@@ -45,10 +47,11 @@ class Gridded:
 
 @dataclass(frozen=True, eq=False)
 class Merged:
-    """What the models answered together: (Z, Y, X) labels on the composite's grid."""
+    """What the models answered together, on the composite's grid: (Z, Y, X) labels, and maps of how sure they are."""
 
     gridded: Gridded
     labels: Labels
+    maps: dict[str, Floats]
 
     def volume(self) -> Volume:
         """On the study's own grid: of each voxel the nearest label."""
@@ -58,6 +61,16 @@ class Merged:
             made[:, planes] = np.rint(slab)
         names = {0: "background"} | {label.value: label.name for label in self.gridded.composite.labels}
         return self.gridded.study.with_array(np.ascontiguousarray(way.turn_back(made)), names)
+
+    def maps_on_study(self) -> dict[str, Volume]:
+        """The maps on the study's own grid, between voxels by linear interpolation."""
+        way, made = self.gridded.way, {}
+        for name, found in self.maps.items():
+            whole = np.zeros((1, *way.turned_zyx), np.float32)
+            for planes, slab in way.backward(found[None]):
+                whole[:, planes] = slab
+            made[name] = self.gridded.study.with_array(np.ascontiguousarray(way.turn_back(whole)))
+        return made
 
 
 def composite_of(plan: Plan) -> Composite | None:
@@ -82,7 +95,9 @@ def bring_to_grid(composite: Composite, study: Volume) -> Gridded:
     return Gridded(composite, study, way, replace(study, array=array, affine=affine, labels={}))
 
 
-def run_composite(plan: Plan, gridded: Gridded, tell: Tell, **options: Any) -> Merged:
+def run_composite(
+    plan: Plan, gridded: Gridded, tell: Tell, *, observer: Observer | None = None, **options: Any
+) -> Merged:
     """Run the crop's model, if there is one, then all others on what it leaves.
 
     Parameters
@@ -90,6 +105,7 @@ def run_composite(plan: Plan, gridded: Gridded, tell: Tell, **options: Any) -> M
     plan : of the first model; the others, and last the crop's, are its parts.
     gridded : see ``bring_to_grid``.
     tell : called with (stage, step, steps).
+    observer : makes maps, not probabilities; of each voxel a map has the largest value among the models.
     options : as for ``run_case``.
 
     Raises
@@ -103,28 +119,39 @@ def run_composite(plan: Plan, gridded: Gridded, tell: Tell, **options: Any) -> M
         raise ModelError(f"{composite.name} has {runs} models and its plan {len(plans)}")
     largest = max(label.value for label in composite.labels)
     merged = np.zeros(volume.shape_zyx, np.uint8 if largest < 256 else np.uint16)
+    maps = {name: np.zeros(volume.shape_zyx, np.float32) for name in observer.maps} if observer is not None else {}
+    if observer is not None:
+        for member, one in zip(composite.models, plans, strict=False):
+            mirrored, rounded = options.get("mirroring", True), options.get("source_rounding", False)
+            observer.refuse(_settings(one), mirrored, rounded, member.path)
     box: Box | None = EVERYWHERE
     if composite.crop is not None:
         values = _values(plans[-1], composite.crop.classes, composite.crop.path)
-        found = np.isin(_labels(plans[-1], volume, partial(_share, tell, 0, runs), options), list(values))
-        box = _box(found, composite.crop.margin_mm, volume.spacing_mm)
+        labels, _ = _answer(plans[-1], volume, partial(_share, tell, 0, runs), options)
+        box = _box(np.isin(labels, list(values)), composite.crop.margin_mm, volume.spacing_mm)
     if box is None:
-        return Merged(gridded, merged)  # there is nothing of what the crop looks for
+        return Merged(gridded, merged, maps)  # there is nothing of what the crop looks for
     part = _cropped(volume, box)
     first = runs - len(composite.models)
     for number, (member, one) in enumerate(zip(composite.models, plans, strict=False), start=first):
         values = _values(one, member.classes, member.path)
-        labels = _labels(one, part, partial(_share, tell, number, runs), options)
+        watched = None if observer is None else Observer(observer.maps)
+        labels, found = _answer(one, part, partial(_share, tell, number, runs), options, watched)
+        for name, values_there in found.items():
+            np.maximum(maps[name][box], values_there, out=maps[name][box])
         inside = merged[box]
         for value, written in values.items():
             inside[labels == value] = written
-    return Merged(gridded, merged)
+    return Merged(gridded, merged, maps)
 
 
-def _labels(plan: Plan, volume: Volume, tell: Tell, options: dict[str, Any]) -> Labels:
+def _answer(
+    plan: Plan, volume: Volume, tell: Tell, options: dict[str, Any], observer: Observer | None = None
+) -> tuple[Labels, dict[str, NDArray[Any]]]:
     case = prepare_case(volume, _settings(plan))
-    labels: Labels = np.asarray(labels_of(case, run_case(plan, case, tell, **options)).array[0])
-    return labels
+    labels: Labels = np.asarray(labels_of(case, run_case(plan, case, tell, observer=observer, **options)).array[0])
+    maps = {} if observer is None else observer.maps_on_study(case)
+    return labels, {name: made.array[0] for name, made in maps.items()}
 
 
 def _settings(plan: Plan) -> NnunetSettings:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from voxelrt.errors import OutputError, UsageError
-from voxelrt.io import SUFFIXES, DicomSource, Image, kind_of, read_image, write_image
+from voxelrt.io import DicomSource, Image, kind_of, read_image, write_image
 from voxelrt.io.dicom import GeometryReport
+from voxelrt.io.read_write import SUFFIXES
 from voxelrt.postprocess.slices import write_film, write_sheet
 
 PICTURES = (".png", ".gif")

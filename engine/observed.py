@@ -27,6 +27,7 @@ from voxelrt.runtime.cpu_windows import CpuWindows
 from voxelrt.runtime.device import Array, Buffer, Stream
 from voxelrt.runtime.window_job import Job, Sums, Window
 from voxelrt.tiling.stitcher import Plane, Stitcher
+from voxelrt.volume import Volume
 
 Floats = NDArray[np.float32]
 ENTROPY, DISAGREEMENT, VARIANCE = "entropy", "disagreement", "variance"
@@ -57,16 +58,33 @@ class Observer:
         """What it holds beside the sums of windows."""
         return 4 * case.cropped_voxels * len(self.maps) + 24 * case.settings.outputs * ROWS * case.cropped_zyx[2]
 
-    def begin(self, case: Case, mirrored: bool, source_rounding: bool) -> None:
-        """Refuse what the model cannot tell; make room. Raises UsageError."""
-        settings = case.settings
+    def refuse(
+        self, settings: NnunetSettings, mirrored: bool, source_rounding: bool, model: str = "this model"
+    ) -> None:
+        """Refuse what a model cannot tell. Raises UsageError."""
         if source_rounding:
             raise UsageError("source_rounding is for comparing labels; probabilities and maps are made without it")
         if DISAGREEMENT in self.maps and len(settings.folds) < 2:
-            raise UsageError(f"disagreement is among folds, and this model runs with one, {settings.folds[0]}")
+            raise UsageError(f"disagreement is among folds, and {model} runs with one, {settings.folds[0]}")
         if VARIANCE in self.maps and not (mirrored and settings.mirror_axes):
-            raise UsageError("variance is among mirrored forms, and this run has none")
+            raise UsageError(f"variance is among mirrored forms, and {model} runs without")
+
+    def begin(self, case: Case, mirrored: bool, source_rounding: bool) -> None:
+        """Refuse what the model cannot tell; make room. Raises UsageError."""
+        self.refuse(case.settings, mirrored, source_rounding)
         self.found = {name: np.zeros(case.cropped_zyx, np.float32) for name in self.maps}
+
+    def maps_on_study(self, case: Case) -> dict[str, Volume]:
+        """The maps on the study's own grid; 0 outside the crop, where the answer is background for sure."""
+        made = {}
+        for name, cropped in self.found.items():
+            whole = np.zeros(case.size_zyx, np.float32)
+            whole[case.box] = cropped
+            array: NDArray[Any] = whole.transpose(case.settings.transpose_backward)[None]
+            if case.turn is not None:
+                array = case.turn.undo_array(array)
+            made[name] = case.volume.with_array(np.ascontiguousarray(array))
+        return made
 
 
 class ObservedWindows(CpuWindows):

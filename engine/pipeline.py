@@ -68,7 +68,7 @@ from voxelrt.tasks.cost import with_cost
 from voxelrt.tasks.dispatch import refuse_outputs, run_task, task_of, write_task
 from voxelrt.tasks.network import network_answer
 from voxelrt.tasks.registration import bring_pair, open_pair
-from voxelrt.tasks.uncertainty import maps_of, numbers_of, observer_for, probabilities_into, refuse_observing
+from voxelrt.tasks.uncertainty import numbers_of, observer_for, probabilities_into, refuse_observing
 from voxelrt.volume import Volume
 
 
@@ -309,8 +309,11 @@ def finish(ready: Ready, answer: Array | Decided | Merged | Answered, tell: Prog
     with stage("postprocess", timings, tell):
         volume = _volume(answer, ready)
         sizes = sizes_of(volume) if recipe.output.kind != "image" else Sizes()
-        seen = ready.observer is not None and isinstance(answer, Decided)
-        maps = maps_of(answer.case, ready.observer) if seen else {}  # type: ignore[union-attr, arg-type]
+        maps = {}
+        if ready.observer is not None and isinstance(answer, Decided):
+            maps = ready.observer.maps_on_study(answer.case)
+        elif isinstance(answer, Merged):
+            maps = answer.maps_on_study()
         numbers = numbers_of(maps, volume)
     with stage("write", timings, tell):
         if request.out or request.table:

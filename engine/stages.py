@@ -8,7 +8,7 @@ from typing import Any
 
 from voxelrt.case import Case, prepare_case
 from voxelrt.composite import Gridded, Merged, bring_to_grid, composite_of, run_composite
-from voxelrt.errors import ModelError, UsageError
+from voxelrt.errors import ModelError
 from voxelrt.models.nnunet_settings import settings_from_json
 from voxelrt.plan.plan import Plan
 from voxelrt.volume import Volume
@@ -78,9 +78,7 @@ def run_stages(plan: Plan, case: Case | Gridded, tell: Tell, **options: Any) -> 
     """
     observer = options.pop("observer", None)
     if isinstance(case, Gridded):
-        if observer is not None:
-            raise UsageError("probabilities and maps are of one model; a composite merges the labels of several")
-        return run_composite(plan, case, tell, **options)
+        return run_composite(plan, case, tell, observer=observer, **options)
     stages = stages_of(plan)
     seen: list[dict[str, Any]] = [*({} for _ in stages[1:]), {"observer": observer}]
     labels = run_case(stages[0], case, partial(_share, tell, 0, len(stages)), **options, **seen[0])

@@ -31,6 +31,7 @@ Box = tuple[slice, slice, slice]
 Tell = Callable[[str, int, int], None]
 Say = Callable[[str], None]
 
+KEPT_EIGHTHS = 7  # of what a budget leaves: for sums that stay out of the scratch file. The rest is the allocator's.
 OVERLAP_BYTES = 256 * 2**20  # of a second batch's logits, for the network not to wait until the first is summed
 
 
@@ -180,13 +181,12 @@ def _slab(
     if least > memory:
         table = ", ".join(f"{name} {in_words(count)}" for name, count in parts.items())
         raise UsageError(f"memory: {in_words(memory)} is less than this case needs, {in_words(least)}: {table}")
-    edges = [
-        sorted({0, n, *(p for s in at for p in (s, s + w))}) for n, w, at in zip(size, window, places, strict=True)
-    ]
+    kept = (memory - least) * KEPT_EIGHTHS // 8
+    make_slab = partial(FileSlab, planes, channels, (size[1], size[2]), places[1], places[2], window[1:])
     return (
-        partial(FileSlab, planes, channels, (size[1], size[2]), edges[1], edges[2]),
-        f"expecting to hold {in_words(least)}; {in_words(sums)} of sums of windows are kept in a scratch file in "
-        f"{tempfile.gettempdir()}, for a budget of {in_words(memory)}",
+        partial(make_slab, kept_bytes=kept),
+        f"expecting to hold {in_words(least + kept)}, {in_words(kept)} of it sums of windows; {in_words(sums)} of them "
+        f"need a scratch file in {tempfile.gettempdir()}, for a budget of {in_words(memory)}",
     )
 
 

@@ -90,9 +90,9 @@ class Composite:
         _require(not unknown, f"classes write the values {unknown}, which are no labels of the composite")
 
 
-def is_composite(path: Path) -> bool:
-    """Whether a TOML file is a composite. Raises ModelError: it cannot be read, or is no TOML."""
-    return "models" in _toml(_text(path), path.name)
+def is_composite_file(path: Path) -> bool:
+    """Whether a path is a recipe that merges several models. Raises ModelError: it cannot be read, or is no TOML."""
+    return path.suffix == ".toml" and path.is_file() and "models" in _toml(_text(path), path.name)
 
 
 def load_composite(path: Path) -> tuple[Composite, str]:

@@ -15,8 +15,9 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from voxelrt.errors import ModelError, UnsupportedError, UsageError
-from voxelrt.models.composite import Crop, Member, class_values, is_composite, load_composite
+from voxelrt.models.composite import Crop, Member, class_values, is_composite_file, load_composite
 from voxelrt.models.fetch import fetch
+from voxelrt.models.formats.nnunet_folder import is_nnunet_folder, previous_training
 from voxelrt.models.formats.state_dict import is_state_dict, load_state_dict
 from voxelrt.models.formats.torch import SUFFIXES as TORCH_SUFFIXES
 from voxelrt.models.formats.torch import is_torch, load_torch
@@ -82,7 +83,8 @@ def load(
 
     Parameters
     ----------
-    formats = {".onnx": "onnx", ".pb": "tensorflow", ".safetensors": "safetensors"}
+    source : a path (a file, an nnU-Net result folder, a recipe) or the name of a shipped recipe; a torch module or
+        exported program; an ONNX model, as a protobuf, its bytes, or ``onnx_ir``.
     progress : called with (text) while a recipe's model is fetched.
     example_inputs : what a torch module or TorchScript is traced with: a tensor or array, a tuple, or a mapping.
     shapes : in place of example inputs, input name -> shape. Other formats need neither.
@@ -159,11 +161,6 @@ def _from_composite(path: Path) -> Model:
     return replace(made[0], name=composite.name, source=source, recipe_text=text, parts=tuple(made[1:]))
 
 
-def is_composite_file(path: Path) -> bool:
-    """Whether a path is a recipe that merges several models."""
-    return path.suffix == ".toml" and path.is_file() and is_composite(path)
-
-
 def _from_recipe(path: Path, progress: Any) -> Model:
     if is_composite_file(path):
         return _from_composite(path)
@@ -208,15 +205,8 @@ def _from_file(path: Path, recipe: Recipe | None, name: str, recipe_text: str = 
     return Model(graph, name, {"format": kind, **source, "notes": notes}, recipe, recipe_text)
 
 
-def is_nnunet_folder(path: Path) -> bool:
-    """Whether a path is a result folder of nnU-Net, by the files in it."""
-    from voxelrt.models.formats.nnunet import is_nnunet
-
-    return path.is_dir() and is_nnunet(path)
-
-
 def _from_folder(path: Path, configuration: str | None, folds: Sequence[str] | None) -> Model:
-    from voxelrt.models.formats.nnunet import load_nnunet, previous_training
+    from voxelrt.models.formats.nnunet import load_nnunet
 
     if not is_nnunet_folder(path):
         raise ModelError(f"{path.name} is a folder without plans.json: it is no result folder of nnU-Net v2")

@@ -65,6 +65,7 @@ class Row:
     tolerance : ‖e‖/‖ref‖ of an answer past which its time means nothing.
     reference : the answer, from the CPU.
     contestants : makers by name: each is called once, and may raise, which is told in its place.
+    verdict : a sentence about what came of them; empty where there is none.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Row:
     tolerance: float
     reference: Callable[[], Array]
     contestants: dict[str, Callable[[], Contestant]]
+    verdict: Callable[[list[Timed]], str] = lambda timed: ""
 
 
 @dataclass

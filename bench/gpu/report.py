@@ -52,6 +52,9 @@ def _row(measured: Measured) -> Iterator[str]:
     yield "|---|---:|---:|---:|---:|"
     for timed in measured.timed:
         yield _line(timed, amount)
+    if verdict := row.verdict(measured.timed):
+        yield ""
+        yield verdict
 
 
 def _line(timed: Timed, amount: float) -> str:

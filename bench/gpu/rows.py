@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 import voxelrt as vx
 from bench.gpu import peers
-from bench.gpu.contest import SUBJECT, Array, Contestant, Row, array_of
+from bench.gpu.contest import SUBJECT, Array, Contestant, Row, Timed, array_of
 from voxelrt.backends.cuda import compiled_for, find_engines
 from voxelrt.backends.cupy_driver import CupyDriver
 from voxelrt.kernels.common.gpu.device import open_device
@@ -23,6 +23,7 @@ from voxelrt.kernels.common.kernel import entries
 from voxelrt.kernels.integrate import smooth_field
 from voxelrt.kernels.resample_argmax.taps import Taps
 from voxelrt.models.architectures.unet3d import FEATURES, FEATURES_SMALL, build_unet3d
+from voxelrt.plan.gpu_steps import EngineOptions
 from voxelrt.plan.plan import Plan
 from voxelrt.runtime.cuda_scheduler import GpuWindows, study_bytes
 from voxelrt.runtime.gpu_network import GpuNetwork, load_engines
@@ -30,6 +31,7 @@ from voxelrt.runtime.window_job import Decision, Job, Window
 from voxelrt.tiling.windows import importance, starts
 
 Size = tuple[int, int, int]
+APART = "voxelrt, norms by our kernels"
 CLASSES = 3  # kidney, tumour and neither
 
 
@@ -67,16 +69,16 @@ def _graph(edge: int, features: tuple[int, ...]) -> ir.Model:
 
 
 @cache
-def _plan(edge: int, features: tuple[int, ...], precision: str) -> Plan:
+def _plan(edge: int, features: tuple[int, ...], precision: str, norms: str = "engine") -> Plan:
     model = _graph(edge, features)
     extra: dict[str, Any] = (
         {"calibration": [{"input": _random((1, 1, edge, edge, edge))}]} if precision == "int8" else {}
     )
-    arch = [driver().architecture]
-    return vx.compile(model, device="cuda", arch=arch, precision=precision, verify=False, tune="off", **extra)
+    extra |= {"arch": [driver().architecture], "engine": EngineOptions(norms=norms)}
+    return vx.compile(model, device="cuda", precision=precision, verify=False, tune="off", **extra)
 
 
-def _network(plan: Plan, x: Array) -> Contestant:
+def _network(plan: Plan, x: Array, name: str = SUBJECT) -> Contestant:
     gpu = driver()
     compiled = compiled_for(plan, gpu, find_engines(gpu.name, gpu.driver_version))
     network = GpuNetwork(gpu, compiled, 1, load_engines(gpu, compiled))
@@ -99,7 +101,7 @@ def _network(plan: Plan, x: Array) -> Contestant:
         gpu.synchronize(event)
         return array_of(pinned[out].view(np.float32).reshape(part.values[out].dims))
 
-    return Contestant(SUBJECT, run, answer)
+    return Contestant(name, run, answer)
 
 
 def network_rows(scale: Scale) -> list[Row]:
@@ -110,11 +112,25 @@ def network_rows(scale: Scale) -> list[Row]:
     for precision, tolerance in (("fp16", 5e-3), ("int8", 5e-2)):
         plan = partial(_plan, edge, features, precision)
         made: dict[str, Callable[[], Contestant]] = {SUBJECT: lambda plan=plan: _network(plan(), x)}  # type: ignore[misc]
+        if precision == "fp16":  # which of the two is faster is a thing to know, not to claim
+            made[APART] = lambda: _network(_plan(edge, features, "fp16", "kernels"), x, APART)
         made |= peers.networks(lambda: _graph(edge, features), lambda: x)
         title = f"3-D U-Net {features}, one window of {edge}³, {precision}; peers in fp16"
         name = f"unet3d-{edge}-{precision}"
-        rows.append(Row(name, title, (1.0, "windows"), tolerance, lambda plan=plan: array_of(plan()(x)), made))  # type: ignore[misc]
+        reference = lambda plan=plan: array_of(plan()(x))  # type: ignore[misc]  # noqa: E731
+        rows.append(Row(name, title, (1.0, "windows"), tolerance, reference, made, norms_verdict))
     return rows
+
+
+def norms_verdict(timed: list[Timed]) -> str:
+    """Where norms are faster, of a row that has both; a ratio whose interval holds 1 says nothing."""
+    ratio = next((entry.ratio for entry in timed if entry.name == APART), None)
+    if ratio is None:
+        return ""
+    if ratio.low <= 1 <= ratio.high:
+        return "Norms: no difference between the engine's and our kernels was seen here."
+    faster, times = ("engine", ratio.median) if ratio.median > 1 else ("kernels", 1 / ratio.median)
+    return f"Norms: `--gpu-norms {faster}` is faster here, by {times:.2f}×."
 
 
 def _job(edge: int, size: Size, channels: int) -> Job:

@@ -1,32 +1,29 @@
 """The GPU part of a plan, opened for one GPU: engines of this very GPU from the plan, or built here once and kept.
 
-``runtime/gpu_network.py`` runs it on any driver; ``CudaPlan`` is the whole of it for arrays of the host.
+``runtime/gpu_network.py`` runs it on any driver; ``CudaPlan`` is the whole of it for arrays (``runtime/gpu_call.py``).
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
-from typing import Any
 
-import numpy as np
 import onnx
-from numpy.typing import NDArray
 
 from voxelrt.backends.tensorrt import EngineRequest, Progress, build_engine, version
 from voxelrt.backends.tensorrt_libraries import RTX, TENSORRT, Library, builder_for
-from voxelrt.errors import MissingExtraError, PlanError, ShapeError, UsageError
+from voxelrt.errors import MissingExtraError, PlanError
 from voxelrt.plan.file import SectionKind
 from voxelrt.plan.gpu import TYPED_TARGET
 from voxelrt.plan.gpu_codes import CONSTANTS_TARGET, Code, choose, read_codes
-from voxelrt.plan.gpu_steps import DTYPES, EngineStep, GpuPart, engine_profiles, parts_of
+from voxelrt.plan.gpu_steps import EngineStep, GpuPart, engine_profiles, parts_of
 from voxelrt.plan.plan import Plan
 from voxelrt.runtime.engine_cache import EngineKey, cached_engine, timings_place
+from voxelrt.runtime.gpu_call import GpuCall
 from voxelrt.runtime.gpu_driver import Driver
-from voxelrt.runtime.gpu_network import Compiled, GpuNetwork, load_engines
+from voxelrt.runtime.gpu_network import Compiled
 
-Array = NDArray[Any]
 Engines = Callable[[Plan, GpuPart, str], list[tuple[str, bytes]]]
 _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE)
 
@@ -124,8 +121,8 @@ def _name(library: Library) -> str:
     return f"{library.module} {version(library)}"
 
 
-class CudaPlan:
-    """A plan's GPU part for arrays: inputs go up, the network runs, outputs come down. One run at a time.
+class CudaPlan(GpuCall):
+    """A plan's GPU part for arrays, see ``GpuCall``.
 
     Parameters
     ----------
@@ -136,81 +133,8 @@ class CudaPlan:
 
     Raises
     ------
-    PlanError : the plan has no GPU part. EngineError, DeviceError : it could not be loaded.
-    DeviceMemoryError : the GPU has too little memory.
+    PlanError : the plan has no GPU part. Otherwise as ``GpuCall``.
     """
 
     def __init__(self, plan: Plan, driver: Driver, engines: Engines, batch: int | None = None) -> None:
-        self.driver = driver
-        compiled = compiled_for(plan, driver, engines)
-        self.part = compiled.part
-        self._network = GpuNetwork(driver, compiled, batch or self.part.batches[1], load_engines(driver, compiled))
-        self._stream, self._done = driver.stream(), driver.event()
-        names = (*self.part.profiles, *self.part.outputs)
-        sizes = {name: self.part.values[name].bytes_at(self._network.batch) for name in names}
-        self._device = {name: driver.allocate(max(size, 1)) for name, size in sizes.items()}
-        self._pinned = {name: driver.allocate_host(max(size, 1)) for name, size in sizes.items()}
-
-    def close(self) -> None:
-        """Give the device's memory back."""
-        for address in self._device.values():
-            self.driver.free(address)
-        self._device = {}
-        self._network.close()
-
-    def run(self, inputs: Mapping[str, Any]) -> dict[str, Array]:
-        """Run the network: name -> array of the host.
-
-        Parameters
-        ----------
-        inputs : name -> array of the plan's dtype and a shape in its range.
-
-        Raises
-        ------
-        UsageError : unknown or missing names. ShapeError : shapes or dtypes that the plan does not take.
-        DeviceError, EngineError : the GPU failed.
-        """
-        arrays, batch = self._checked(inputs)
-        driver, stream, values = self.driver, self._stream, self.part.values
-        for name, array in arrays.items():
-            staged = self._pinned[name][: array.nbytes]
-            staged[:] = np.ascontiguousarray(array).view(np.uint8).reshape(-1)
-            driver.upload(stream, self._device[name], staged)
-        self._network.run(stream, self._device, batch)
-        for name in self.part.outputs:
-            driver.download(stream, self._pinned[name][: values[name].bytes_at(batch)], self._device[name])
-        driver.record(self._done, stream)
-        driver.synchronize(self._done)
-        made = {}
-        for name in self.part.outputs:
-            raw = self._pinned[name][: values[name].bytes_at(batch)]
-            made[name] = raw.view(DTYPES[values[name].dtype]).reshape(values[name].dims_at(batch)).copy()
-        return made
-
-    def _checked(self, inputs: Mapping[str, Any]) -> tuple[dict[str, Array], int]:
-        """The inputs as arrays, and the batch they make."""
-        part, wanted = self.part, ", ".join(self.part.profiles)
-        missing = [name for name in part.profiles if name not in inputs]
-        unknown = sorted(set(inputs) - set(part.profiles))
-        if missing or unknown:
-            wrong = [f"missing {', '.join(missing)}"] * bool(missing) + [f"unknown {', '.join(unknown)}"] * bool(
-                unknown
-            )
-            raise UsageError(f"the plan takes the inputs {wanted}: {'; '.join(wrong)}")
-        arrays = {name: np.asarray(inputs[name]) for name in part.profiles}
-        batches = set()
-        for name, (least, _, most) in part.profiles.items():
-            array, value = arrays[name], part.values[name]
-            inside = array.ndim == len(least) and all(
-                a <= d <= b for a, d, b in zip(least, array.shape, most, strict=True)
-            )
-            if not inside or array.dtype != DTYPES[value.dtype]:
-                span = f"{least}" if least == most else f"{least} to {most}"
-                raise ShapeError(
-                    f"the input {name} is {array.dtype} {array.shape}; the plan takes {value.dtype} {span}"
-                )
-            if value.batched:
-                batches.add(array.shape[0] // value.dims[0])
-        if len(batches) > 1:
-            raise ShapeError(f"the inputs have different batches: {sorted(batches)}")
-        return arrays, batches.pop() if batches else 1
+        super().__init__(driver, compiled_for(plan, driver, engines), batch)

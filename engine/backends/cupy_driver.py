@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import numpy as np
 
@@ -40,7 +40,7 @@ def device_count() -> int:
 
 
 class CupyDriver:
-    """One GPU. All calls of one driver come from one thread at a time.
+    """One GPU. The calling thread's current GPU is afterwards what it was before.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ class CupyDriver:
         self._runtime, self._driver = cupy.cuda.runtime, cupy.cuda.driver
         self._pinned = cupy.cuda.alloc_pinned_memory
         self._errors = (cupy.cuda.runtime.CUDARuntimeError, cupy.cuda.driver.CUDADriverError)
-        self._index, self._shared = index, dict[int, int]()
+        self.index, self._shared = index, dict[int, int]()
         if not 0 <= index < self._runtime.getDeviceCount():
             raise DeviceError(f"there is no GPU {index}; there are {self._runtime.getDeviceCount()}")
         with self._checked("opening the GPU"):
@@ -74,8 +74,11 @@ class CupyDriver:
 
     @contextmanager
     def _checked(self, what: str) -> Iterator[None]:
+        before = self.index
         try:
-            self._runtime.setDevice(self._index)  # of the calling thread
+            before = int(self._runtime.getDevice())  # of the calling thread, which torch and others go by
+            if before != self.index:
+                self._runtime.setDevice(self.index)
             yield
         except self._errors as error:
             status = int(error.status)
@@ -84,6 +87,10 @@ class CupyDriver:
             if status in _LOST:
                 raise LostDeviceError(f"{what}: the GPU is lost ({error}); start the program again") from error
             raise DeviceError(f"{what}: {error}") from error
+        finally:
+            if before != self.index:
+                with suppress(*self._errors):
+                    self._runtime.setDevice(before)
 
     # ---- memory ----
 
@@ -117,6 +124,16 @@ class CupyDriver:
     def stream(self) -> Handle:
         with self._checked("making a stream"):
             return self._runtime.streamCreateWithFlags(_NON_BLOCKING)
+
+    def number(self, stream: Handle) -> int:
+        return int(stream)
+
+    def foreign(self, number: int) -> Handle:
+        return number  # cudaStreamLegacy is 1 and cudaStreamPerThread 2
+
+    def settle(self) -> None:
+        with self._checked("waiting for the GPU"):
+            self._runtime.deviceSynchronize()
 
     def event(self) -> Handle:
         with self._checked("making an event"):

@@ -16,7 +16,8 @@ from voxelrt.commands.options import JsonOption, QuietOption
 from voxelrt.environment import cache_folder
 from voxelrt.errors import UsageError
 from voxelrt.memory_size import in_words, parse_size
-from voxelrt.runtime.engine_cache import described
+from voxelrt.plan import tuning_cache
+from voxelrt.runtime import engine_cache
 
 DAY = 86400.0
 
@@ -60,6 +61,8 @@ def cache_command(
 
       voxelrt cache ls
 
+      voxelrt cache ls --kind tuning
+
       voxelrt cache prune --days 30
 
       voxelrt cache prune --kind engines --keep 2GiB
@@ -77,6 +80,11 @@ def cache_command(
             ("kind", "size", "last used", "what"),
             ((e.kind, in_words(e.bytes), f"{e.days:.1f} days ago", _what(e)) for e in entries),
         )
+        if kind == "tuning":
+            screen.table(
+                ("convolution", "fastest", "the next"),
+                (row for entry in entries for row in tuning_cache.rows_of(entry.path)),
+            )
         screen.line(f"{len(entries)} files, {in_words(sum(e.bytes for e in entries))}, in {cache_folder()}")
     rows, removed = ([_row(entry) for entry in some] for some in (entries, gone))
     screen.json({"folder": str(cache_folder()), "entries": rows, "removed": removed})
@@ -113,8 +121,12 @@ def _prune(entries: list[Entry], days: float | None, keep: int | None) -> list[E
 
 
 def _what(entry: Entry) -> str:
-    return described(entry.path) if entry.kind == "engines" else entry.path.name
+    words = {"engines": engine_cache.described, "tuning": tuning_cache.described}.get(entry.kind)
+    return entry.path.name if words is None else words(entry.path)
 
 
 def _row(entry: Entry) -> dict[str, object]:
-    return {"path": str(entry.path), "kind": entry.kind, "bytes": entry.bytes, "days": round(entry.days, 3)}
+    row = {"path": str(entry.path), "kind": entry.kind, "bytes": entry.bytes, "days": round(entry.days, 3)}
+    if entry.kind == "tuning":
+        return {**row, "timings": [vars(t) for t in tuning_cache.read_timings(entry.path).values()]}
+    return row

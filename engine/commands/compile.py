@@ -20,6 +20,8 @@ from voxelrt.commands.options import (
     Fallback,
     FallbackOption,
     FoldsOption,
+    GpuNorms,
+    GpuNormsOption,
     JsonOption,
     Precision,
     PrecisionOption,
@@ -63,6 +65,7 @@ def compile_command(
     engine_workspace: EngineWorkspaceOption = None,
     engine_effort: EngineEffortOption = None,
     refit: RefitOption = False,
+    gpu_norms: GpuNormsOption = GpuNorms.ENGINE,
     calibration: Annotated[
         list[Path] | None,
         typer.Option(
@@ -144,7 +147,7 @@ def compile_command(
             tune=tune.value,
             weights_memory=weights_memory,
             progress=say,
-            engine=EngineOptions(workspace, engine_effort, refit),
+            engine=EngineOptions(workspace, engine_effort, refit, gpu_norms.value),
             tell=tell,
         )
         say("writing")

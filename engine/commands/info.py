@@ -22,10 +22,9 @@ from voxelrt.commands.options import (
     VolumeOption,
     parse_shapes,
 )
-from voxelrt.commands.study_info import study_info
 from voxelrt.errors import UsageError
 from voxelrt.kernels.common.capi import numpy_dtype
-from voxelrt.models.load import is_nnunet_folder
+from voxelrt.models.formats.nnunet_folder import is_nnunet_folder
 from voxelrt.models.recipe import shipped_recipes
 from voxelrt.plan.description import memory_of, step_rows
 from voxelrt.plan.plan import Plan
@@ -75,6 +74,8 @@ def info(
     else:
         if shape:
             raise UsageError("--shape is for models")
+        from voxelrt.commands.study_info import study_info
+
         screen.json(
             study_info(what, screen, series=series, volume=volume, repair=repair, with_identifiers=with_identifiers)
         )

@@ -8,6 +8,8 @@ from typing import Any
 from voxelrt.commands.console import Say
 from voxelrt.commands.options import Shapes
 from voxelrt.errors import UsageError
+from voxelrt.models.composite import is_composite_file
+from voxelrt.models.formats.nnunet_folder import is_nnunet_folder
 from voxelrt.plan.plan import Plan
 from voxelrt.preprocess.contract import recipe_shapes
 from voxelrt.runtime.plan_cache import cached_plan, identify
@@ -32,15 +34,14 @@ def nnunet_model(model: str, configuration: str | None, folds: tuple[str, ...] |
     ------
     UsageError : choices for a model that has none.
     """
-    from voxelrt.models.load import is_composite_file, is_nnunet_folder, load
-
-    if is_nnunet_folder(Path(model)):
-        return load(model, progress=say, configuration=configuration, folds=folds)
-    if configuration is not None or folds is not None:
+    is_nnunet = is_nnunet_folder(Path(model))
+    if not is_nnunet and (configuration is not None or folds is not None):
         raise UsageError("--configuration and --folds are for a result folder of nnU-Net")
-    if is_composite_file(Path(model)):
-        return load(model, progress=say)
-    return model
+    if not is_nnunet and not is_composite_file(Path(model)):
+        return model
+    from voxelrt.models.load import load  # it brings the importers, which a plan from the cache does not need
+
+    return load(model, progress=say, configuration=configuration, folds=folds)
 
 
 def plan_of(

@@ -85,6 +85,22 @@ RefitOption = Annotated[
     bool,
     typer.Option("--refit", help="GPUs: engines that take other weights; one built on a GPU serves its structure."),
 ]
+
+
+class GpuNorms(StrEnum):
+    """Who takes norms in a plan for GPUs."""
+
+    ENGINE = "engine"
+    KERNELS = "kernels"
+
+
+GpuNormsOption = Annotated[
+    GpuNorms,
+    typer.Option(
+        "--gpu-norms",
+        help="GPUs: who takes instance norms and the activation behind: TensorRT's engine, or our kernels between two.",
+    ),
+]
 WeightsMemoryOption = Annotated[
     str | None,
     typer.Option(

@@ -162,6 +162,7 @@ def _rows(series: Series, repair: bool, with_identifiers: bool) -> list[dict[str
     rows = []
     for number, (name, frames) in enumerate(groups, start=1):
         row = {**common, "volume": f"{number}: {name}" if len(groups) > 1 else "", "slices": len(frames)}
+        row["size_yx"] = list(frames[0].size)  # of a mosaic a tile's
         try:
             report = series.volume(number, repair=repair).report
         except InputError as error:

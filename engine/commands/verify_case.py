@@ -148,7 +148,7 @@ def _refuse(against: str, plan: Plan, recipe: Recipe) -> None:
 
 def _nnunet(wanted: Wanted, plan: Plan, study: Study, folder: Path, out: Path) -> Report:
     """nnU-Net's predictor on the same files."""
-    from voxelrt.models.formats.nnunet import training_folder
+    from voxelrt.models.formats.nnunet_folder import training_folder
 
     settings: NnunetSettings = settings_from_json(plan.info.model_settings)
     if is_plan(wanted.model) or settings.previous_stage or plan.info.recipe:

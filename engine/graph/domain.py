@@ -9,6 +9,10 @@ MDLSTM
     x (grid, N, inputs) with a grid of one to three axes, W, R and B (or none) as ``kernels/mdlstm`` has them
     -> (grid, 2^axes, N, hidden).
 
+ChannelsLastNorm
+    x (N, …, C), scale and bias (C,); attributes epsilon, activation, alpha -> x's shape. Of GPUs' graphs alone, see
+    ``passes/norms_apart.py``.
+
 Require
     x, a condition of one bool; attribute wanted -> x. An error at run time where the condition is another.
 
@@ -95,7 +99,7 @@ def _mdlstm(node: ir.Node) -> Shape | None:
     return (*cells[:axes], 2**axes, cells[axes], hidden)
 
 
-def _require(node: ir.Node) -> Shape | None:
+def _like_first(node: ir.Node) -> Shape | None:
     return static_shape(node.inputs[0])
 
 
@@ -103,5 +107,6 @@ _RULES: dict[str, Callable[[ir.Node], Shape | None]] = {
     "Warp": _warp,
     "IntegrateVelocity": _integrate,
     "MDLSTM": _mdlstm,
-    "Require": _require,
+    "Require": _like_first,
+    "ChannelsLastNorm": _like_first,
 }

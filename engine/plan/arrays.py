@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from voxelrt.errors import ShapeError, UsageError
 from voxelrt.kernels.common import capi, native
+from voxelrt.plan.dlpack import gpu_of
 from voxelrt.plan.schedule import Io
 
 Array = NDArray[Any]
@@ -28,8 +29,21 @@ def take(inputs: Mapping[str, Any], names: Sequence[str], ios: Sequence[Io]) -> 
 
     Raises
     ------
-    UsageError : unknown or missing names.
+    UsageError : unknown or missing names, or an array that is not on the host.
     """
+    check_names(inputs, names)
+    arrays: dict[str, Array] = {}
+    library: Any = None
+    for name in (io.name for io in ios):
+        if gpu_of(inputs[name]) is not None:
+            raise UsageError(f"the input {name} lies on a GPU and the plan runs on the CPU: copy it to the host")
+        arrays[name], found = host_array(inputs[name])
+        library = found or library
+    return arrays, library
+
+
+def check_names(inputs: Mapping[str, Any], names: Sequence[str]) -> None:
+    """Raises UsageError where inputs are unknown or missing."""
     unknown, missing = sorted(set(inputs) - set(names)), sorted(set(names) - set(inputs))
     if unknown or missing:
         wrong = "; ".join(
@@ -41,16 +55,19 @@ def take(inputs: Mapping[str, Any], names: Sequence[str], ios: Sequence[Io]) -> 
             if part
         )
         raise UsageError(f"the plan takes the inputs {', '.join(names)}: {wrong}")
-    arrays: dict[str, Array] = {}
-    library: Any = None
-    for name in (io.name for io in ios):
-        given = inputs[name]
-        if isinstance(given, np.ndarray) or not hasattr(given, "__dlpack__"):
-            arrays[name] = np.asarray(given)
-        else:
-            library = importlib.import_module(type(given).__module__.partition(".")[0])
-            arrays[name] = np.from_dlpack(given)
-    return arrays, library if hasattr(library, "from_dlpack") else None
+
+
+def host_array(given: Any) -> tuple[Array, Any]:
+    """An array of the host as NumPy's, without a copy, and the library that answers to it should be made for."""
+    if isinstance(given, np.ndarray) or not hasattr(given, "__dlpack__"):
+        return np.asarray(given), None
+    return np.from_dlpack(given), library_of(given)
+
+
+def library_of(given: Any) -> Any:
+    """The module whose array something is, where it takes arrays by DLPack; else None."""
+    module = importlib.import_module(type(given).__module__.partition(".")[0])
+    return module if hasattr(module, "from_dlpack") else None
 
 
 def match(variants: Variants, arrays: Mapping[str, Array]) -> tuple[int, int] | None:

@@ -126,6 +126,8 @@ def describe(plan: Plan, profile: Profile | None = None) -> str:
     counts = Counter(p.backend for p in info.placements)
     lines[-1] += " " + ", ".join(f"{count} {backend}" for backend, count in counts.items())
     lines += [f"  {p.node} ({p.op}): {p.backend}{f': {p.why}' if p.why else ''}" for p in info.placements]
+    if doubts := info.settings.get("tuning_doubts"):
+        lines.append(f"tuning: {doubts}")
     lines.append("steps of variant 0:")
     for number, row in enumerate(step_rows(plan)):
         work = f"{row['flops'] / 1e9:.2f} GFLOP" if row["flops"] else f"{row['bytes'] / 1e6:.1f} MB"

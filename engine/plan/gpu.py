@@ -84,9 +84,9 @@ def gpu_part(
     for name in architectures:
         check_architecture(name, precision)
     outputs = tuple(str(v.name) for v in model.graph.outputs)
-    model, taken, notes = prepare(model, precision)
+    model, taken, notes = prepare(model, precision, options.norms)
     if twice is not None:
-        twice, _, _ = prepare(twice, precision)
+        twice, _, _ = prepare(twice, precision, options.norms)
         if _essence(model) != _essence(twice):
             raise UsageError("the network is another one for each batch (its constants change); compile one batch size")
     for note in notes:

@@ -11,13 +11,14 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx_ir as ir
 
 from voxelrt.errors import MissingExtraError, ShapeError, UnsupportedError, UsageError
 from voxelrt.graph.edit import constant_of, static_shape
+from voxelrt.graph.passes import norms_apart
 from voxelrt.graph.spec import OUR_DOMAIN
 from voxelrt.kernels.common.gpu.program import Buffer, Launch, Program, Tensor
 from voxelrt.kernels.common.kernel import GPU_BACKENDS, Array, entries
@@ -25,8 +26,18 @@ from voxelrt.kernels.warp3d import normalised, onnx_padding
 from voxelrt.plan.gpu_codes import CodeTable
 from voxelrt.plan.gpu_steps import GpuLaunch, KernelStep, Number, Pointer, StepBuffer
 
-Call = tuple[str, tuple[Any, ...], dict[str, Any]]
 Arrays = Mapping[ir.Value, Array]
+
+
+class Call(NamedTuple):
+    """What an op is called with; ``arrange`` makes a view of its answer that is the node's output."""
+
+    op: str
+    given: tuple[Any, ...]
+    options: dict[str, Any]
+    arrange: Callable[[Array], Array] = lambda answer: answer
+
+
 _GRID_MODES = {"linear": "linear", "bilinear": "linear", "nearest": "nearest"}
 
 
@@ -50,6 +61,11 @@ def _integer(node: ir.Node, name: str, default: int) -> int:
     return int(attribute.as_int()) if attribute is not None else default
 
 
+def _real(node: ir.Node, name: str, default: float) -> float:
+    attribute = node.attributes.get(name)
+    return float(attribute.as_float()) if attribute is not None else default
+
+
 def _input(node: ir.Node, index: int, arrays: Arrays) -> Array | None:
     value = node.inputs[index] if index < len(node.inputs) else None
     if value is None:
@@ -65,16 +81,24 @@ def _warp(node: ir.Node, arrays: Arrays) -> Call:
         options["affine"] = affine
     if field is None:
         options["shape"] = (static_shape(node.outputs[0]) or ())[2:]
-    return "warp3d", (volume, field), options
+    return Call("warp3d", (volume, field), options)
 
 
 def _integrate(node: ir.Node, arrays: Arrays) -> Call:
     options = {"steps": _integer(node, "steps", 7), "padding": _text(node, "padding", "zeros")}
-    return "integrate", (_input(node, 0, arrays),), options
+    return Call("integrate", (_input(node, 0, arrays),), options)
 
 
 def _mdlstm(node: ir.Node, arrays: Arrays) -> Call:
-    return "mdlstm", tuple(_input(node, i, arrays) for i in range(4)), {}
+    return Call("mdlstm", tuple(_input(node, i, arrays) for i in range(4)), {})
+
+
+def _norm(node: ir.Node, arrays: Arrays) -> Call:
+    x, scale, bias = (_input(node, i, arrays) for i in range(3))
+    assert x is not None
+    name = _text(node, "activation", "none")
+    options = {"epsilon": _real(node, "epsilon", 1e-5), "activation": (name, _real(node, "alpha", 0.0), 0.0)}
+    return Call("norm3d", (np.moveaxis(x, -1, 1), scale, bias), options, lambda y: np.moveaxis(y, 1, -1))
 
 
 def _grid_sample(node: ir.Node, arrays: Arrays) -> Call:
@@ -88,13 +112,14 @@ def _grid_sample(node: ir.Node, arrays: Arrays) -> Call:
     padding = onnx_padding(mode, _text(node, "padding_mode", "zeros"), corners)
     affine, matrix = normalised(volume.shape[2:], corners)
     options = {"mode": mode, "padding": padding, "affine": affine, "matrix": matrix}
-    return "warp3d", (volume, np.moveaxis(grid, -1, 1)), options
+    return Call("warp3d", (volume, np.moveaxis(grid, -1, 1)), options)
 
 
 _RULES: dict[tuple[str, str], Callable[[ir.Node, Arrays], Call]] = {
     (OUR_DOMAIN, "Warp"): _warp,
     (OUR_DOMAIN, "IntegrateVelocity"): _integrate,
     (OUR_DOMAIN, "MDLSTM"): _mdlstm,
+    (OUR_DOMAIN, norms_apart.OPERATOR): _norm,
     ("", "GridSample"): _grid_sample,
 }
 
@@ -114,19 +139,20 @@ def trace(node: ir.Node) -> Traced:
     ------
     UnsupportedError : no kernel takes it; says why.
     """
-    op, backend, make = _backend(node)
     values = [v for v in dict.fromkeys(node.inputs) if v is not None and constant_of(v) is None]
     random = np.random.default_rng(0)
     fills: tuple[Callable[[Any, Any], Array], ...] = (
         np.zeros,
-        lambda shape, dtype: random.integers(1, 100, shape).astype(dtype),
+        lambda shape, dtype: random.integers(1, 100, shape, np.int8).astype(dtype),
     )
     made = []
+    rule = _RULES[(node.domain, node.op_type)]
     for fill in fills:
         arrays = {v: fill(_shape(v), v.dtype.numpy()) for v in values if v.dtype is not None}
-        _, given, options = _RULES[(node.domain, node.op_type)](node, arrays)
+        call = rule(node, arrays)
+        backend, make = _backend(call.op)
         try:
-            made.append(Traced(op, backend, make(*given, **options), arrays))
+            made.append(Traced(call.op, backend, make(*call.given, **call.options), arrays))
         except (UnsupportedError, UsageError, ShapeError) as error:
             raise UnsupportedError(str(error)) from error
     first, second = made
@@ -135,18 +161,17 @@ def trace(node: ir.Node) -> Traced:
             continue
         assert b.initial is not None
         if a.initial.tobytes() != b.initial.tobytes():
-            raise UnsupportedError(f"{backend} of {op} arranges its input on the host")
-    _check_answer(node, first)
+            raise UnsupportedError(f"{first.backend} of {first.op} arranges its input on the host")
+    _check_answer(node, first, call.arrange)
     return first
 
 
-def _backend(node: ir.Node) -> tuple[str, str, Callable[..., Program]]:
-    op = {"Warp": "warp3d", "IntegrateVelocity": "integrate", "MDLSTM": "mdlstm", "GridSample": "warp3d"}[node.op_type]
+def _backend(op: str) -> tuple[str, Callable[..., Program]]:
     kernel = entries()[op]
     for backend in ("cuda", "triton"):
         if backend in kernel.backends and (backend == "cuda" or importlib.util.find_spec("triton") is not None):
             try:
-                return op, backend, kernel.program(backend)
+                return backend, kernel.program(backend)
             except MissingExtraError as error:
                 raise UnsupportedError(str(error)) from error
     there = [b for b in kernel.backends if b in GPU_BACKENDS]
@@ -167,7 +192,7 @@ def _value_of(buffer: Buffer, arrays: Mapping[ir.Value, Array]) -> ir.Value | No
     return next((value for value, array in arrays.items() if np.may_share_memory(array, buffer.given)), None)
 
 
-def _check_answer(node: ir.Node, traced: Traced) -> None:
+def _check_answer(node: ir.Node, traced: Traced, arrange: Callable[[Array], Array]) -> None:
     """The answers' memory holds the node's outputs in C order."""
     program = traced.program
     if len(program.answers) != len(node.outputs):
@@ -175,7 +200,7 @@ def _check_answer(node: ir.Node, traced: Traced) -> None:
     memory = {id(t.buffer): np.arange(t.size, dtype=np.int64).astype(t.dtype) for t in program.answers}
     found = program.result(lambda buffer: memory[id(buffer)])
     for out, tensor, value in zip(
-        found if isinstance(found, tuple) else (found,), program.answers, node.outputs, strict=True
+        map(arrange, found if isinstance(found, tuple) else (found,)), program.answers, node.outputs, strict=True
     ):
         same = (
             out.shape == _shape(value) and out.flags.c_contiguous and np.shares_memory(out, memory[id(tensor.buffer)])

@@ -1,6 +1,6 @@
 """Partition for GPUs: TensorRT takes as much of the graph as it can at once, our kernels stand between.
 
-try our kernels → spell what none takes in plain ONNX → types → group the rest into parts for TensorRT
+norms apart, where asked → try our kernels → spell what none takes in plain ONNX → types → group the rest for TensorRT
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from voxelrt.errors import UnsupportedError
 from voxelrt.graph.edit import is_constant, static_shape
-from voxelrt.graph.passes import infer_shapes, lower_precision, spell_domain
+from voxelrt.graph.passes import infer_shapes, lower_precision, norms_apart, spell_domain
 from voxelrt.graph.spec import OUR_DOMAIN
 from voxelrt.plan.gpu_codes import CodeTable
 from voxelrt.plan.gpu_kernels import is_candidate, kernel_step, trace
@@ -42,13 +42,17 @@ class Parts:
     notes: list[str] = field(default_factory=list)
 
 
-def prepare(model: ir.Model, precision: str) -> tuple[ir.Model, set[str], list[str]]:
+def prepare(model: ir.Model, precision: str, norms: str = "engine") -> tuple[ir.Model, set[str], list[str]]:
     """The typed model, the names of the nodes that our kernels take, and notes on those that they do not.
+
+    norms : where instance norms go, see ``EngineOptions``.
 
     Raises
     ------
     UnsupportedError : nodes of our own domain that neither a kernel nor plain ONNX carries out, all of them named.
     """
+    if norms == "kernels":
+        model = norms_apart.run(model)
     taken, spelled, notes, refused = set[str](), set[ir.Node](), list[str](), list[str]()
     for node in model.graph:
         ours = node.domain == OUR_DOMAIN

@@ -21,6 +21,7 @@ from voxelrt.plan.file import Section, SectionKind
 Range = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]  # min, opt, max
 MOST = 1 << 14  # steps, values, launches of a step, arguments of a launch
 MOST_BYTES = 1 << 40
+NORMS = ("engine", "kernels")
 DTYPES: dict[str, np.dtype[Any]] = {
     name: np.dtype(name) for name in ("float32", "float16", "float64", "int8", "uint8", "int32", "int64", "bool")
 } | {"bfloat16": np.dtype(ml_dtypes.bfloat16)}
@@ -160,11 +161,14 @@ class EngineOptions:
     workspace : bytes that an engine's kernels may use beside its activations; None is the library's default.
     effort : 0 to 5, how long a library may look for fast kernels; None is its default.
     refit : build engines that take other weights: one that was built on a GPU serves every network of its structure.
+    norms : ``engine`` leaves instance norms inside engines; ``kernels`` gives each, and the activation behind it, to
+        our own kernel between two engines. Which is faster is measured by ``make gpu-acceptance``.
     """
 
     workspace: int | None = None
     effort: int | None = None
     refit: bool = False
+    norms: str = "engine"
 
     def __post_init__(self) -> None:
         """Raises UsageError for what no library takes."""
@@ -172,6 +176,8 @@ class EngineOptions:
             raise UsageError(f"the effort of building engines is 0 to 5, not {self.effort}")
         if self.workspace is not None and self.workspace < 0:
             raise UsageError(f"the workspace of engines is a number of bytes, not {self.workspace}")
+        if self.norms not in NORMS:
+            raise UsageError(f"norms go to one of {', '.join(NORMS)}, not to {self.norms!r}")
 
 
 DEFAULT_OPTIONS = EngineOptions()
@@ -257,7 +263,9 @@ def _whole(raw: Any, least: int = 0) -> int:
 def _build(raw: Any) -> EngineOptions:
     sizes = {name: raw.get(name) for name in ("workspace", "effort")}
     return EngineOptions(
-        **{k: None if v is None else _whole(v) for k, v in sizes.items()}, refit=raw.get("refit") is True
+        **{k: None if v is None else _whole(v) for k, v in sizes.items()},
+        refit=raw.get("refit") is True,
+        norms=str(raw.get("norms", "engine")),
     )
 
 

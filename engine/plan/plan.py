@@ -12,6 +12,7 @@ import numpy as np
 
 from voxelrt.backends.native import CancelFlag, NativePlan, Progress, StepTimers
 from voxelrt.errors import PlanError, ShapeError, UsageError
+from voxelrt.io.atomic import atomic_path
 from voxelrt.kernels.common import capi, native
 from voxelrt.plan.arrays import Array, check_ranges, make_outputs, match, take
 from voxelrt.plan.file import Bytes, Section, SectionKind, assemble, disassemble, map_file, with_description
@@ -30,7 +31,7 @@ class Gpu(Protocol):
     @property
     def count(self) -> int: ...
 
-    def run(self, inputs: Mapping[str, Any], out: Mapping[str, Array] | None = None) -> dict[str, Any]: ...
+    def run(self, inputs: Mapping[str, Any], out: Mapping[str, Any] | None = None) -> dict[str, Any]: ...
 
     def run_windows(
         self, job: Any, *, memory: int | None, cancel: CancelFlag | None, say: Callable[[str], None] | None
@@ -96,8 +97,6 @@ class Plan:
         """Write the plan; with ``packed=False`` weights are packed when it is opened (a smaller file)."""
         target = Path(path)
         data = self._file if packed else self._without_packed()
-        from voxelrt.io.atomic import atomic_path  # what reads studies takes 35 MB
-
         with atomic_path(target) as partial:
             data.tofile(partial)
         return target
@@ -264,7 +263,8 @@ class Plan:
 
         Parameters
         ----------
-        inputs : name -> array (NumPy, or anything with DLPack on the CPU).
+        inputs : name -> array (NumPy, or anything with DLPack on the CPU). A plan on GPUs takes arrays that lie there
+            too (DLPack or the CUDA array interface), after the streams that write them; its outputs then stay there.
         out : name -> array to write into; with it nothing is allocated after the first call.
         taps : names of inner values of the graph that are wanted too (compiled on first use, without fusion).
         cancel : a flag that stops the run between two steps.

@@ -1,26 +1,25 @@
 """Algorithms by the clock: the best few of the model are run on this machine, and what was found is kept.
 
-What is kept is in the cache folder, by instruction set, processor, threads and version; it is a hint, never needed.
+A machine that others use is noticed (``plan/race.py``). What is measured there is doubtful: it is used for the plan at
+hand where it is worth anything, the model decides elsewhere, and neither is kept.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import time
+import statistics
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import astuple, replace
-from importlib.metadata import version
-from pathlib import Path
 
 import numpy as np
 
 from voxelrt import environment
-from voxelrt.errors import OutputError
 from voxelrt.kernels.common import capi, native
 from voxelrt.kernels.common.native import BLOCK, BLOCKED16, Operand, Pool
 from voxelrt.kernels.conv3d.algorithm import SHARED, Algorithm, Problem, neighbours
+from voxelrt.plan.race import Outcome, Watch, race
+from voxelrt.plan.tuning_cache import Timing, TuningCache
 
 MODES = ("off", "fast", "full")
 WORTH = 5e6  # cycles of a step below which no time is spent on choosing
@@ -29,9 +28,9 @@ RIVALS = {"fast": 5, "full": 16}  # nor more than so many
 NOMINAL = 3e9  # cycles a second, to say seconds in the model's unit
 ROUNDS = {"fast": 4, "full": 8}
 ENOUGH = 0.1  # seconds that a rival has run, after which no further round is needed
-COLD = 1.15  # times the clock for blocks that all threads share: in a plan other steps have emptied the last cache
-HOPELESS = 1.3  # times the best so far: a rival that slow after its first timed run is not run again
-COLD = 2.0  # the same of the first run, which is not timed: caches and pages are new to it
+BUDGET = {"fast": 9.0, "full": 120.0}  # seconds of all races, beyond which none is run on a busy machine
+PIECE = 0.3  # of what is left of it, for one race
+SHARING = 1.15  # times the clock for blocks that all threads share: in a plan others have emptied the last cache
 LARGE_BYTES, FEW_PLANES = 64 << 20, 32  # larger volumes are timed in part, which is no thinner than this
 
 
@@ -43,15 +42,25 @@ class Tuner:
     mode : ``fast`` or ``full``.
     threads : the compute threads of the plan.
     progress : called with a line of text before each measurement.
+    watch : the clock, and what tells whether others use the machine.
     """
 
-    def __init__(self, mode: str, threads: int | None = None, progress: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self,
+        mode: str,
+        threads: int | None = None,
+        progress: Callable[[str], None] | None = None,
+        watch: Watch | None = None,
+    ) -> None:
         self._mode = mode
         self._threads = threads or environment.threads()
         self._pool = Pool(self._threads)
         self._progress = progress
-        self._path = environment.cache_folder() / "tuning" / f"{_machine(self._threads, mode)}.json"
-        self._known = _read(self._path)
+        self._watch = watch or Watch()
+        self._left = BUDGET[mode]
+        self._kept = TuningCache(self._threads, mode, [ROUNDS[mode], LARGE_BYTES])
+        self._doubtful: dict[str, Timing | None] = {}  # of this plan; None: nothing that is worth more than the model
+        self._timed = 0
 
     def __call__(self, problem: Problem, found: Sequence[Algorithm]) -> list[Algorithm]:
         """The algorithms with their measured cycles, the fastest first; those that were not run follow."""
@@ -61,50 +70,80 @@ class Tuner:
         rivals = [a for a in found if a.cycles < RIVAL[self._mode] * best]
         rivals += [n for a in rivals[:2] for n in neighbours(a, problem)] if self._mode == "full" else []
         rivals = _varied(rivals)[: RIVALS[self._mode]]
+        if len(rivals) == 1:
+            return list(found)
+        timing = self._timing(problem, rivals)
+        if timing is None:
+            return list(found)
+        shared = [SHARING if a.params["algorithm"] == SHARED else 1.0 for a in rivals]
+        measured = [replace(a, cycles=c * s) for a, c, s in zip(rivals, timing.cycles, shared, strict=True)]
+        # Those that were not run are not cheaper for the model's being too hopeful: what is packed smaller is compared.
+        hope = statistics.median(m.cycles / a.cycles for m, a in zip(measured, rivals, strict=True))
+        rest = [replace(a, cycles=a.cycles * hope) for a in found if a not in rivals]
+        return sorted(measured, key=lambda a: a.cycles) + rest
+
+    @property
+    def doubts(self) -> str:
+        """What to say of choices that a busy machine made; empty where there are none."""
+        if not self._doubtful:
+            return ""
+        return (
+            f"{len(self._doubtful)} of {self._timed} convolutions could not be timed well, since others used this "
+            "machine: their algorithms may not be the fastest, and are not kept; compile again when it is at rest"
+        )
+
+    def _timing(self, problem: Problem, rivals: Sequence[Algorithm]) -> Timing | None:
         key = json.dumps([list(astuple(problem)), [[a.kernel, a.params] for a in rivals]])
         digest = hashlib.sha256(key.encode()).hexdigest()[:24]
-        cycles = self._known.get(digest)
-        if cycles is None or len(cycles) != len(rivals):
-            if self._progress is not None:
-                size = "×".join(map(str, problem.size))
-                self._progress(
-                    f"timing {len(rivals)} ways for {problem.channels} → {problem.outputs} channels at {size}"
-                )
-            cycles = self._measure(problem, rivals)
-            self._known[digest] = cycles
-            self._save()
-        shared = [COLD if a.params["algorithm"] == SHARED else 1.0 for a in rivals]
-        measured = [replace(a, cycles=c * s) for a, c, s in zip(rivals, cycles, shared, strict=True)]
-        return sorted(measured, key=lambda a: a.cycles) + [a for a in found if a not in rivals]
+        if digest in self._doubtful:
+            return self._doubtful[digest]
+        known = self._kept.get(digest)
+        if known is not None and len(known.cycles) == len(rivals):
+            return known
+        self._timed += 1
+        if self._left <= 0 and self._doubtful:  # on a busy machine there is no end to it
+            self._doubtful[digest] = None
+            return None
+        if self._progress is not None:
+            self._progress(f"timing {len(rivals)} ways for {_words(problem)}")
+        start = self._watch.clock()
+        outcome = self._race(problem, rivals)
+        self._left -= self._watch.clock() - start
+        timing = Timing(_words(problem), [_way(a) for a in rivals], outcome.times_s)
+        if outcome.sure:
+            self._kept.keep(digest, timing)
+        else:
+            self._doubtful[digest] = timing if outcome.worth else None
+        return timing if outcome.worth else None
 
-    def _measure(self, problem: Problem, rivals: Sequence[Algorithm]) -> list[float]:
-        """The least time of a few rounds of turns: a busy moment hits one round, not one rival."""
+    def _race(self, problem: Problem, rivals: Sequence[Algorithm]) -> Outcome:
+        """A race of the rivals, on a part of a large volume; its times are cycles of the whole."""
         part = _part(problem)
-        run = _runner(part, rivals, self._pool)
-        times = [float("inf")] * len(rivals)
-        racing = list(range(len(rivals)))
-        for turn in range(1 + ROUNDS[self._mode]):
-            if turn == 1:
-                cold, times = times, [float("inf")] * len(rivals)
-                racing = [i for i in racing if cold[i] < COLD * min(cold)]
-            for i in racing:
-                start = time.perf_counter()
-                run(i)
-                times[i] = min(times[i], time.perf_counter() - start)
-            if turn:
-                racing = [i for i in racing if times[i] < HOPELESS * min(times)]
-                if turn * min(times) > ENOUGH:
-                    break
-        times = [cold[i] if t == float("inf") else t for i, t in enumerate(times)]
-        return [t * NOMINAL * self._threads * problem.size[0] / part.size[0] for t in times]
+        run, rounds = _runner(part, rivals, self._pool), ROUNDS[self._mode]
+        left = self._left * PIECE
+        outcome = race(run, len(rivals), rounds=rounds, enough_s=ENOUGH, left_s=left, watch=self._watch)
+        scale = NOMINAL * self._threads * problem.size[0] / part.size[0]
+        return replace(outcome, times_s=[seconds * scale for seconds in outcome.times_s])
 
-    def _save(self) -> None:
-        with suppress(OutputError, OSError):  # a machine without a cache folder tunes anew
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            from voxelrt.io.atomic import atomic_path  # what reads studies takes 35 MB
 
-            with atomic_path(self._path) as partial:
-                partial.write_text(json.dumps(self._known))
+def _words(problem: Problem) -> str:
+    """A convolution, in words."""
+    size, taps = "×".join(map(str, problem.size)), "×".join(map(str, problem.kernel))
+    more = "".join(
+        text
+        for text, wanted in (
+            (f", stride {'×'.join(map(str, problem.stride))}", set(problem.stride) != {1}),
+            (f", {problem.groups} groups", problem.groups != 1),
+            (f", {problem.stored}", problem.stored != "fp32"),
+        )
+        if wanted
+    )
+    return f"{problem.channels} → {problem.outputs} channels at {size}, {taps} taps{more}"
+
+
+def _way(algorithm: Algorithm) -> str:
+    block = algorithm.params.get("block")
+    return str(algorithm) if block is None else f"{algorithm} in blocks of {','.join(map(str, block))}"
 
 
 def _part(problem: Problem) -> Problem:
@@ -165,24 +204,3 @@ def _runner(problem: Problem, rivals: Sequence[Algorithm], pool: Pool) -> Callab
         native.run_kernel(way.kernel, [source, None, weights], [target, sums], pool, **{**common, **way.params})
 
     return run
-
-
-def _machine(threads: int, mode: str) -> str:
-    """What times depend on beside the convolution, as a file name."""
-    model = ""
-    with suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = "".join(line for line in lines if line.startswith(("model", "CPU part", "stepping")))[:400]
-    parts = [capi.target(), model, threads, mode, version("voxelrt"), ROUNDS[mode], LARGE_BYTES]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
-
-
-def _read(path: Path) -> dict[str, list[float]]:
-    """What is known already; a damaged file is nothing known."""
-    with suppress(OSError, ValueError):
-        found = json.loads(path.read_text())
-        if isinstance(found, dict) and all(
-            isinstance(row, list) and all(isinstance(v, float) and v > 0 for v in row) for row in found.values()
-        ):
-            return found
-    return {}

@@ -72,10 +72,11 @@ class LoadedEngine(Protocol):
 
 
 class Driver(Protocol):
-    """One GPU."""
+    """One GPU. Calls come from one thread at a time, but for those of events, which any thread may make."""
 
     name: str
     architecture: str
+    index: int  # among the process's GPUs, as other libraries number them
 
     def memory(self) -> tuple[int, int]:
         """Bytes that are free, and all there are."""
@@ -95,6 +96,15 @@ class Driver(Protocol):
         """Pinned memory of the host as bytes, which copies can use while the host goes on. Raises MemoryError."""
 
     def stream(self) -> Handle: ...
+
+    def number(self, stream: Handle) -> int:
+        """A stream as other libraries know it."""
+
+    def foreign(self, number: int) -> Handle:
+        """A stream of another library's; 1 is the legacy default stream, 2 that of the calling thread."""
+
+    def settle(self) -> None:
+        """Wait for all that anybody gave the device. Raises LostDeviceError, DeviceError."""
 
     def event(self) -> Handle: ...
 

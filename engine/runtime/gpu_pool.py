@@ -34,11 +34,12 @@ class LeastLoaded(Generic[Worker]):
         """All of them."""
         return list(self._workers)
 
-    def choose(self, load: int) -> Worker:
-        """The worker with the least load; `load` counts as its own until ``done``."""
+    def choose(self, load: int, wanted: Worker | None = None) -> Worker:
+        """The worker that is wanted, or that with the least load; `load` counts as its own until ``done``."""
         with self._order:
             left = [index for index in range(len(self._loads)) if index not in self._lost]
             index = min(left or range(len(self._loads)), key=self._loads.__getitem__)
+            index = index if wanted is None else self._workers.index(wanted)
             self._loads[index] += load
             return self._workers[index]
 
@@ -54,9 +55,9 @@ class LeastLoaded(Generic[Worker]):
             return len(self._lost) < len(self._workers)
 
     @contextmanager
-    def take(self, load: int) -> Iterator[Worker]:
-        """The worker with the least load, for as long as the block runs."""
-        worker = self.choose(load)
+    def take(self, load: int, wanted: Worker | None = None) -> Iterator[Worker]:
+        """A worker for as long as the block runs: a certain one, or the one with the least load."""
+        worker = self.choose(load, wanted)
         try:
             yield worker
         except LostDeviceError:

@@ -11,9 +11,9 @@ from typing import Any
 
 from voxelrt.backends.cuda import CudaPlan, Engines, compiled_for, gpu_part_of
 from voxelrt.backends.native import CancelFlag
-from voxelrt.errors import ShapeError
+from voxelrt.errors import UsageError
+from voxelrt.plan.dlpack import ANY_GPU, gpu_of
 from voxelrt.plan.plan import Plan
-from voxelrt.runtime.device import Array
 from voxelrt.runtime.gpu_driver import Driver, LostDeviceError
 from voxelrt.runtime.gpu_pool import LeastLoaded
 from voxelrt.runtime.gpu_studies import GpuStudy, GpuWorker
@@ -49,15 +49,25 @@ class GpuPlan:
         """How many GPUs."""
         return len(self._pool)
 
-    def run(self, inputs: Mapping[str, Any], out: Mapping[str, Array] | None = None) -> dict[str, Any]:
-        """Run the network, as ``Plan.run``. Raises as ``CudaPlan.run``."""
-        with self._pool.take(sum(math.prod(array.shape) for array in inputs.values())) as worker:
-            made = worker.run(inputs)
-        for name, array in (out or {}).items():
-            if name not in made or made[name].shape != array.shape or made[name].dtype != array.dtype:
-                raise ShapeError(f"out {name!r} is {array.dtype} {array.shape}; no output of the plan fits it")
-            array[...] = made[name]
-        return made if out is None else dict(out)
+    def run(self, inputs: Mapping[str, Any], out: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Run the network, as ``Plan.run``: on the GPU that the inputs lie on, or the one that has the least to do.
+
+        Raises
+        ------
+        UsageError : the inputs lie on several GPUs, or on one that the plan does not run on. Otherwise as
+            ``GpuCall.run``.
+        """
+        found = map(gpu_of, inputs.values())
+        where = sorted({gpu for gpu in found if gpu is not None and gpu != ANY_GPU})
+        there = [worker for worker in self._pool.workers if worker.index in where]
+        if len(where) > 1 or len(there) < len(where):
+            raise UsageError(
+                f"the inputs lie on GPU {', '.join(map(str, where))}; the plan takes them on one of its own: "
+                f"{', '.join(str(worker.index) for worker in self._pool.workers)}"
+            )
+        load = sum(math.prod(array.shape) for array in inputs.values())
+        with self._pool.take(load, there[0] if there else None) as worker:
+            return worker.run(inputs, out)
 
     def submit(self, study: GpuStudy) -> None:
         """Put a study in the queue of the GPU that has the least to do."""

@@ -76,12 +76,17 @@ class GpuWorker:
 
     # ---- whole networks ----
 
-    def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """Run the network; studies under way are finished first. Raises as ``CudaPlan.run``."""
+    @property
+    def index(self) -> int:
+        """The GPU's number."""
+        return self._driver.index
+
+    def run(self, inputs: Mapping[str, Any], out: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Run the network; studies under way are finished first. Raises as ``GpuCall.run``."""
         with self._alone():
             if self._whole is None:
                 self._whole = self._make_whole()
-            return self._whole.run(inputs)
+            return self._whole.run(inputs, out)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,11 +19,16 @@ from typing import Any
 from voxelrt.environment import cache_folder
 from voxelrt.errors import OutputError, PlanError
 from voxelrt.kernels.common import capi, native
-from voxelrt.models.load import Model, is_composite_file, load
+from voxelrt.models.composite import is_composite_file
 from voxelrt.models.recipe import SHIPPED, load_recipe, parse_recipe, shipped_recipes, source_path
 from voxelrt.models.recipe_schema import Recipe
 from voxelrt.plan.plan import Plan
 
+LOG = logging.getLogger("voxelrt")
+DOUBTFUL = (
+    "the kept plan was compiled while others used this machine, so it may not be the fastest; 'voxelrt cache prune "
+    "--kind plans --days 0' has it compiled again"
+)
 Shapes = Mapping[str, Sequence[int | tuple[int, int, int]]]
 
 
@@ -44,10 +50,11 @@ class Identity:
 
 def identify(source: Any) -> Identity | None:
     """A model's identity from its files alone; None for other objects in memory and for what does not exist."""
-    if isinstance(source, Model) and source.settings is not None:
-        return Identity(str(source.source["sha256"]), None)
     if not isinstance(source, (str, Path)):
-        return None
+        from voxelrt.models.load import Model
+
+        whole = isinstance(source, Model) and source.settings is not None
+        return Identity(str(source.source["sha256"]), None) if whole else None
     path = Path(source)
     if str(source) in shipped_recipes():
         path = SHIPPED / f"{source}.toml"
@@ -58,6 +65,8 @@ def identify(source: Any) -> Identity | None:
     if path.suffix != ".toml":
         return Identity(file_digest(path), None)
     if is_composite_file(path):
+        from voxelrt.models.load import load
+
         return identify(load(path))
     recipe = load_recipe(path)
     if recipe.source.architecture:
@@ -74,7 +83,6 @@ def cached_plan(
     precision: str = "fp32",
     fallback: str = "onnxruntime",
     threads: int | None = None,
-    refresh: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> Plan:
     """The compiled plan of a model: from the cache folder, or compiled, verified and put there.
@@ -85,8 +93,6 @@ def cached_plan(
         What ``voxelrt.load`` takes. Objects in memory are compiled every time.
     shapes, precision, fallback, threads
         As for ``voxelrt.compile``.
-    refresh
-        Compile even if the cache has it.
     progress
         Called with a line of text before each long step.
 
@@ -99,13 +105,18 @@ def cached_plan(
     place = None
     if identity is not None:
         place = plans_folder() / f"{_key(identity, shapes, precision, fallback)}.vxp"
-        if not refresh and place.is_file():
+        if place.is_file():
             try:
-                return Plan.open(place, threads=threads)
+                kept = Plan.open(place, threads=threads)
             except PlanError as error:
                 tell(f"the kept plan cannot be used ({error}); compiling anew")
+            else:
+                if kept.info.settings.get("tuning_doubts"):
+                    LOG.warning("%s: %s", kept.info.name, DOUBTFUL)
+                return kept
     # Only now: a plan from the cache needs no importer and no compiler.
     from voxelrt.compile import compile as compile_model
+    from voxelrt.models.load import load
 
     tell("loading the model")
     model = load(source, progress=tell, shapes=shapes)

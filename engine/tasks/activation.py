@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx_ir as ir
 from numpy.typing import NDArray
 
 from voxelrt.backends.native import CancelFlag
@@ -19,6 +18,9 @@ from voxelrt.models.recipe_schema import Recipe
 from voxelrt.plan.plan import Plan
 from voxelrt.preprocess.layout import to_layout
 from voxelrt.preprocess.spatial import resize
+
+if TYPE_CHECKING:
+    import onnx_ir as ir  # running a plan needs no graph; drawing this map does
 
 Floats = NDArray[np.float32]
 Tell = Callable[[str, int, int], None]

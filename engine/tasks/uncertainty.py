@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from voxelrt.case import Case
+from voxelrt.composite import composite_of
 from voxelrt.errors import UsageError
 from voxelrt.io.orientation import reorient
 from voxelrt.io.probabilities import ProbabilityFile, refuse_probabilities
@@ -32,6 +32,11 @@ def refuse_observing(plan: Plan, request: Request) -> None:
     asked = [name for name in request.maps if name not in MAPS]
     if plan.info.model_settings is not None and asked:
         raise UsageError(f"a segmentation by nnU-Net makes the maps {', '.join(MAPS)}, not {', '.join(asked)}")
+    if request.probabilities is not None and composite_of(plan) is not None:
+        raise UsageError(
+            f"probabilities: the classes of {plan.info.name} are of several models and may overlap, so they are no "
+            "distribution; run its models on their own, or ask how sure they are (uncertainty)"
+        )
     special = request.probabilities is not None or request.uncertainty or request.shortcuts or request.report_cost
     if plan.info.model_settings is None and special:
         raise UsageError(
@@ -45,9 +50,11 @@ def observer_for(plan: Plan, request: Request) -> Observer | None:
     names = {name for name in request.maps if name in MAPS}
     if request.uncertainty:
         names.add(ENTROPY)
-        settings = settings_from_json(plan.info.model_settings)
-        names |= {DISAGREEMENT} if len(settings.folds) > 1 else set()
-        names |= {VARIANCE} if request.mirroring and settings.mirror_axes else set()
+        composite = composite_of(plan)
+        members = [plan, *plan.parts][: 1 if composite is None else len(composite.models)]
+        settings = [settings_from_json(one.info.model_settings) for one in members]
+        names |= {DISAGREEMENT} if all(len(one.folds) > 1 for one in settings) else set()
+        names |= {VARIANCE} if request.mirroring and all(one.mirror_axes for one in settings) else set()
     if not names and request.probabilities is None:
         return None
     return Observer(tuple(name for name in MAPS if name in names))
@@ -78,19 +85,6 @@ def probabilities_into(path: Path | None, observer: Observer | None, plan: Plan,
             yield
         finally:
             observer.file = None
-
-
-def maps_of(case: Case, observer: Observer) -> dict[str, Volume]:
-    """The maps on the study's own grid; 0 outside the crop, where the answer is background for sure."""
-    made = {}
-    for name, cropped in observer.found.items():
-        whole = np.zeros(case.size_zyx, np.float32)
-        whole[case.box] = cropped
-        array: NDArray[Any] = whole.transpose(case.settings.transpose_backward)[None]
-        if case.turn is not None:
-            array = case.turn.undo_array(array)
-        made[name] = case.volume.with_array(np.ascontiguousarray(array))
-    return made
 
 
 def numbers_of(maps: Mapping[str, Volume], labels: Volume) -> dict[str, dict[str, float]]:

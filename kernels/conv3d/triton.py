@@ -99,51 +99,38 @@ def _convolve(
     first_z = (position // (out_x * out_y)).to(tl.int32) * stride_z - pad_z
     sums = tl.zeros((BM, BN), tl.float32)
     own = weights0 + group.to(tl.int64) * taps_z * taps_y * taps_x * channels0 * outputs
-    begin = group * channels0
+    place = (item, first_z, first_y, first_x, valid)
+    window = (size_z, size_y, size_x, taps_z, taps_y, taps_x, dilation_z, dilation_y, dilation_x)
+    source = (x0, own, scale0, shift0, slope, channels0, rows0, group * channels0)
     if FEW0:
-        sums = few_channels(
-            sums, x0, own, scale0, shift0, slope, item, first_z, first_y, first_x, valid, column, channels0, rows0,
-            begin, outputs, size_z, size_y, size_x, taps_z, taps_y, taps_x, dilation_z, dilation_y, dilation_x,
-            PENDING, AS, PRECISION, BK,
-        )  # fmt: skip
+        sums = few_channels(sums, source, place, window, column, outputs, PENDING, AS, PRECISION, BK)
     else:
-        sums = many_channels(
-            sums, x0, own, scale0, shift0, slope, item, first_z, first_y, first_x, valid, column, channels0, rows0,
-            begin, outputs, size_z, size_y, size_x, taps_z, taps_y, taps_x, dilation_z, dilation_y, dilation_x,
-            PENDING, AS, PRECISION, BK,
-        )  # fmt: skip
+        sums = many_channels(sums, source, place, window, column, outputs, PENDING, AS, PRECISION, BK)
     if SECOND:
+        other = (x1, weights1, scale1, shift1, slope, channels1, rows1, 0)
         if FEW1:
-            sums = few_channels(
-                sums, x1, weights1, scale1, shift1, slope, item, first_z, first_y, first_x, valid, column, channels1,
-                rows1, 0, outputs, size_z, size_y, size_x, taps_z, taps_y, taps_x, dilation_z, dilation_y,
-                dilation_x, PENDING, AS, PRECISION, BK,
-            )  # fmt: skip
+            sums = few_channels(sums, other, place, window, column, outputs, PENDING, AS, PRECISION, BK)
         else:
-            sums = many_channels(
-                sums, x1, weights1, scale1, shift1, slope, item, first_z, first_y, first_x, valid, column, channels1,
-                rows1, 0, outputs, size_z, size_y, size_x, taps_z, taps_y, taps_x, dilation_z, dilation_y,
-                dilation_x, PENDING, AS, PRECISION, BK,
-            )  # fmt: skip
+            sums = many_channels(sums, other, place, window, column, outputs, PENDING, AS, PRECISION, BK)
     held = column < outputs
     channel = group * outputs + column
     inside = valid[:, None] & held[None, :]
-    place = (item * positions + position[:, None]) * outputs_all + channel[None, :]
+    at = (item * positions + position[:, None]) * outputs_all + channel[None, :]
     if BIAS:
         sums += tl.load(bias + channel, mask=held, other=0.0)[None, :]
     if RESIDUAL:
-        sums += tl.load(residual + place, mask=inside, other=0.0).to(tl.float32)
+        sums += tl.load(residual + at, mask=inside, other=0.0).to(tl.float32)
     made = activate(sums, alpha, beta, NUMBER).to(out.dtype.element_ty)
-    tl.store(out + place, made, mask=inside)
+    tl.store(out + at, made, mask=inside)
     if MOMENTS:
         # Of what was stored, exact about the tile's own means, as norm3d's merge wants them.
         kept = tl.where(inside, made.to(tl.float32), 0.0)
         count = tl.minimum(positions - tile * BM, BM).to(tl.float32)
         mean = tl.sum(kept, 0) / count
         away = tl.where(inside, kept - mean[None, :], 0.0)
-        at = (item * tl.num_programs(0) + tile) * outputs_all + channel
-        tl.store(means + at, mean, mask=held)
-        tl.store(squares + at, tl.sum(away * away, 0), mask=held)
+        chunk = (item * tl.num_programs(0) + tile) * outputs_all + channel
+        tl.store(means + chunk, mean, mask=held)
+        tl.store(squares + chunk, tl.sum(away * away, 0), mask=held)
 
 
 _PLAIN_DEPTHWISE = [name for name in _PLAIN if name != "groups"]

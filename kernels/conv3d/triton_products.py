@@ -1,4 +1,9 @@
-"""The inner products of conv3d on Triton: a tile's sums over the taps and channels of one source."""
+"""The inner products of conv3d on Triton: a tile's sums over the taps and channels of one source.
+
+Both take the same: a source (its volume, weights, pending scale, shift and slope, channels, elements of a voxel, and
+the group's first channel), a place (item, the first voxel of each position's window, which positions there are), a
+window (the volume's size, taps, dilation), and the tile's columns among the outputs.
+"""
 
 from __future__ import annotations
 
@@ -30,36 +35,20 @@ def window_start(item, z, y, x, size_z, size_y, size_x):
 @triton.jit
 def few_channels(
     sums,
-    x,
-    weights,
-    scale,
-    shift,
-    slope,
-    item,
-    z0,
-    y0,
-    x0,
-    valid,
+    source,
+    place,
+    window,
     column,
-    channels,
-    row_stride,
-    begin,
     outputs,
-    size_z,
-    size_y,
-    size_x,
-    taps_z,
-    taps_y,
-    taps_x,
-    dilation_z,
-    dilation_y,
-    dilation_x,
     PENDING: tl.constexpr,
     AS: tl.constexpr,
     PRECISION: tl.constexpr,
     BK: tl.constexpr,
 ):
     """Taps and channels together along the depth, so that a first layer of one channel wastes none of it."""
+    x, weights, scale, shift, slope, channels, row_stride, begin = source
+    item, z0, y0, x0, valid = place
+    size_z, size_y, size_x, taps_z, taps_y, taps_x, dilation_z, dilation_y, dilation_x = window
     origin = window_start(item, z0, y0, x0, size_z, size_y, size_x) * row_stride + begin
     depth = taps_z * taps_y * taps_x * channels
     for start in range(0, depth, BK):
@@ -72,8 +61,8 @@ def few_channels(
         inside = valid[:, None] & (row < depth)[None, :] & within(z0[:, None] + kz[None, :], size_z)
         inside = inside & within(y0[:, None] + ky[None, :], size_y) & within(x0[:, None] + kx[None, :], size_x)
         away = ((kz.to(tl.int64) * size_y + ky) * size_x + kx) * row_stride + c
-        place = origin[:, None] + away[None, :]
-        left = tl.load(x + place, mask=inside, other=0.0)
+        spot = origin[:, None] + away[None, :]
+        left = tl.load(x + spot, mask=inside, other=0.0)
         a, b = 1.0, 0.0
         if PENDING:
             at = item * row_stride + begin + c
@@ -89,36 +78,20 @@ def few_channels(
 @triton.jit
 def many_channels(
     sums,
-    x,
-    weights,
-    scale,
-    shift,
-    slope,
-    item,
-    z0,
-    y0,
-    x0,
-    valid,
+    source,
+    place,
+    window,
     column,
-    channels,
-    row_stride,
-    begin,
     outputs,
-    size_z,
-    size_y,
-    size_x,
-    taps_z,
-    taps_y,
-    taps_x,
-    dilation_z,
-    dilation_y,
-    dilation_x,
     PENDING: tl.constexpr,
     AS: tl.constexpr,
     PRECISION: tl.constexpr,
     BK: tl.constexpr,
 ):
     """One tap after another, BK channels at a time; counters instead of divisions, so that loads can run ahead."""
+    x, weights, scale, shift, slope, channels, row_stride, begin = source
+    item, z0, y0, x0, valid = place
+    size_z, size_y, size_x, taps_z, taps_y, taps_x, dilation_z, dilation_y, dilation_x = window
     origin = window_start(item, z0, y0, x0, size_z, size_y, size_x) * row_stride + begin
     kz = tl.zeros((), tl.int32)
     ky = tl.zeros((), tl.int32)
@@ -130,9 +103,9 @@ def many_channels(
         there = valid & within(z0 + kz * dilation_z, size_z)
         there = there & within(y0 + ky * dilation_y, size_y) & within(x0 + kx * dilation_x, size_x)
         away = ((kz.to(tl.int64) * dilation_z * size_y + ky * dilation_y) * size_x + kx * dilation_x) * row_stride
-        place = origin + away
+        spot = origin + away
         inside = there[:, None] & (c < channels)[None, :]
-        left = tl.load(x + place[:, None] + c[None, :], mask=inside, other=0.0)
+        left = tl.load(x + spot[:, None] + c[None, :], mask=inside, other=0.0)
         a, b = 1.0, 0.0
         if PENDING:
             at = item * row_stride + begin + c

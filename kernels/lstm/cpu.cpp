@@ -16,6 +16,8 @@ namespace {
 constexpr int64_t kPair = 2;        // blocks of units that are worked on together
 constexpr int64_t kMostTasks = 8;   // that a step of all chains is cut into
 constexpr int64_t kLeastBlocks = 4; // of a part, so that it is worth a meeting of the threads
+constexpr int64_t kAhead = 64;      // lines of a panel that are fetched during the cells before it
+constexpr uint32_t kPatience = 100; // looks, before a thread takes what others have not begun
 constexpr uint32_t kSpins = 4000;   // some microseconds, before a waiting thread lets others have its processor
 
 // Between two looks at what another thread is about to finish.
@@ -42,7 +44,8 @@ template <class F> struct Run {
     }
 
     // Blocks [block, block + count) of the units of a chain in step s.
-    template <int V> void units(const Chain &c, int64_t s, int phase, int64_t block, int count, float *sums) const {
+    template <int V>
+    void units(const Chain &c, int64_t s, int phase, int64_t block, int count, int64_t next, float *sums) const {
         const Layer &l = layer;
         const float *states = phase == 0 ? c.h[s & 1] : c.reset;
         constexpr int64_t a_block = kStateRows * kBlock, width = V * kBlock;
@@ -52,6 +55,8 @@ template <class F> struct Run {
                     fetch_ahead(inputs(c, t, row, block + i), l.G);
         if (c.rows == 1) {
             multiply_state<V>(count, l.H, states, a_block, packed(c.d, phase, block), sums);
+            for (int i = 0; next >= 0 && i < count; ++i) // the cache would rest while the cells are worked on
+                fetch_ahead(packed(c.d, phase, next + i), kAhead);
             for (int i = 0; i < count; ++i)
                 finish(c, s, phase, block + i, 0, sums + i * width);
             return;
@@ -130,21 +135,26 @@ template <class F> struct Run {
     void part(const Chain &c, int64_t s, int phase, int64_t part, int64_t parts, float *sums) const {
         const int64_t pairs = (layer.blocks + kPair - 1) / kPair;
         const int64_t begin = pairs * part / parts, end = pairs * (part + 1) / parts;
+        if (c.rows == 1 && parts > 1) // what another thread has made comes all at once
+            for (int64_t block = 0; block < layer.blocks; ++block)
+                __builtin_prefetch(c.at(phase == 0 ? c.h[s & 1] : c.reset, block, 0));
         for (int64_t i = begin; i < end; ++i) {
             const int64_t block = (s & 1 ? begin + end - 1 - i : i) * kPair;
             const int count = static_cast<int>(layer.blocks - block < kPair ? layer.blocks - block : kPair);
+            const int64_t after = s & 1 ? block - kPair : block + kPair;
+            const int64_t next = i + 1 == end || after + kPair > layer.blocks ? -1 : after;
             switch (layer.phases() == 1 ? layer.G : phase == 0 ? 2 : 1) {
             case 4:
-                units<4>(c, s, phase, block, count, sums);
+                units<4>(c, s, phase, block, count, next, sums);
                 break;
             case 3:
-                units<3>(c, s, phase, block, count, sums);
+                units<3>(c, s, phase, block, count, next, sums);
                 break;
             case 2:
-                units<2>(c, s, phase, block, count, sums);
+                units<2>(c, s, phase, block, count, next, sums);
                 break;
             default:
-                units<1>(c, s, phase, block, count, sums);
+                units<1>(c, s, phase, block, count, next, sums);
             }
         }
     }
@@ -159,33 +169,51 @@ template <class F> struct Run {
 
     // All chains step by step, each step cut into parts that any thread may take. A thread begins with the same parts
     // in every step, so that their weights stay in its cache, and waits only for parts that some thread is working on:
-    // whoever calls us may give us one thread at a time.
+    // whoever calls us may give us one thread at a time. Others' parts are looked at only when they have not come for
+    // a while: where a thread counts its rounds is a line of its own cache, which every look takes away.
     void shared(const Env &env, int64_t chains, int64_t parts, float *sums) const {
         for (int64_t i = 0; i < chains; ++i)
             Chain(layer, i, env.scratch).begin();
         struct alignas(64) Count {
             std::atomic<uint64_t> value{0};
         };
-        Count begun[kMostTasks], done; // rounds that a task has begun; tasks of all rounds that are done
+        Count begun[kMostTasks], done[kMostTasks]; // rounds of a task
         const uint64_t tasks = static_cast<uint64_t>(chains * parts), threads = env.threads;
         const uint64_t rounds = static_cast<uint64_t>(layer.T * layer.phases());
+        const auto take = [&](uint64_t task, uint64_t round, uint32_t worker) {
+            uint64_t expected = round;
+            if (begun[task].value.load(std::memory_order_relaxed) != round ||
+                !begun[task].value.compare_exchange_strong(expected, round + 1, std::memory_order_relaxed))
+                return false;
+            const int64_t chain = static_cast<int64_t>(task) % chains, own = static_cast<int64_t>(task) / chains;
+            const int64_t s = static_cast<int64_t>(round) / layer.phases();
+            part(Chain(layer, chain, env.scratch), s, static_cast<int>(round) % layer.phases(), own, parts,
+                 sums + worker * Layer::sums_numbers());
+            done[task].value.store(round + 1, std::memory_order_release);
+            return true;
+        };
+        const auto met = [&](uint64_t round) {
+            for (uint64_t task = 0; task < tasks; ++task)
+                if (done[task].value.load(std::memory_order_acquire) <= round)
+                    return false;
+            return true;
+        };
         env.parallel(static_cast<int64_t>(std::min(tasks, threads)), [&](int64_t, uint32_t worker) {
+            const uint64_t first = worker * tasks / threads, end = (worker + 1) * tasks / threads;
+            const uint32_t even = tasks % threads ? 0 : kPatience;
+            uint32_t patience = even;
             for (uint64_t round = 0; round < rounds; ++round) {
-                const int64_t s = static_cast<int64_t>(round) / layer.phases();
-                for (uint64_t i = 0; i < tasks; ++i) {
-                    const uint64_t task = (worker * tasks / threads + i) % tasks;
-                    uint64_t expected = round;
-                    if (begun[task].value.load(std::memory_order_relaxed) != round ||
-                        !begun[task].value.compare_exchange_strong(expected, round + 1, std::memory_order_relaxed))
-                        continue;
-                    const int64_t chain = static_cast<int64_t>(task) % chains,
-                                  own = static_cast<int64_t>(task) / chains;
-                    part(Chain(layer, chain, env.scratch), s, static_cast<int>(round) % layer.phases(), own, parts,
-                         sums + worker * Layer::sums_numbers());
-                    done.value.fetch_add(1, std::memory_order_release);
-                }
-                for (uint32_t spins = 0; done.value.load(std::memory_order_acquire) < (round + 1) * tasks; ++spins)
+                for (uint64_t task = first; task < end; ++task)
+                    take(task, round, worker);
+                for (uint32_t spins = 0; !met(round); ++spins) {
+                    if (spins >= patience) {
+                        bool taken = false;
+                        for (uint64_t i = 0; i < tasks; ++i)
+                            taken = take((first + i) % tasks, round, worker) || taken;
+                        patience = taken ? 0 : even;
+                    }
                     wait(spins);
+                }
             }
         });
         for (int64_t i = 0; i < chains; ++i)

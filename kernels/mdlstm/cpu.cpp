@@ -47,21 +47,21 @@ struct Grid {
         const uint64_t floats = static_cast<uint64_t>(cell_numbers() + worker_numbers() * threads);
         return floats * sizeof(float) + static_cast<uint64_t>(cells + fronts + 1) * sizeof(int64_t);
     }
-    int64_t coordinate(int64_t cell, int a) const { return cell / steps[a] % dims[a]; }
+    int64_t coordinate(int64_t cell, int a) const { // in 32 bits, which divide faster; there are under 2^31 cells
+        return static_cast<uint32_t>(cell) / static_cast<uint32_t>(steps[a]) % static_cast<uint32_t>(dims[a]);
+    }
     int64_t front(int64_t cell) const {
         int64_t sum = 0;
         for (int a = 0; a < axes; ++a)
             sum += coordinate(cell, a);
         return sum;
     }
-    // The place in the operands of a cell counted in a direction's own way.
-    int64_t place(int64_t cell, int64_t direction, const int64_t *strides) const {
-        int64_t at = 0;
-        for (int a = 0; a < axes; ++a) {
-            const int64_t i = coordinate(cell, a);
-            at += (direction >> a & 1 ? dims[a] - 1 - i : i) * strides[a];
-        }
-        return at;
+    // The place in the operands of a cell of these coordinates, counted in a direction's own way.
+    int64_t place(const int64_t *at, int64_t direction, const int64_t *strides) const {
+        int64_t offset = 0;
+        for (int a = 0; a < axes; ++a)
+            offset += (direction >> a & 1 ? dims[a] - 1 - at[a] : at[a]) * strides[a];
+        return offset;
     }
 };
 
@@ -72,11 +72,6 @@ struct Run {
 
     float *cell_state(int64_t direction, int64_t cell, int64_t n) const {
         return inner + ((direction * grid.cells + cell) * grid.N + n) * grid.padded();
-    }
-    float *output(int64_t direction, int64_t cell, int64_t n) const {
-        const Tensor &y = grid.step.out[0];
-        return y.as<float>() + grid.place(cell, direction, y.strides) + direction * y.strides[grid.axes] +
-               n * y.strides[grid.axes + 1];
     }
 
     template <int A> void cell(const float *x, const float *s, const float *const before[A], float *c, float *h) const {
@@ -98,54 +93,97 @@ struct Run {
         }
     }
 
+    // What a tile's row reads and writes, found once for all blocks of its units.
+    template <int A> struct Row {
+        const float *gates, *h[A], *c_before[A]; // null at the border of the grid
+        float *c, *y;
+    };
+
+    template <int A> Row<A> row_of(int64_t direction, int64_t cell, int64_t n) const {
+        const Tensor &gates = grid.step.in[0], &y = grid.step.out[0];
+        int64_t at[A];
+        for (int a = 0; a < A; ++a)
+            at[a] = grid.coordinate(cell, a);
+        Row<A> row;
+        row.gates = gates.as<const float>() + grid.place(at, direction, gates.strides) + n * gates.strides[A] +
+                    direction * grid.blocks * (A + 3) * kBlock;
+        row.c = cell_state(direction, cell, n);
+        row.y = y.as<float>() + grid.place(at, direction, y.strides) + direction * y.strides[A] + n * y.strides[A + 1];
+        for (int a = 0; a < A; ++a) {
+            const int64_t back = direction >> a & 1 ? y.strides[a] : -y.strides[a];
+            row.h[a] = at[a] > 0 ? row.y + back : nullptr;
+            row.c_before[a] = at[a] > 0 ? cell_state(direction, cell - grid.steps[a], n) : nullptr;
+        }
+        return row;
+    }
+
+    // The states of one predecessor of row r of a tile, beside the others; zeros for none.
+    void gather(const float *h, int64_t a, int r, float *states) const {
+        for (int64_t k = a * grid.H, end = k + grid.H; k < end;) {
+            const int64_t lane = k % kBlock, count = end - k < kBlock - lane ? end - k : kBlock - lane;
+            float *to = states + (k / kBlock * kStateRows + r) * kBlock + lane;
+            if (!h)
+                std::memset(to, 0, static_cast<size_t>(count) * sizeof(float));
+            else if (count == kBlock)
+                store(to, load(h + (k - a * grid.H)));
+            else
+                std::memcpy(to, h + (k - a * grid.H), static_cast<size_t>(count) * sizeof(float));
+            k += count;
+        }
+    }
+
     // Rows [first, first + rows) of a front that begins at `begin` in the order; a row is a cell and one of the batch.
     template <int A> void rows(int64_t direction, int64_t begin, int64_t first, int rows, float *states) const {
         static const float zeros[kBlock] = {};
         const Grid &g = grid;
-        float *sums = states + g.state_numbers();
-        for (int r = 0; r < rows; ++r) {
-            const int64_t cell = order[begin + (first + r) / g.N], n = (first + r) % g.N;
-            for (int a = 0; a < A; ++a) {
-                const bool inside = g.coordinate(cell, a) > 0;
-                const float *h = inside ? output(direction, cell - g.steps[a], n) : nullptr;
-                for (int64_t j = 0; j < g.H; ++j) {
-                    const int64_t k = a * g.H + j;
-                    states[(k / kBlock * kStateRows + r) * kBlock + k % kBlock] = inside ? h[j] : 0.0f;
-                }
-            }
-        }
         constexpr int G = A + 3;
+        float *sums = states + g.state_numbers();
+        Row<A> tile[kStateRows];
+        for (int r = 0; r < rows; ++r) {
+            tile[r] = row_of<A>(direction, order[begin + (first + r) / g.N], (first + r) % g.N);
+            for (int a = 0; a < A; ++a)
+                gather(tile[r].h[a], a, r, states);
+        }
         for (int64_t block = 0; block < g.blocks; ++block) {
             const float *panel = g.step.in[1].as<const float>() + direction * g.packed + block * kBlock * G * g.H * A;
             multiply_states<G>(rows, g.H * A, states, kStateRows * kBlock, panel, sums);
+            const int64_t unit = block * kBlock, left = g.H - unit;
             for (int r = 0; r < rows; ++r) {
-                const int64_t cell_index = order[begin + (first + r) / g.N], n = (first + r) % g.N;
-                const Tensor &gates = g.step.in[0];
-                const float *x = gates.as<const float>() + g.place(cell_index, direction, gates.strides) +
-                                 n * gates.strides[A] + (direction * g.blocks + block) * G * kBlock;
+                const Row<A> &row = tile[r];
                 const float *before[A];
                 for (int a = 0; a < A; ++a)
-                    before[a] = g.coordinate(cell_index, a) > 0
-                                    ? cell_state(direction, cell_index - g.steps[a], n) + block * kBlock
-                                    : zeros;
+                    before[a] = row.c_before[a] ? row.c_before[a] + unit : zeros;
                 alignas(64) float h[kBlock];
-                cell<A>(x, sums + r * G * kBlock, before, cell_state(direction, cell_index, n) + block * kBlock, h);
-                const int64_t left = g.H - block * kBlock;
-                std::memcpy(output(direction, cell_index, n) + block * kBlock, h,
-                            static_cast<size_t>(left < kBlock ? left : kBlock) * sizeof(float));
+                cell<A>(row.gates + unit * G, sums + r * G * kBlock, before, row.c + unit, h);
+                if (left >= kBlock)
+                    store(row.y + unit, load(h));
+                else
+                    std::memcpy(row.y + unit, h, static_cast<size_t>(left) * sizeof(float));
             }
         }
     }
 
+    // Directions are independent: where they go evenly into the threads none waits for another. Else all threads share
+    // each front and meet behind it.
     template <int A> void run(const Env &env, const int64_t *starts, float *scratch) const {
-        for (int64_t front = 0; front < grid.fronts; ++front) {
-            const int64_t count = (starts[front + 1] - starts[front]) * grid.N;
-            const int64_t groups = (count + kStateRows - 1) / kStateRows;
-            env.parallel(grid.directions * groups, [&](int64_t task, uint32_t worker) {
-                const int64_t first = task % groups * kStateRows;
-                const int many = static_cast<int>(count - first < kStateRows ? count - first : kStateRows);
-                rows<A>(task / groups, starts[front], first, many, scratch + worker * grid.worker_numbers());
+        const auto tile = [&](int64_t direction, int64_t front, int64_t group, uint32_t worker) {
+            const int64_t count = (starts[front + 1] - starts[front]) * grid.N, first = group * kStateRows;
+            const int many = static_cast<int>(count - first < kStateRows ? count - first : kStateRows);
+            rows<A>(direction, starts[front], first, many, scratch + worker * grid.worker_numbers());
+        };
+        const auto groups_of = [&](int64_t front) {
+            return ((starts[front + 1] - starts[front]) * grid.N + kStateRows - 1) / kStateRows;
+        };
+        if (grid.directions % env.threads == 0)
+            return env.parallel(grid.directions, [&](int64_t direction, uint32_t worker) {
+                for (int64_t front = 0; front < grid.fronts; ++front)
+                    for (int64_t group = 0; group < groups_of(front); ++group)
+                        tile(direction, front, group, worker);
             });
+        for (int64_t front = 0; front < grid.fronts; ++front) {
+            const int64_t groups = groups_of(front);
+            env.parallel(grid.directions * groups,
+                         [&](int64_t task, uint32_t worker) { tile(task / groups, front, task % groups, worker); });
         }
     }
 };

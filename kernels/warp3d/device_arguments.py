@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import ml_dtypes
 import numpy as np
 
 from voxelrt.errors import ShapeError, UnsupportedError, UsageError
+from voxelrt.kernels.common.gpu.program import Program, Tensor
 from voxelrt.kernels.common.kernel import Array
 from voxelrt.kernels.warp3d.codes import PADDINGS
+from voxelrt.kernels.warp3d.cpu import full_matrix
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16))
 # An axis of the volume; a float32 then still counts its voxels where a displacement leads far outside.
@@ -42,6 +45,53 @@ def check(volume: Array, displacement: Array | None, mode: str, padding: str, ou
         raise UnsupportedError(f"warp3d on {backend} takes no displacement of {displacement.dtype}: {advice}")
     if max(volume.shape[2:]) > LONGEST:
         raise UnsupportedError(f"warp3d on {backend} takes axes of up to {LONGEST} voxels, not {volume.shape}")
+
+
+@dataclass
+class Operands:
+    """A call's operands on the device.
+
+    Parameters
+    ----------
+    answer, batch, size : of the answer: its memory, its items, and z, y, x.
+    tensors, numbers : what both kernels take first, in the order of their signatures.
+    """
+
+    answer: Tensor
+    batch: int
+    size: tuple[int, int, int]
+    tensors: tuple[Tensor, ...] = ()
+    numbers: tuple[int, ...] = ()
+
+
+def operands(
+    made: Program,
+    volume: Array,
+    displacement: Array | None,
+    affine: Array | None,
+    matrix: Array | None,
+    shape: Sequence[int] | None,
+    mode: str,
+) -> Operands:
+    """Put a call's operands on the device; other words than floats where nothing is interpolated."""
+    axes = volume.ndim - 2
+    given = tuple(displacement.shape[2:]) if displacement is not None else tuple(shape or volume.shape[2:])
+    batch, channels = volume.shape[:2]
+    words = volume if mode == "linear" else volume.view(np.dtype(f"u{volume.dtype.itemsize}"))
+    answer = made.output((batch, channels, *given), words.dtype)
+    made.finish(lambda found: found.view(volume.dtype))
+    on = Operands(answer, batch, spatial(given, 1))
+    if answer.size == 0:
+        return on
+    source, rows = made.input(words), made.input(full_affine(affine, axes))
+    scale = made.input(two_floats(full_matrix(matrix, axes)))
+    field = source if displacement is None else made.input(displacement)
+    numbers = [channels, *on.size, *spatial(source.shape[2:], 1)]
+    numbers += [*source.strides[:2], *spatial(source.strides[2:], 0)]
+    numbers += [field.strides[0] if field.shape[0] > 1 else 0, field.strides[1], *spatial(field.strides[2:], 0)]
+    numbers += [rows.strides[0] if rows.shape[0] > 1 else 0]
+    on.tensors, on.numbers = (answer, source, field, rows, scale), tuple(numbers)
+    return on
 
 
 def spatial(values: Sequence[int], flat: int) -> tuple[int, int, int]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import triton
 import triton.language as tl
 
@@ -16,8 +15,7 @@ from voxelrt.kernels.common.gpu.program import Program
 from voxelrt.kernels.common.gpu.triton_interpolate import FAR, corner, tap, within
 from voxelrt.kernels.common.kernel import Array
 from voxelrt.kernels.warp3d.codes import PADDINGS
-from voxelrt.kernels.warp3d.cpu import full_matrix
-from voxelrt.kernels.warp3d.device_arguments import check, full_affine, nan_bits, spatial, two_floats
+from voxelrt.kernels.warp3d.device_arguments import check, nan_bits, operands
 
 _BLOCK = 128
 
@@ -179,29 +177,17 @@ def program(
     out: Array | None = None,
 ) -> Program:
     check(volume, displacement, mode, padding, out, "triton")
-    axes = volume.ndim - 2
-    given = tuple(displacement.shape[2:]) if displacement is not None else tuple(shape or volume.shape[2:])
-    batch, channels = volume.shape[:2]
     made = Program(__file__)
-    words = volume if mode == "linear" else volume.view(np.dtype(f"u{volume.dtype.itemsize}"))
-    answer = made.output((batch, channels, *given), words.dtype)
-    made.finish(lambda found: found.view(volume.dtype))
-    if answer.size == 0:
+    on = operands(made, volume, displacement, affine, matrix, shape, mode)
+    if on.answer.size == 0:
         return made
-    source, rows = made.input(words), made.input(full_affine(affine, axes))
-    scale = made.input(two_floats(full_matrix(matrix, axes)))
-    field = source if displacement is None else made.input(displacement)
-    depth, lines, columns = spatial(given, 1)
-    numbers = [channels, depth, lines, columns, *spatial(source.shape[2:], 1)]
-    numbers += [*source.strides[:2], *spatial(source.strides[2:], 0)]
-    numbers += [field.strides[0] if field.shape[0] > 1 else 0, field.strides[1], *spatial(field.strides[2:], 0)]
-    numbers += [rows.strides[0] if rows.shape[0] > 1 else 0, nan_bits(volume.dtype)]
+    depth, lines, columns = on.size
     made.launch(
         _warp,
-        (-(-columns // _BLOCK) * depth * lines, batch),
-        *(answer, source, field, rows, scale, *numbers),
+        (-(-columns // _BLOCK) * depth * lines, on.batch),
+        *(*on.tensors, *on.numbers, nan_bits(volume.dtype)),
         FIELD=displacement is not None,
-        FIRST=3 - axes,
+        FIRST=5 - volume.ndim,
         MATRIX=matrix is not None,
         NEAREST=mode == "nearest",
         PADDING=PADDINGS.index(padding),

@@ -21,25 +21,18 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from voxelrt.errors import ModelError, UnsupportedError, UsageError
+from voxelrt.errors import ModelError, UnsupportedError
 from voxelrt.models.formats import nnunet_plans as read
+from voxelrt.models.formats.nnunet_folder import fold_checkpoints, training_folder
 from voxelrt.models.formats.nnunet_network import network
 from voxelrt.models.formats.torch_checkpoint import Checkpoint, Opaque, TensorPlace, read_pickle
 from voxelrt.models.nnunet_settings import KeepLargest, NnunetSettings
 
 Array = NDArray[Any]
 
-CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth")
 WRAPPERS = ("module.", "_orig_mod.")  # what data-parallel training and torch.compile put before a name
 # What a network's inference does not take: the same weights by other names, deep supervision, counters of batch norms.
 UNREAD = re.compile(r"\.all_modules\.|^decoder\.encoder\.|^decoder\.seg_layers\.|\.num_batches_tracked$")
-MAX_FOLDS = 32
-PREFERRED = ("3d_fullres", "3d_cascade_fullres", "3d_lowres", "2d")
-
-
-def is_nnunet(folder: Path) -> bool:
-    """Whether a folder looks like nnU-Net's results: one training's, or those of a dataset."""
-    return (folder / "plans.json").is_file() or bool(_trainings(folder)) or (folder / "plans.pkl").is_file()
 
 
 def load_nnunet(
@@ -67,7 +60,7 @@ def load_nnunet(
     """
     training = training_folder(folder, configuration)
     plans, dataset = read.read_json(training / "plans.json"), read.read_json(training / "dataset.json")
-    chosen = _folds(training, folds)
+    chosen = fold_checkpoints(training, folds)
     with ExitStack() as stack:
         checkpoints = [stack.enter_context(Checkpoint(path)) for path in chosen.values()]
         weights = [_Weights(checkpoint) for checkpoint in checkpoints]
@@ -88,24 +81,6 @@ def load_nnunet(
         notes = [note for one in weights for note in one.notes]
     graph.metadata_props["voxelrt.notes"] = "\n".join(notes)
     return graph, settings, {"format": "nnunet", "sha256": _digest(training, chosen), "notes": notes}
-
-
-def previous_training(folder: Path, configuration: str | None, previous: str) -> Path:
-    """The folder of a cascade's previous stage, which lies beside that of the stage after it.
-
-    Raises
-    ------
-    UsageError : it is not there.
-    """
-    training = training_folder(folder, configuration).resolve()
-    parts = training.name.split("__")
-    beside = training.with_name("__".join((*parts[:2], previous)))
-    if len(parts) != 3 or not (beside / "plans.json").is_file() or Path(previous).name != previous:
-        raise UsageError(
-            f"{training.name} is the second stage of a cascade: the folder of its first, {beside.name}, must lie "
-            "beside it"
-        )
-    return beside
 
 
 class _Weights:
@@ -147,45 +122,6 @@ class _Weights:
         if not np.isfinite(array).all():
             self.notes.append(f"{self.checkpoint.name}: {name} holds NaN or infinity")
         return array
-
-
-def _trainings(folder: Path) -> dict[str, Path]:
-    """Configuration -> folder of a training below a dataset's folder."""
-    if not folder.is_dir():
-        return {}
-    found = sorted(p for p in folder.iterdir() if p.name.count("__") == 2 and (p / "plans.json").is_file())
-    return {path.name.split("__")[2]: path for path in reversed(found)}
-
-
-def training_folder(folder: Path, configuration: str | None) -> Path:
-    if (folder / "plans.json").is_file():
-        if configuration is not None and folder.name.count("__") == 2 and folder.name.split("__")[2] != configuration:
-            raise UsageError(f"{folder.name} is of the configuration {folder.name.split('__')[2]}")
-        return folder
-    if (folder / "plans.pkl").is_file():
-        raise UnsupportedError(f"{folder.name} is of nnU-Net v1 (plans.pkl): train or convert it with nnU-Net v2")
-    found = _trainings(folder)
-    if configuration is None:
-        configuration = next((name for name in (*PREFERRED, *found) if name in found), "")
-    if configuration not in found:
-        raise UsageError(f"{folder.name} has no configuration {configuration!r}; it has {', '.join(found) or 'none'}")
-    return found[configuration]
-
-
-def _folds(training: Path, asked: Sequence[str] | None) -> dict[str, Path]:
-    """Fold -> checkpoint."""
-    there = {
-        path.name.removeprefix("fold_"): next((path / c for c in CHECKPOINTS if (path / c).is_file()), None)
-        for path in sorted(training.glob("fold_*"))[:MAX_FOLDS]
-    }
-    found = {fold: path for fold, path in there.items() if path is not None}
-    # Like nnU-Net: the training on all data is used only where it is asked for or alone.
-    names = list(asked) if asked is not None else [f for f in found if f != "all"] or list(found)
-    missing = [name for name in names if name not in found]
-    if missing or not names:
-        what = f"fold {', '.join(missing)}" if missing else "a fold"
-        raise UsageError(f"{training.name} has no checkpoint of {what}; there are {', '.join(found) or 'none'}")
-    return {name: found[name] for name in names}
 
 
 def _configuration_of(training: Path, checkpoint: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from onnx_ir.passes.common import InlinePass
 
 from voxelrt.errors import ModelError, UnsupportedError
 from voxelrt.graph.edit import free_name, names_of
-from voxelrt.graph.passes import name_nodes
+from voxelrt.graph.passes import infer_shapes, name_nodes
 from voxelrt.graph.spec import (
     KNOWN_DOMAINS,
     NEWEST_OPSET,
@@ -74,6 +74,7 @@ def load_onnx(source: str | Path | bytes) -> ir.Model:
     _inline(model)
     model.graph.sort()
     name_nodes.run(model)
+    _shape_outputs(model)
     verify(model)
     return model
 
@@ -113,6 +114,25 @@ def _check_domains(proto: onnx.ModelProto) -> None:
                 waiting += [(inner, i) for i, inner in enumerate(graph.node)]
     if refused:
         raise UnsupportedError(f"{len(refused)} nodes are of operator domains that are not known:", refused)
+
+
+def _shape_outputs(model: ir.Model) -> None:
+    """ONNX asks for the rank of every input and output, and some exporters leave the outputs' out.
+
+    Raises
+    ------
+    ModelError : an input without one, which nobody can guess, or an output for which none can be inferred.
+    """
+    if shapeless := _without_shape(model.graph.inputs):
+        raise ModelError(f"the input {shapeless[0]!r} has no shape, not even a number of axes: export it with one")
+    if _without_shape(model.graph.outputs):
+        infer_shapes.run(model)
+    if shapeless := _without_shape(model.graph.outputs):
+        raise ModelError(f"the output {shapeless[0]!r} has no shape, and none can be inferred")
+
+
+def _without_shape(values: Sequence[ir.Value]) -> list[str | None]:
+    return [value.name for value in values if isinstance(value.type, ir.TensorType) and value.shape is None]
 
 
 def _open_sizes(graph: onnx.GraphProto) -> None:

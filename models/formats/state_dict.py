@@ -5,8 +5,10 @@ torch.save({"voxelrt.architecture": "mlp", "voxelrt.arguments": {"widths": [5, 7
 
 from __future__ import annotations
 
+import json
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import onnx_ir as ir
 
@@ -46,11 +48,18 @@ def load_state_dict(path: Path) -> ir.Model:
             )
         tensors = {}
         for name, place in weights.items():
-            if not isinstance(name, str) or not isinstance(place, TensorPlace):
-                raise ModelError(f"{path.name}: {str(name)[:80]!r} in the state dict is no tensor")
+            if not isinstance(name, str):
+                raise ModelError(f"{path.name}: a name in the state dict is no text")
+            if not isinstance(place, TensorPlace):
+                raise ModelError(f"{path.name}: {name[:80]!r} in the state dict is no tensor")
             tensors[name] = checkpoint.tensor(place, name)
-        given = content.get(ARGUMENTS, {})
-        arguments = (
-            {k: list(v) if isinstance(v, tuple) else v for k, v in given.items()} if isinstance(given, dict) else given
-        )
+        arguments = _as_json(content.get(ARGUMENTS, {}), path)
     return network_of(path.name, architecture, arguments, tensors)
+
+
+def _as_json(value: Any, path: Path) -> Any:
+    """The arguments as the other formats have them: a pickle can nest deeper, and hold what has no text."""
+    try:
+        return json.loads(json.dumps(value))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ModelError(f"{path.name}: {ARGUMENTS!r} holds other things than numbers, texts and lists") from error

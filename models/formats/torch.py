@@ -69,9 +69,10 @@ def load_torch(source: Any, *, example_inputs: Any = None, shapes: Shapes | None
     MissingExtraError : torch or onnxscript is not installed. UsageError : no example inputs where they are needed.
     ModelError : a file that is damaged or would run code. UnsupportedError : torch cannot export the network.
     """
+    archive = _passed(Path(source)) if isinstance(source, (str, Path)) else None
     torch = _torch()
-    if isinstance(source, (str, Path)):
-        source = _read(torch, Path(source))
+    if archive is not None:
+        source = _read(torch, Path(source), archive)
     if isinstance(source, torch.export.ExportedProgram):
         return _from_program(torch, source)
     examples = _examples(torch, source, example_inputs, shapes)
@@ -95,8 +96,8 @@ def _torch() -> Any:
     return torch
 
 
-def _read(torch: Any, path: Path) -> Any:
-    """What a file holds, by torch's loaders, after ``torch_archive`` has passed it."""
+def _passed(path: Path) -> io.BytesIO:
+    """What of a file torch may see. It is looked at before torch is asked for: nobody installs that for a bad file."""
     try:
         is_archive = torch_archive.is_archive(path)
     except OSError as error:
@@ -106,13 +107,14 @@ def _read(torch: Any, path: Path) -> Any:
             f"{path.name} is no archive of torch; if it is a pickle, loading it would run what it says: "
             "save the module with torch.export.save (.pt2), or export it to ONNX"
         )
+    return torch_archive.exported_program(path) if path.suffix == ".pt2" else torch_archive.script(path)
+
+
+def _read(torch: Any, path: Path, archive: io.BytesIO) -> Any:
+    """What a file that has passed holds, by torch's loaders."""
     with _quiet():
         try:
-            if path.suffix == ".pt2":
-                return torch.export.load(torch_archive.exported_program(path))
-            return torch.jit.load(torch_archive.script(path), map_location="cpu")
-        except (ModelError, UnsupportedError):
-            raise
+            return torch.export.load(archive) if path.suffix == ".pt2" else torch.jit.load(archive, map_location="cpu")
         except Exception as error:  # the file is hostile: whatever it triggers in the reader is its own fault
             raise ModelError(f"torch cannot load {path.name}: {_cause(error)}") from error
 

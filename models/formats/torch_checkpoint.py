@@ -12,7 +12,6 @@ import io
 import lzma
 import math
 import pickle
-import pickletools
 import struct
 import zipfile
 import zlib
@@ -27,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxelrt.errors import ModelError, UnsupportedError
+from voxelrt.models.formats.pickle_limits import check_content, check_program
 
 Array = NDArray[Any]
 
@@ -200,19 +200,14 @@ def read_pickle(path: Path) -> Any:
 
 def _unpickle(data: bytes, name: str) -> Any:
     try:
-        _refuse_bombs(data, name)
-        return _Reader(io.BytesIO(data)).load()
+        check_program(data)
+        content = _Reader(io.BytesIO(data)).load()
+        check_content(content)
+        return content
     except ModelError as error:
         raise type(error)(f"{name}: {error}") from None
     except Exception as error:  # noqa: BLE001 - a damaged pickle fails in any way; none of them is more than damage
         raise ModelError(f"{name} is damaged: its pickle stops at {type(error).__name__}") from None
-
-
-def _refuse_bombs(data: bytes, name: str) -> None:
-    """A pickle can ask for memory by a number: the place in its memo."""
-    for count, (opcode, argument, _) in enumerate(pickletools.genops(data)):
-        if opcode.name in ("LONG_BINPUT", "PUT", "BINPUT") and int(argument or 0) > count + 256:
-            raise ModelError("its pickle asks for memory that it does not use")
 
 
 class _Reader(pickle.Unpickler):

@@ -61,6 +61,8 @@ class World:
         return handle
 
     def __getitem__(self, handle: int) -> Any:
+        if handle in (1, 2):
+            return self.driver.foreign(handle)
         if type(handle) is not int or handle not in self.things:
             raise CudaError(INVALID, "no such handle")
         return self.things[handle]
@@ -97,6 +99,16 @@ def _runtime(world: World) -> Any:
         def setDevice(device: int) -> None:
             if device != 0:
                 raise CudaError(101)
+
+        @staticmethod
+        @_told
+        def getDevice() -> int:
+            return 0
+
+        @staticmethod
+        @_told
+        def deviceSynchronize() -> None:
+            gpu.settle()
 
         @staticmethod
         @_told

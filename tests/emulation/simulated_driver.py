@@ -25,6 +25,7 @@ from voxelrt.plan.gpu_steps import DTYPES
 from voxelrt.runtime.gpu_driver import Array, DeviceMemoryError, Kernel, LostDeviceError
 
 ALIGN = 256
+FIRST_STREAM = 0x5000  # by number
 ORT_TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(int64)": "int64", "tensor(bool)": "bool"}
 
 
@@ -68,6 +69,7 @@ class SimulatedDriver:
     """
 
     name = "simulated"
+    index = 0
 
     def __init__(
         self,
@@ -87,6 +89,7 @@ class SimulatedDriver:
         self._capacity = capacity
         self.blocks: dict[int, int] = {}
         self._streams: list[Stream] = []
+        self._default: dict[int, Stream] = {}
         self.allocations, self.pinned, self.launches, self.graph_launches, self.captured = 0, 0, 0, 0, 0
         self.fail_allocations = 0  # so many of the next fail, for want of memory
         self.lose_after = -1  # launches until the device is lost
@@ -172,6 +175,27 @@ class SimulatedDriver:
     def stream(self) -> Stream:
         self._streams.append(Stream(len(self._streams), self._random.random() ** 4 + 0.005))
         return self._streams[-1]
+
+    def number(self, stream: Stream) -> int:
+        return FIRST_STREAM + stream.number
+
+    def foreign(self, number: int) -> Stream:
+        """Streams of others are streams of the tests', but for the two that every program has."""
+        if number in (1, 2):
+            if number not in self._default:
+                self._default[number] = self.stream()
+            return self._default[number]
+        if not 0 <= number - FIRST_STREAM < len(self._streams):
+            raise MisuseError(f"there is no stream {number}")
+        return self._streams[number - FIRST_STREAM]
+
+    def settle(self) -> None:
+        self._outside_capture("the host waits")
+        while self._step():
+            pass
+        self._alive()
+        if any(stream.queue for stream in self._streams):
+            raise MisuseError("the host waits for what can never come")
 
     def event(self) -> Event:
         return Event()

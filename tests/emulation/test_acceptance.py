@@ -21,12 +21,15 @@ from tests.emulation import simulated_cupy
 from tests.emulation.simulated_cupy import World
 from tests.emulation.simulated_driver import SimulatedDriver
 from tests.emulation.simulated_tensorrt import Builder
+from tests.emulation.test_device_arrays import Theirs
+from tests.gpu import test_device_arrays as test_arrays
 from tests.gpu import test_kernels, test_plan, test_studies
 from voxelrt.backends.cupy_driver import CupyDriver
 from voxelrt.backends.tensorrt_libraries import Library
 from voxelrt.kernels.common.kernel import entries
 from voxelrt.models.architectures.unet3d import build_unet3d
 from voxelrt.models.architectures.volumes import build_deformable_registration
+from voxelrt.plan.dlpack import borrow
 from voxelrt.plan.gpu_steps import EngineOptions
 
 pytest.importorskip("onnxruntime", reason="ONNX Runtime, the simulated device's engines, is not installed")
@@ -60,8 +63,11 @@ def test_the_bench_runs_to_its_report(world: World, tmp_path: Path, monkeypatch:
         ours = next(timed for timed in row["timed"] if timed["name"] == SUBJECT)
         assert not row["error"] + ours["error"]
         assert len(ours["seconds"]) == 1
-        assert all(timed["error"] for timed in row["timed"] if timed is not ours)
+        both = [timed for timed in row["timed"] if timed["name"] in (SUBJECT, rows.APART)]
+        assert not any(timed["error"] for timed in both)
+        assert all(timed["error"] for timed in row["timed"] if timed not in both)
     assert "| **voxelrt** |" in page.read_text()
+    assert f"| {rows.APART} |" in page.read_text()
     assert world.pushed == []
     assert world.driver.captured
 
@@ -85,6 +91,40 @@ def test_the_tests_of_plans_pass(world: World) -> None:
     network = build_deformable_registration((4, 4), (4, 4), (4,), (4, 4, 8), steps=2, gain=8.0)
     test_plan._agrees(network, "fp16")
     assert world.driver.graph_launches > 2
+
+
+def test_the_tests_of_arrays_pass(world: World) -> None:
+    stream = world.driver.stream()
+
+    def fetch(answer: Any) -> Any:
+        taken = borrow(answer, world.keep(stream), 0)
+        found = list[bytes]()
+        world.driver.put(stream, lambda: found.append(world.driver.read(taken.address, taken.nbytes)))
+        world.driver.settle()
+        return np.frombuffer(found[0], np.float32).reshape(taken.shape)
+
+    test_arrays.check_arrays(lambda array: InWorld(world, array, stream), fetch, "voxelrt")
+
+
+class InWorld(Theirs):
+    """An array of another library whose reader's stream is a handle of the simulated CuPy's."""
+
+    def __init__(self, world: World, array: np.ndarray, stream: Any) -> None:
+        super().__init__(world.driver, array, stream)
+        self._world = world
+
+    def __dlpack__(self, *, stream: int | None = None, **others: Any) -> Any:
+        return super().__dlpack__(stream=self.driver.number(self._world[stream or 1]), **others)
+
+
+@pytest.mark.parametrize("precision", ["fp16", pytest.param("fp32", marks=pytest.mark.slow)])
+def test_norms_by_our_kernels_give_the_cpu_s_answer(world: World, precision: str) -> None:
+    before = world.driver.launches
+    apart = EngineOptions(norms="kernels")
+    test_plan._agrees(build_unet3d((4, 8), (8, 8, 8)), precision, engine=apart)
+    # Six norms of three kernels each: launched once, and once more into the graph that is then replayed.
+    assert world.driver.launches - before == 2 * 6 * 3
+    assert len(Builder.built) == 7
 
 
 @pytest.mark.slow

@@ -34,7 +34,7 @@ class _Whole:
     def __init__(self, order: list[Any]) -> None:
         self._order = order
 
-    def run(self, inputs: Any) -> dict[str, Any]:
+    def run(self, inputs: Any, out: Any = None) -> dict[str, Any]:
         self._order.append("whole")
         return dict(inputs)
 

@@ -21,7 +21,7 @@ TOLERANCES = {"fp32": 5e-5, "tf32": 5e-3, "fp16": 5e-3, "bf16": 3e-2}
 def _agrees(model: Any, precision: str, **options: Any) -> None:
     driver = CupyDriver(0, "this test")
     arch = [driver.architecture]
-    options |= {"arch": arch, "precision": precision, "engine": QUICKLY, "tune": "off", "verify": False}
+    options = {"engine": QUICKLY} | options | {"arch": arch, "precision": precision, "tune": "off", "verify": False}
     plan = vx.compile(model, device="cuda", **options)
     on_gpu = CudaPlan(plan, driver, find_engines(driver.name, driver.driver_version))
     first = {io.name: np.random.default_rng(0).standard_normal(io.dims).astype(np.float32) for io in plan.inputs}
@@ -42,6 +42,13 @@ def _agrees(model: Any, precision: str, **options: Any) -> None:
 @pytest.mark.parametrize("precision", TOLERANCES)
 def test_the_gpu_gives_the_cpu_s_answer(precision: str) -> None:
     _agrees(build_unet3d(FEATURES_SMALL, (16, 16, 16)), precision)
+
+
+@pytest.mark.gpu
+@pytest.mark.usefixtures("builds_engines")
+@pytest.mark.parametrize("precision", TOLERANCES)
+def test_norms_by_our_kernels_give_it_too(precision: str) -> None:
+    _agrees(build_unet3d(FEATURES_SMALL, (16, 16, 16)), precision, engine=EngineOptions(effort=1, norms="kernels"))
 
 
 @pytest.mark.gpu

@@ -97,6 +97,8 @@ CUPY: dict[str, str] = {
     "runtime.graphInstantiate": "graph",
     "runtime.graphLaunch": "graphExec, stream",
     "runtime.setDevice": "device",
+    "runtime.getDevice": "",
+    "runtime.deviceSynchronize": "",
     "runtime.getDeviceCount": "",
     "runtime.getDeviceProperties": "device",
     "runtime.driverGetVersion": "",

@@ -21,7 +21,7 @@ from voxelrt.models.architectures.named import ARCHITECTURES
 from voxelrt.models.architectures.unet3d import FEATURES_SMALL
 from voxelrt.plan.file import SectionKind
 from voxelrt.plan.gpu import at_shapes, gpu_part
-from voxelrt.plan.gpu_steps import EngineStep, parts_of
+from voxelrt.plan.gpu_steps import EngineOptions, EngineStep, KernelStep, parts_of
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX (the extra gpu-aot) is not installed")
 ort = pytest.importorskip("onnxruntime", reason="ONNX Runtime, the executor of this test, is not installed")
@@ -127,3 +127,15 @@ def test_int8_says_what_the_network_says() -> None:
     # Of the same codes only roundings at their edges differ; of eight bits against float32 much more does.
     for reference, tolerance in ((narrow(x), 6e-2), (plan(x), 1.2e-1)):
         assert float(np.linalg.norm(out - reference) / np.linalg.norm(reference)) < tolerance
+
+
+@pytest.mark.parametrize("precision", TARGETS)
+def test_a_unet_builds_with_its_norms_between_engines(precision: str) -> None:
+    model, shapes = _network("unet3d")
+    fixed, profiles, twice = at_shapes(model, shapes, {})
+    apart = EngineOptions(norms="kernels")
+    part, sections = gpu_part(fixed, profiles, precision, TARGETS[precision], twice=twice, options=apart)
+    kinds = [type(step) for step in part.steps]
+    assert kinds == [EngineStep, KernelStep] * 10 + [EngineStep]
+    built = {s.target: parts_of(bytes(s.data)) for s in sections if s.kind == SectionKind.ENGINES}
+    assert {target: len(engines) for target, engines in built.items()} == dict.fromkeys(TARGETS[precision], 11)

@@ -4,6 +4,7 @@ without memory that the file merely asks for. What one format alone can do wrong
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import logging
 import os
@@ -91,6 +92,27 @@ def _checkpoint(folder: Path, pickled: bytes, *names: str) -> Path:
     return training
 
 
+MLP = {"voxelrt.architecture": "mlp", "state_dict": {}}
+
+
+def _state_dict(folder: Path, opcodes: bytes) -> Path:
+    with zipfile.ZipFile(folder / "net.pth", "w") as archive:
+        archive.writestr("archive/data.pkl", b"\x80\x02" + opcodes + b".")
+    return folder / "net.pth"
+
+
+def _chained_lists(count: int) -> bytes:
+    """Lists that are all there, at no depth, before each is put into the one before it."""
+    made = b"".join(b"]r" + struct.pack("<I", i) + b"0" for i in range(count))
+    get = [b"j" + struct.pack("<I", i) for i in range(count)]
+    return made + b"".join(a + b + b"a0" for a, b in itertools.pairwise(get)) + get[0]
+
+
+def _shared_lists(depth: int) -> bytes:
+    """Lists that hold the next one four times: few bytes, 4^depth values."""
+    return b"]" + b"".join(b"q\x00(" + b"h\x00" * 4 + b"l" for _ in range(depth))
+
+
 def _plans(folder: Path, change: Callable[[dict[str, Any]], None]) -> Path:
     training = _training(folder)
     plans = json.loads((training / "plans.json").read_text())
@@ -167,16 +189,25 @@ def _text(name: str, text: str) -> Callable[[Path], Path]:
 
 HOSTILE: dict[str, tuple[Callable[[Path], Path], str]] = {
     # code in a pickle
-    "torch-pickle": (lambda f: _file(f, "net.pth", pickle.dumps(_Runs())), "would run what it says|pip install"),
+    "torch-pickle": (lambda f: _file(f, "net.pth", pickle.dumps(_Runs())), "would run what it says"),
     "checkpoint-pickle": (lambda f: _checkpoint(f, pickle.dumps({"network_weights": {"w": _Runs()}})), "mkdir"),
     "checkpoint-bare": (
         lambda f: _file(_training(f) / "fold_all", "checkpoint_final.pth", pickle.dumps(_Runs())).parent.parent,
         "before 1.6",
     ),
     "postprocessing-pickle": (lambda f: _file(_training(f), "postprocessing.pkl", pickle.dumps(_Runs())).parent, "not"),
+    # pickles that would end the process, or whatever writes about them
+    "state-dict-tuples": (lambda f: _state_dict(f, b"}" + b")" + b"\x85" * 3_000_000 + b"Ns"), "nests more than"),
+    "state-dict-lists": (lambda f: _state_dict(f, _chained_lists(1000)), "nests more than"),
+    "state-dict-shared": (lambda f: _state_dict(f, _shared_lists(60)), "more than 4194304 values"),
+    "state-dict-number": (lambda f: _state_dict(f, b"\x8b" + struct.pack("<i", 9000) + b"\x7f" * 9000), "71999 bits"),
+    "state-dict-keys": (
+        lambda f: _state_dict(f, pickle.dumps({**MLP, "voxelrt.arguments": {("widths",): 2}}, 2)[2:-1]),
+        "other things than numbers",
+    ),
     # zips that climb out
-    "pt2-climbs": (_climbing(".pt2"), "leads out|pip install"),
-    "torchscript-climbs": (_climbing(".pt"), "leads out|pip install"),
+    "pt2-climbs": (_climbing(".pt2"), "leads out"),
+    "torchscript-climbs": (_climbing(".pt"), "leads out"),
     "checkpoint-climbs": (lambda f: _checkpoint(f, b"N.", "../../data.pkl"), "no data.pkl"),
     # sizes of 2^60
     "onnx-dims": (lambda f: _onnx(f, _dims), "too large|needs"),
@@ -188,7 +219,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], Path], str]] = {
         "a",
     ),
     "nnunet-patch": (lambda f: _plans(f, _huge_patch), "patch_size"),
-    "zip-part": (_zip_of_a_huge_part, "net.pt2|pip install"),
+    "zip-part": (_zip_of_a_huge_part, "net.pt2"),
     "plan-size": (lambda f: _plan(f, 16), "truncated|bytes"),
     "plan-table": (lambda f: _plan(f, 24), "damaged"),
     # cycles

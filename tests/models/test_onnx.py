@@ -106,6 +106,14 @@ def _unknown_operators(proto: onnx.ModelProto) -> None:
     proto.graph.node.append(helper.make_node("Fancy", ["y"], ["z"], name="fancy", domain="org.other"))
 
 
+def test_a_shape_that_the_exporter_left_out_of_an_output_is_inferred() -> None:
+    proto = network()
+    proto.graph.output[0].type.tensor_type.ClearField("shape")
+    shape = load_onnx(proto.SerializeToString()).graph.outputs[0].shape
+    assert shape is not None
+    assert [str(size) for size in shape] == ["1", "N", "2"]
+
+
 def test_operators_of_unknown_domains_are_listed_all_at_once() -> None:
     proto = network()
     _unknown_operators(proto)
@@ -226,6 +234,17 @@ def _deep(p: onnx.ModelProto) -> None:
     p.graph.node.append(helper.make_node("If", ["x"], ["z"], then_branch=graph))
 
 
+def _shapeless_input(p: onnx.ModelProto) -> None:
+    p.graph.input[0].type.tensor_type.ClearField("shape")
+
+
+def _shapeless_output(p: onnx.ModelProto) -> None:
+    """Its rank is that of a value that is known only at run time."""
+    p.graph.output[0].type.tensor_type.ClearField("shape")
+    p.graph.input.append(helper.make_tensor_value_info("s", TensorProto.INT64, ["R"]))
+    p.graph.node[1].CopyFrom(helper.make_node("Reshape", ["a", "s"], ["y"]))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -247,6 +266,8 @@ def _deep(p: onnx.ModelProto) -> None:
         (_two_inputs, "'x' of the graph is unnamed or named twice"),
         (_contradiction, "not valid ONNX.*MatMul"),
         (_attribute, "not valid ONNX"),
+        (_shapeless_input, "the input 'x' has no shape"),
+        (_shapeless_output, "the output 'y' has no shape, and none can be inferred"),
         (_recursive_function, "call themselves.*F"),
         (_bomb, "at most 1000000"),
         (_deep, "nested more than 16"),

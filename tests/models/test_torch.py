@@ -105,10 +105,10 @@ def test_a_network_too_large_for_one_protobuf_goes_through_a_file(torch: Any, mo
     close(vx.compile(module, example_inputs=x, verify=False)(x.numpy()), module(x).detach().numpy())
 
 
-@pytest.mark.parametrize("name", ["net.pt2", "net.pt"])
-def test_without_torch_the_error_names_the_extra(tmp_path: Path, monkeypatch: Any, name: str) -> None:
+@pytest.mark.parametrize(("kind", "name"), [("pt2", "net.pt2"), ("torchscript", "net.pt")])
+def test_without_torch_the_error_names_the_extra(tmp_path: Path, monkeypatch: Any, kind: str, name: str) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
-    path = file_of("pt2", tmp_path, name)
+    path = file_of(kind, tmp_path, name)
     with pytest.raises(MissingExtraError, match=re.escape("pip install 'voxelrt[torch]'")):
         vx.load(path)
 
@@ -122,7 +122,7 @@ def test_a_state_dict_is_read_without_torch(tmp_path: Path, monkeypatch: Any) ->
         vx.load(file_of("state_dict", tmp_path, "net.pth"))
 
 
-def test_a_pickle_is_never_loaded(torch: Any, tmp_path: Path) -> None:
+def test_a_pickle_is_never_loaded(tmp_path: Path) -> None:
     (tmp_path / "old.pt").write_bytes(b"\x80\x02cos\nsystem\nX\x04\x00\x00\x00true\x85R.")
     with pytest.raises(ModelError, match="no archive of torch"):
         vx.load(tmp_path / "old.pt")

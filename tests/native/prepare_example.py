@@ -1,15 +1,21 @@
-"""Compile the C example and write a plan and an input for it: ``python -m tests.native.prepare_example FOLDER``."""
+"""Compile the C example and write a plan and an input for it.
+
+``python -m tests.native.prepare_example FOLDER [NETWORK]``; the networks are those of ``NETWORKS``.
+"""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 from numpy.typing import NDArray
 
 import voxelrt as vx
+from bench.networks import mdlstm, recurrent
 from voxelrt.kernels.common import native
 from voxelrt.models.architectures.unet3d import build_unet3d
 
@@ -26,10 +32,18 @@ def compile_example(folder: Path, source: Path = SOURCE) -> Path:
     return program
 
 
-def write_plan(folder: Path, *, packed: bool = True) -> tuple[vx.Plan, NDArray[np.float32]]:
+NETWORKS: dict[str, Callable[[], ir.Model]] = {
+    "unet3d": lambda: build_unet3d(features=(8, 16), patch=(16, 16, 16), classes=3, channels=1, seed=1),
+    # One sequence and more threads than chains: each step is cut, and its parts meet.
+    "lstm": lambda: recurrent("forward", 1)(0, 6)[0],
+    "bilstm": lambda: recurrent("bidirectional", 9)(0, 4)[0],
+    "mdlstm": lambda: mdlstm(0, 5)[0],
+}
+
+
+def write_plan(folder: Path, *, packed: bool = True, network: str = "unet3d") -> tuple[vx.Plan, NDArray[np.float32]]:
     """net.vxp and in.f32 in the folder; the plan and the input come back."""
-    model = build_unet3d(features=(8, 16), patch=(16, 16, 16), classes=3, channels=1, seed=1)
-    plan = vx.compile(model, fallback="error", verify=False)
+    plan = vx.compile(NETWORKS[network](), fallback="error", verify=False)
     plan.save(folder / "net.vxp", packed=packed)
     x = np.random.default_rng(0).random(plan.inputs[0].dims, np.float32)
     x.tofile(folder / "in.f32")
@@ -38,4 +52,4 @@ def write_plan(folder: Path, *, packed: bool = True) -> tuple[vx.Plan, NDArray[n
 
 if __name__ == "__main__":
     compile_example(Path(sys.argv[1]))
-    write_plan(Path(sys.argv[1]))
+    write_plan(Path(sys.argv[1]), network=(sys.argv[2:] or ["unet3d"])[0])

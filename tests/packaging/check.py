@@ -13,6 +13,8 @@ import tempfile
 import venv
 from pathlib import Path
 
+from tests.packaging import formats
+
 ROOT = Path(__file__).resolve().parents[2]
 USE = """
 import numpy as np, voxelrt as vx
@@ -70,6 +72,8 @@ def main() -> None:
         run(python, "-m", "pip", "install", "--quiet", wheel, cwd=work)
         run(python, "-c", USE, cwd=work)
         run(env / "bin" / "voxelrt", "doctor", cwd=work)
+        print("models, as `voxelrt info` and `voxelrt run` take them:")
+        formats.check(env / "bin", {name: formats.CORE[name] for name in ("nnU-Net folder", "TensorFlow .pb")})
         timings = [json.loads(run(python, "-c", IMPORT, cwd=work)) for _ in range(3)]
         seconds = min(t[0] for t in timings)
         heavy = {"torch", "onnxruntime", "tensorrt", "triton", "cupy", "numba"} & set(timings[0][1])

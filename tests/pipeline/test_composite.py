@@ -127,6 +127,27 @@ def test_nothing_in_the_crop_is_nothing(folder: Path, study: vx.Volume, monkeypa
     assert not out.any()
 
 
+def test_a_map_is_that_of_the_least_sure_model(folder: Path, study: vx.Volume, tmp_path: Path) -> None:
+    options: dict[str, Any] = {**QUICK, "uncertainty": True}
+    both = vx.predict(_composite(folder, TWO), study, **options)
+    each = [
+        vx.predict(vx.compile(folder / name, fallback="error", tune="off", verify=False), study, **options).maps[
+            "entropy"
+        ]
+        for name in ("postprocessed", "two-classes-oblique")
+    ]
+    wanted = np.maximum(each[0].array, each[1].array)
+    assert wanted.max() > 0
+    np.testing.assert_allclose(both.maps["entropy"].array, wanted, atol=1e-6)
+    inside = both.labels.array != 0
+    assert both.details["uncertainty"]["entropy"]["case"] == pytest.approx(float(wanted[inside].mean()), rel=1e-4)
+    with pytest.raises(UsageError, match="several models and may overlap"):
+        vx.predict(_composite(folder, TWO), study, probabilities=tmp_path / "p.nii.gz", **QUICK)
+    with pytest.raises(UsageError, match="variance is among mirrored forms, and postprocessed runs without"):
+        vx.predict(_composite(folder, TWO), study, maps={"variance": tmp_path / "v.nii.gz"}, **QUICK)
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_command_runs_it(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "organs.toml").write_text(TWO)
     case = folder / "postprocessed" / "case_0000.nii.gz"

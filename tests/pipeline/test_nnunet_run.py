@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import tarfile
 from pathlib import Path
@@ -215,13 +216,15 @@ def test_importance_is_largest_in_the_middle_and_nowhere_zero() -> None:
     assert (importance((3, 4), 0) == 1).all()
 
 
-@pytest.mark.parametrize("slab_kind", ["memory", "file"])
-def test_the_stitcher_gives_the_weighted_mean(slab_kind: str) -> None:
+@pytest.mark.parametrize("kept_bytes", [None, 0, 1000, 3000, 10**6])  # None: all in memory
+def test_the_stitcher_gives_the_weighted_mean(kept_bytes: int | None) -> None:
     rng = np.random.default_rng(3)
-    size, window = (11, 6, 7), (4, 6, 5)
+    size, window = (11, 9, 7), (4, 4, 5)
     weights = rng.random(window).astype(np.float32) + 0.1
     total, norm = np.zeros((2, *size)), np.zeros(size)
-    slab: Slab = MemorySlab(5, 2, size[1:]) if slab_kind == "memory" else FileSlab(5, 2, size[1:], (0, 6), (0, 2, 5, 7))
+    slab: Slab = MemorySlab(5, 2, size[1:])
+    if kept_bytes is not None:
+        slab = FileSlab(5, 2, size[1:], (0, 2, 5), (0, 2), window[1:], kept_bytes=kept_bytes)
     stitcher, planes = Stitcher(slab, size, weights), list[Any]()
 
     def finish(until: int) -> None:
@@ -235,11 +238,11 @@ def test_the_stitcher_gives_the_weighted_mean(slab_kind: str) -> None:
 
     for z in starts(11, 4, 0.5):
         finish(z)
-        for x in (0, 2):
+        for y, x in itertools.product((0, 2, 5), (0, 2)):
             logits = rng.normal(size=(2, *window)).astype(np.float32)
-            stitcher.add(logits, (z, 0, x))
-            total[:, z : z + 4, :, x : x + 5] += logits * weights.astype(np.float64)
-            norm[z : z + 4, :, x : x + 5] += weights
+            stitcher.add(logits, (z, y, x))
+            total[:, z : z + 4, y : y + 4, x : x + 5] += logits * weights.astype(np.float64)
+            norm[z : z + 4, y : y + 4, x : x + 5] += weights
     finish(11)
     assert np.abs(np.stack(planes, axis=1) - total / norm).max() < 1e-5
 

@@ -28,7 +28,7 @@ from pydicom.uid import (
     generate_uid,
 )
 
-Target = tuple[Callable[[Path], None], list[bytes]]
+from tests.soak.model_targets import Target, network, state_dict
 
 
 def _nifti() -> Target:
@@ -288,6 +288,7 @@ TARGETS: dict[str, Callable[[], Target]] = {
     "checkpoint": _checkpoint,
     "composite": _composite,
     "dicom": _dicom,
+    "network": network,
     "nifti": _nifti,
     "nnunet": _nnunet,
     "onnx": _onnx,
@@ -295,6 +296,7 @@ TARGETS: dict[str, Callable[[], Target]] = {
     "plan": _plan,
     "recipe": _recipe,
     "safetensors": _safetensors,
+    "state_dict": state_dict,
     "tensorflow": _tensorflow,
     "torch_archive": _torch_archive,
 }

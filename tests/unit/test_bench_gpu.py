@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bench.gpu.__main__ import SKIPPED, arguments, chosen, last_line, main, run
-from bench.gpu.contest import SUBJECT, Contestant, Measured, Row, hold
+from bench.gpu.contest import SUBJECT, Contestant, Measured, Row, Timed, hold
 from bench.gpu.device import Described, describe, parse_query
 from bench.gpu.report import markdown
 from voxelrt.errors import DeviceError
@@ -129,11 +129,11 @@ def test_rows_are_chosen_by_name(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_peers_that_are_not_here_say_so() -> None:
-    from bench.gpu.rows import QUICK, all_rows
+    from bench.gpu.rows import APART, QUICK, all_rows
 
     for row in all_rows(QUICK):
         for name, make in row.contestants.items():
-            if name != SUBJECT and describe().gpus == []:
+            if name not in (SUBJECT, APART) and describe().gpus == []:
                 with pytest.raises((ImportError, RuntimeError)):
                     make()
 
@@ -142,3 +142,18 @@ def test_nvidia_smi_s_answer_is_read() -> None:
     line = ", ".join(GPU.values())
     assert parse_query(f"{line}\n\nnonsense\n") == [GPU]
     assert last_line(None) == ""
+
+
+def test_the_verdict_on_norms_names_the_faster_or_none() -> None:
+    from bench.gpu.rows import APART, norms_verdict
+    from voxelrt.measure.ratios import ratio_of
+
+    def said(theirs: float, spread: float = 0.0) -> str:
+        ours = [1.0 + spread * (i % 2) for i in range(9)]
+        apart = [theirs + spread * ((i + 1) % 2) for i in range(9)]
+        return norms_verdict([Timed(SUBJECT), Timed(APART, seconds=apart, ratio=ratio_of(apart, ours))])
+
+    assert said(2.0) == "Norms: `--gpu-norms engine` is faster here, by 2.00×."
+    assert said(0.5) == "Norms: `--gpu-norms kernels` is faster here, by 2.00×."
+    assert "no difference" in said(1.0, 0.5)
+    assert norms_verdict([Timed(SUBJECT)]) == ""

@@ -16,8 +16,9 @@ from voxelrt import compile
 from voxelrt.errors import UsageError
 from voxelrt.kernels.conv3d.algorithm import Algorithm, Problem, algorithms
 from voxelrt.memory_size import parse_size
-from voxelrt.plan import tuning
+from voxelrt.plan import tuning, tuning_cache
 from voxelrt.plan.choice import PRICE, Choice
+from voxelrt.plan.race import Outcome, Watch
 
 LARGE = Problem(1, 64, 64, (64, 64, 64), (3, 3, 3), (1, 1, 1))
 SMALL = Problem(1, 64, 64, (2, 2, 2), (3, 3, 3), (1, 1, 1))
@@ -107,18 +108,18 @@ def test_a_plan_keeps_to_the_limit() -> None:
 
 
 class _Clock:
-    def __init__(self) -> None:
-        self.calls = 0
+    def __init__(self, *, sure: bool = True, worth: bool = True) -> None:
+        self.calls, self.sure, self.worth = 0, sure, worth
 
-    def measure(self, problem: Problem, rivals: Sequence[Algorithm]) -> list[float]:
+    def race(self, problem: Problem, rivals: Sequence[Algorithm]) -> Outcome:
         self.calls += 1
-        return [float(i) for i in range(len(rivals), 0, -1)]
+        return Outcome([float(i) for i in range(len(rivals), 0, -1)], self.sure, worth=self.worth)
 
 
 def test_the_clock_decides_and_is_asked_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("VOXELRT_CACHE", str(tmp_path))
     clock = _Clock()
-    monkeypatch.setattr(tuning.Tuner, "_measure", lambda self, problem, rivals: clock.measure(problem, rivals))
+    monkeypatch.setattr(tuning.Tuner, "_race", lambda self, problem, rivals: clock.race(problem, rivals))
     said: list[str] = []
     found = algorithms(LARGE)
     first = tuning.Tuner("fast", 2, said.append)(LARGE, found)
@@ -128,9 +129,52 @@ def test_the_clock_decides_and_is_asked_once(monkeypatch: pytest.MonkeyPatch, tm
     assert first[0].params != found[0].params  # the model's worst rival was the fastest
     assert "64 → 64 channels at 64×64×64" in said[0]
     (kept,) = (tmp_path / "tuning").iterdir()
-    kept.write_text(json.dumps({"x": "damaged"}))
+    assert tuning_cache.described(kept).startswith("1 convolutions on ")
+    assert tuning_cache.rows_of(kept)[0][0] == "64 → 64 channels at 64×64×64, 3×3×3 taps"
+    whole = json.loads(kept.read_text())
+    for damaged in ({"x": "damaged"}, {**whole, "format": 1}, {**whole, "timings": {"k": {"cycles": [1.0]}}}, [], 7):
+        kept.write_text(json.dumps(damaged))
+        assert tuning_cache.read_timings(kept) == {}
+        assert "damaged" in tuning_cache.described(kept)
     tuning.Tuner("fast", 2)(LARGE, found)
     assert clock.calls == 2
+
+
+def test_what_a_busy_machine_measured_is_used_once_and_said(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("VOXELRT_CACHE", str(tmp_path))
+    monkeypatch.setattr(tuning, "WORTH", 0.0)
+    clock = _Clock(sure=False)
+    monkeypatch.setattr(tuning.Tuner, "_race", lambda self, problem, rivals: clock.race(problem, rivals))
+    model = conv_pair(channels=16, size=16)
+    plan = compile(model, verify=False)
+    assert clock.calls == 1  # both convolutions are the same
+    assert not (tmp_path / "tuning").exists()
+    (said,) = caplog.records
+    assert "1 of 1 convolutions could not be timed well" in said.getMessage()
+    assert "tuning: 1 of 1 convolutions" in plan.describe()
+    clock.sure = True
+    assert "tuning:" not in compile(model, verify=False).describe()
+    assert clock.calls == 2
+    compile(model, verify=False)
+    assert clock.calls == 2
+    assert len(caplog.records) == 1
+
+
+def test_on_a_busy_machine_the_model_decides_and_timing_has_an_end(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("VOXELRT_CACHE", str(tmp_path))
+    clock = _Clock(sure=False, worth=False)
+    monkeypatch.setattr(tuning.Tuner, "_race", lambda self, problem, rivals: clock.race(problem, rivals))
+    now = iter(range(0, 1000, 5))
+    tuner = tuning.Tuner("fast", 2, watch=Watch(lambda: float(next(now)), lambda: 0.0))
+    for size in range(64, 69):  # a race takes five of nine seconds
+        problem = replace(LARGE, size=(size, 64, 64))
+        assert tuner(problem, algorithms(problem)) == algorithms(problem)
+    assert clock.calls == 2
+    assert tuner.doubts.startswith("5 of 5 convolutions")
 
 
 def test_short_steps_are_not_timed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

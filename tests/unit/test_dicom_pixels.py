@@ -22,6 +22,8 @@ from pydicom.uid import (
 )
 
 from tests.phantoms import dicom_series, dicom_slice, octants, save_series
+from voxelrt.commands.console import Screen
+from voxelrt.commands.study_info import study_info
 from voxelrt.errors import GeometryError, InputError
 from voxelrt.io import read_image
 from voxelrt.io.dicom import contents
@@ -260,6 +262,9 @@ def test_a_mosaic_is_taken_apart_and_placed(tmp_path: Path) -> None:
     # The mosaic's corner, moved by half of what it is wider and higher than a slice.
     np.testing.assert_allclose(image.volume.affine[:3, 3], [20 * 0.75 / 2, 16 * 0.5 / 2, 7])
     np.testing.assert_allclose(image.volume.spacing_mm, (3, 0.5, 0.75))
+    save_series(dicom_series(octants((6, 8, 12))), tmp_path / "ct")
+    rows = study_info(str(tmp_path), Screen(quiet=True))["series"]
+    assert [(row["modality"], row["size_yx"]) for row in rows] == [("MR", [8, 10]), ("CT", [8, 12])]
     # Found by fuzzing: a normal of two numbers.
     short = mosaic(csa(NumberOfImagesInMosaic=["6"], SliceNormalVector=["0.0", "0.0"]))
     with pytest.raises(GeometryError, match="does not say where its slices lie"):

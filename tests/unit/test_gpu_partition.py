@@ -19,14 +19,14 @@ from voxelrt.models.architectures.unet3d import build_unet3d
 from voxelrt.models.architectures.volumes import build_deformable_registration
 from voxelrt.plan.gpu_kernels import is_candidate, trace
 from voxelrt.plan.gpu_partition import Parts, partition, prepare
-from voxelrt.plan.gpu_steps import EngineStep, KernelStep, Pointer
+from voxelrt.plan.gpu_steps import EngineOptions, EngineStep, KernelStep, Pointer
 
 GRID = (8, 8, 12)
 
 
-def _parts(model: ir.Model, precision: str = "fp32") -> tuple[Parts, list[str]]:
+def _parts(model: ir.Model, precision: str = "fp32", norms: str = "engine") -> tuple[Parts, list[str]]:
     fixed = specialise(model, {}, {})
-    typed, taken, notes = prepare(fixed, precision)
+    typed, taken, notes = prepare(fixed, precision, norms)
     shapes = {str(v.name): tuple(int(d) for d in v.shape or ()) for v in typed.graph.inputs}  # type: ignore[arg-type]
     return partition(typed, taken, {name: (dims, dims, dims) for name, dims in shapes.items()}, None), notes
 
@@ -61,6 +61,41 @@ def test_volumes_on_a_grid_are_ours_and_planes_are_not() -> None:
     assert sorted(len(data) for data in made.constants) == [72, 96]
     (engine,) = _parts(_sampled("linear", 2))[0].steps
     assert isinstance(engine, EngineStep)
+
+
+@pytest.mark.parametrize(("precision", "between"), [("fp32", "float32"), ("fp16", "float16"), ("bf16", "bfloat16")])
+def test_norms_are_ours_where_that_is_asked(precision: str, between: str) -> None:
+    network = build_unet3d((4, 8), (8, 8, 8))
+    made, notes = _parts(network, precision, "kernels")
+    norms = [step for step in made.steps if isinstance(step, KernelStep)]
+    assert ([step.op for step in norms], notes) == (["norm3d"] * 6, [])
+    assert len(made.typed) == 7
+    for step in norms:  # with the activation, on channels-last volumes in the engines' type
+        (source,), (out,) = step.inputs, step.outputs
+        assert made.values[source] == made.values[out]
+        assert (made.values[out].dtype, made.values[out].dims[-1] in (4, 8)) == (between, True)
+        *_, apply = step.launches
+        number, slope = [a.bytes for a in apply.arguments if not isinstance(a, Pointer)][-3:-1]
+        assert (np.frombuffer(number, np.int32)[0], np.frombuffer(slope, np.float32)[0]) == (2, np.float32(0.01))
+    assert [step.backend for step in _parts(network, precision)[0].steps] == ["tensorrt"]
+
+
+def test_a_norm_that_others_read_keeps_its_activation_apart() -> None:
+    net = Layers(0, None)
+    x = net.input("x", 1, 3, 4, 5, 6)
+    scale, bias = net.constant(np.float32([1, 2, 3])), net.constant(np.float32([4, 5, 6]))
+    normed = net.op("InstanceNormalization", x, scale, bias, epsilon=0.5)
+    active = net.op("Relu", normed)
+    both = net.op("Add", normed, active)
+    given = net.input("given", 3)
+    open_one = net.op("InstanceNormalization", active, given, bias)
+    model = net.finish("norms", both=(both, (1, 3, 4, 5, 6)), other=(open_one, (1, 3, 4, 5, 6)))
+    made, _ = _parts(model, norms="kernels")
+    (step,) = (step for step in made.steps if isinstance(step, KernelStep))
+    assert np.frombuffer(step.launches[-1].arguments[-3].bytes, np.int32)[0] == 0  # type: ignore[union-attr]
+    assert sum(isinstance(s, EngineStep) for s in made.steps) == 2
+    with pytest.raises(UsageError, match="norms go to one of engine, kernels"):
+        EngineOptions(norms="cpu")
 
 
 def test_what_no_kernel_takes_is_left_to_tensorrt_and_told() -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from voxelrt.errors import UnsupportedError
 from voxelrt.graph.edit import add_initializer, constant_of, free_name, names_of
-from voxelrt.graph.passes import infer_shapes
+from voxelrt.graph.passes import infer_shapes, norms_apart
 
 LOW = {"fp16": ir.DataType.FLOAT16, "bf16": ir.DataType.BFLOAT16}
 LARGEST = {"fp16": 65504.0, "bf16": 3.389e38}
@@ -46,8 +46,8 @@ KEPT = frozenset(
 )
 # TensorRT-RTX has no transposed convolution in bfloat16.
 KEPT_IN = {"fp16": KEPT, "bf16": KEPT | {"ConvTranspose"}}
-# Inputs that ONNX wants in float32 whatever the data are.
-FLOAT_INPUTS = {"Resize": (1, 2), "Upsample": (1,)}
+# Inputs that ONNX, or a kernel of ours, wants in float32 whatever the data are.
+FLOAT_INPUTS = {"Resize": (1, 2), "Upsample": (1,), norms_apart.OPERATOR: (1, 2)}
 
 
 def run(model: ir.Model, precision: str) -> ir.Model:
@@ -65,7 +65,7 @@ def run(model: ir.Model, precision: str) -> ir.Model:
     low = LOW[precision]
     graph = model.graph
     _refuse_large(graph, precision)
-    kept = {node for node in graph if node.op_type in KEPT_IN[precision] or node.domain != ""}
+    kept = {node for node in graph if node.op_type in KEPT_IN[precision] or _is_ours(node)}
     changed = _values_to_lower(graph, kept)
     lowered = _Casts(graph, low)
     for node in list(graph):
@@ -83,6 +83,11 @@ def run(model: ir.Model, precision: str) -> ir.Model:
         value.dtype = low
     _cast_outputs(graph, changed)
     return infer_shapes.run(model)
+
+
+def _is_ours(node: ir.Node) -> bool:
+    """An operator of ours that takes float32 alone; the norm takes what it gets, and sums in float32."""
+    return node.domain != "" and node.op_type != norms_apart.OPERATOR
 
 
 def _is_float(value: ir.Value) -> bool:
