@@ -214,7 +214,7 @@ REFUSED = {
     recursive: "damaged: its header cannot be read",
     deflate_bomb: "holds more than the 512 MiB",
     zip_bomb: "damaged",
-    zip_in_zip: "no DICOM images of a volume here (1 not DICOM)",
+    zip_in_zip: "no DICOM images of a volume here (1 zip inside, opened only where it is given itself)",
     zip_of_many: "declares 210000 files",
     no_images: "no DICOM images of a volume here (2 structured report)",
     empty: "no DICOM images of a volume here (no files)",

@@ -172,7 +172,8 @@ def open_dicom(path: Place | Sequence[Place]) -> DicomStudy:
         reason = _no_slice(header) if header else ZIP if content.read(0, 4) == b"PK\3\4" else "not DICOM"
         if header is not None and header.pixels is None and not reason:
             uid = header.text("SeriesInstanceUID")
-            damaged.append(Damaged(f"{number} is damaged or truncated: no whole pixel data", uid))
+            lost = "no whole pixel data" if uid else "it says neither its series nor its pixels"
+            damaged.append(Damaged(f"{number} is damaged or truncated: {lost}", uid))
             continue
         if header is None or reason:
             skipped[reason] += 1
