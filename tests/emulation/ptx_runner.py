@@ -22,7 +22,7 @@ Mutation = Callable[[str], str]
 
 @lru_cache(maxsize=64)
 def _kernel(ptx: str, name: str) -> Kernel:
-    return Kernel(parse(ptx), name)
+    return Kernel(parse(ptx, name), name)
 
 
 def code_of(program: Program, launch: Launch, target: int) -> tuple[str, str, int]:

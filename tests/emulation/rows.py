@@ -34,6 +34,8 @@ MOST_OF = {
     ("lstm", "cuda"): 2000,
     ("mdlstm", "cuda"): 2100,
 }
+# op -> parts of the names of cases that only the long run takes: each run has others of their kind, in smaller volumes.
+LONG = {"warp3d": ("2x1x6x5x40-6x9x37-affine",), "non_local_means": ("search(1,20,1)",)}
 # What is compiled for in each run; the rest in the long one. nvcc: the oldest, where most is missing, the one whose PTX
 # is interpreted, and the newest; Triton: that one, and the two generations with tensor cores of their own after it.
 QUICK = {"cuda": (75, 80, 120), "triton": (80, 90, 120)}
@@ -72,12 +74,16 @@ def rows(backend: str, most: int = MOST_ELEMENTS, quick: Mapping[str, int] = Map
             kernel,
             case,
             id=f"{kernel.name}-{case.name}",
-            marks=[pytest.mark.slow] if _elements(case) > quick.get(kernel.name, most) else [],
+            marks=[pytest.mark.slow] if _is_long(kernel, case, quick.get(kernel.name, most)) else [],
         )
         for kernel in kernels(backend)
         for case in (*kernel.cases, *kernel.gpu_cases)
         if _elements(case) <= min(most, MOST_OF.get((kernel.name, backend), most))
     ]
+
+
+def _is_long(kernel: Kernel, case: Case, most: int) -> bool:
+    return _elements(case) > most or any(part in case.name for part in LONG.get(kernel.name, ()))
 
 
 def program(kernel: Kernel, backend: str, case: Case) -> Program:

@@ -35,7 +35,7 @@ class MisuseError(Exception):
 
 @lru_cache(maxsize=64)
 def _ptx(text: str, entry: str) -> PtxKernel:
-    return PtxKernel(parse(text), entry)
+    return PtxKernel(parse(text, entry), entry)
 
 
 @dataclass(eq=False)

@@ -20,6 +20,7 @@ _REGISTER = re.compile(r"\.reg\s+\.(\w+)\s+(.*)", re.S)
 _PARAMETER = re.compile(
     r"\.param\s+(?:\.align\s+\d+\s+)?\.(\w+)\s+(?:\.ptr\s+(?:\.\w+\s+)*?(?:\d+\s+)?)?([\w$]+)\s*(?:\[(\d+)\])?"
 )
+_BRACE, _MARK = re.compile(r"[{}]"), re.compile(r"[{};]")
 _LABEL = re.compile(r"^([\w$]+):\s*")
 _OPERANDS = re.compile(r"\{[^}]*\}|\[[^\]]*\]|[^,{}\[\]]+")
 
@@ -75,8 +76,8 @@ def _blank(match: re.Match[str]) -> str:
     return "\n" * match.group().count("\n")
 
 
-def parse(text: str) -> Module:
-    """Parse PTX as nvcc and Triton write it."""
+def parse(text: str, only: str | None = None) -> Module:
+    """Parse PTX as nvcc and Triton write it: all entries, or one."""
     text = _COMMENT.sub(_blank, text)
     text = re.sub(r"^\s*\.(file|loc)\b[^\n]*", "", text, flags=re.M)
     functions: dict[str, Function] = {}
@@ -86,8 +87,9 @@ def parse(text: str) -> Module:
             continue
         outside.append(text[place : match.start()])
         end = _closing(text, match.end())
-        line = text.count("\n", 0, match.end())
-        functions[match[1]] = _function(match[1], match[2] or "", text[match.end() : end], line)
+        if only in (None, match[1]):
+            line = text.count("\n", 0, match.end())
+            functions[match[1]] = _function(match[1], match[2] or "", text[match.end() : end], line)
         place = end + 1
     outside.append(text[place:].split(".section")[0])
     return Module(functions, [v for part in outside for v in _variables(part)])
@@ -95,10 +97,10 @@ def parse(text: str) -> Module:
 
 def _closing(text: str, start: int) -> int:
     depth = 1
-    for index in range(start, len(text)):
-        depth += (text[index] == "{") - (text[index] == "}")
+    for match in _BRACE.finditer(text, start):
+        depth += 1 if match[0] == "{" else -1
         if depth == 0:
-            return index
+            return match.start()
     raise UnknownInstructionError("a function without an end")
 
 
@@ -133,24 +135,21 @@ def _function(name: str, parameters: str, text: str, line: int) -> Function:
 
 def _statements(text: str) -> list[tuple[str, int]]:
     """Statements and their lines. Braces of scopes are dropped; those of vectors and initial values are kept."""
-    found, start, depth = [], 0, 0
-    for index, char in enumerate(text):
-        if char == "{":
-            before = text[start:index].strip()
-            if not before or before.endswith(":"):
-                text = text[:index] + " " + text[index + 1 :]
-            else:
-                depth += 1
-        elif char == "}":
-            if depth == 0:
-                text = text[:index] + " " + text[index + 1 :]
-            else:
-                depth -= 1
-        elif char == ";" and depth == 0:
-            piece = text[start:index]
-            lead = len(piece) - len(piece.lstrip())
-            found.append((piece.strip(), text.count("\n", 0, start + lead)))
-            start = index + 1
+    found, piece, depth = list[tuple[str, int]](), "", 0
+    begin, last, line, counted = 0, 0, 0, 0
+    for match in _MARK.finditer(text):
+        index, mark = match.start(), match[0]
+        piece, last = piece + text[last:index], index + 1
+        if mark == ";" and depth == 0:
+            place = begin + len(piece) - len(piece.lstrip())
+            line, counted = line + text.count("\n", counted, place), place
+            found.append((piece.strip(), line))
+            piece, begin = "", index + 1
+        elif (mark == "{" and (not piece.strip() or piece.rstrip().endswith(":"))) or (mark == "}" and depth == 0):
+            piece += " "
+        else:
+            depth += {"{": 1, "}": -1, ";": 0}[mark]
+            piece += mark
     return found
 
 
