@@ -115,7 +115,7 @@ def test_windows_run_before_the_last_slice_is_there_and_beside_other_studies(pla
 
 
 def test_what_goes_wrong_is_told_and_nothing_is_written(plan: vx.Plan, tmp_path: Path) -> None:
-    scan, out = _scan((20, 33, 35)), tmp_path / "out.nii"
+    scan, out, over = _scan((20, 33, 35)), tmp_path / "out.nii", threading.Event()
 
     def broken() -> Iterator[NDArray[np.int16]]:
         yield scan[0]
@@ -123,7 +123,7 @@ def test_what_goes_wrong_is_told_and_nothing_is_written(plan: vx.Plan, tmp_path:
 
     def endless() -> Iterator[NDArray[np.int16]]:
         yield scan[0]
-        threading.Event().wait()
+        over.wait()
 
     wrong: list[tuple[Any, type[BaseException], str]] = [
         (iter(scan[:7]), InputError, "ended after 7 of 20 slices"),
@@ -143,6 +143,7 @@ def test_what_goes_wrong_is_told_and_nothing_is_written(plan: vx.Plan, tmp_path:
         left = session.stream(endless(), scan.shape, AFFINE, out=out)
     with pytest.raises(CancelledError):
         left.result()
+    over.set()
     assert not list(tmp_path.iterdir())
     with vx.Session(plan, memory="8GiB") as session, pytest.raises(UsageError, match="memory"):
         session.stream(iter(scan), scan.shape, AFFINE)
