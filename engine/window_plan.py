@@ -17,7 +17,7 @@ from voxelrt.memory_size import in_words
 from voxelrt.models.nnunet_settings import NnunetSettings, Resampling
 from voxelrt.observed import Observer
 from voxelrt.plan.plan import Plan
-from voxelrt.runtime.process import memory_bytes
+from voxelrt.runtime.process import memory_bytes, peak_memory_bytes
 from voxelrt.runtime.rounded_windows import RoundedSums
 from voxelrt.runtime.window_job import Decision, Job, Window
 from voxelrt.tiling.repeats import most_repeated, repeated
@@ -175,7 +175,8 @@ def _slab(
     sums = _sums_bytes(channels, size, window)
     if memory is None or floor + sums <= memory:
         memory_slab = partial(MemorySlab, planes, channels, (size[1], size[2]))
-        return memory_slab, f"expecting to hold {in_words(floor + sums)}, {in_words(sums)} of it sums of windows"
+        most = max(floor + sums, peak_memory_bytes())  # preparing a case may have taken more than running it will
+        return memory_slab, f"expecting to hold {in_words(most)}, {in_words(sums)} of it sums of windows"
     parts["planes of sums"] = FileSlab.bytes_for(channels, (size[1], size[2]), (window[1], window[2]))
     least = sum(parts.values())
     if least > memory:
