@@ -52,7 +52,8 @@ template <class I> static inline void load_pairs(const float *from, const I *at,
 #endif
 }
 
-template <class T> static inline void load_pairs(const T *from, const int32_t *at, vf16 &left, vf16 &right) {
+template <class T, std::enable_if_t<!std::is_same_v<T, float>, int> = 0>
+static inline void load_pairs(const T *from, const int32_t *at, vf16 &left, vf16 &right) {
     T raw[2][kLanes];
     alignas(64) float value[2][kLanes];
     for (int i = 0; i < kLanes; ++i) {
