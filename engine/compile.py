@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from voxelrt.backends.tensorrt_libraries import check_architecture
 from voxelrt.errors import UnsupportedError, UsageError
+from voxelrt.graph.head import head_of, without_head
 from voxelrt.graph.passes import expand_functions
 from voxelrt.graph.spec import opset_of
 from voxelrt.graph.specialise import refine, specialise
@@ -241,7 +242,9 @@ def compile(
     )
     timer = None if tune == "off" else Tuner(tune, threads, progress)
     options = _Options(fallback, Choice(timer, limit), precision)
-    plan = _compile(loaded.graph, sets, constants or {}, options, info, threads)
+    headed = loaded.settings is not None and head_of(loaded.graph) is not None
+    trunk = without_head(loaded.graph) if headed else None
+    plan = _compile(loaded.graph, sets, constants or {}, options, info, threads, trunk)
     if timer is not None and timer.doubts:
         plan.info.settings["tuning_doubts"] = timer.doubts
         LOG.warning("%s: %s", loaded.name, timer.doubts)
@@ -271,14 +274,17 @@ def _compile(
     options: _Options,
     info: PlanInfo,
     threads: int | None,
+    trunk: ir.Model | None = None,
 ) -> Plan:
+    """A variant for every set of shapes; and as many of the network without its head, if that is given."""
+    asked = [(graph, shapes) for shapes in sets] + [(trunk, shapes) for shapes in sets if trunk is not None]
     while True:
         weights = WeightTable()
         variants: list[Variant] = []
         islands: list[bytes] = []
         tails: list[Tail | None] = []
-        for shape_set in sets:
-            lowered = _variant(graph, shape_set, constants, options, weights, islands)
+        for network, shape_set in asked:
+            lowered = _variant(network, shape_set, constants, options, weights, islands)
             variants.append(lowered.variant)
             tails.append(lowered.tail)
             info.placements = info.placements or lowered.placements

@@ -1,0 +1,130 @@
+"""The head of a network: a last convolution of 1×1×1 voxels, which is linear in each voxel's features.
+
+The weighted mean of its answers over windows is its answer on the weighted mean of the features. So where there are
+fewer features than classes, windows' features are summed in place of their logits, and the head is taken of the sums:
+less memory in the same measure, and one product a voxel in place of one for each window over it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from voxelrt.graph.edit import constant_of, names_of
+from voxelrt.kernels import matmul
+from voxelrt.models.nnunet_settings import FEATURES
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """A linear map of features to logits.
+
+    Parameters
+    ----------
+    matrix : (classes, features + 1) float32; the last column is the bias.
+    """
+
+    matrix: Floats
+
+    @property
+    def classes(self) -> int:
+        return int(self.matrix.shape[0])
+
+    @property
+    def features(self) -> int:
+        return int(self.matrix.shape[1]) - 1
+
+    def plane_bytes(self, size_yx: tuple[int, int]) -> int:
+        """What ``PlaneHead`` holds for planes of this size."""
+        return 4 * (2 * self.classes + self.features + 1) * size_yx[0] * size_yx[1]
+
+
+class PlaneHead:
+    """Takes the head of planes of sums, and keeps the last two.
+
+    Parameters
+    ----------
+    head : of the network.
+    size_yx : of a plane.
+    """
+
+    def __init__(self, head: Head, size_yx: tuple[int, int]) -> None:
+        self._head = head
+        self._counted = np.empty((head.features + 1, *size_yx), np.float32)
+        self._made = [(-1, np.empty((head.classes, *size_yx), np.float32)) for _ in range(2)]
+
+    def plane(self, z: int, sums: Floats, counts: Floats) -> Floats:
+        """Sums of logits (classes, Y, X) of plane z, of sums of features (features, Y, X) and counts (Y, X).
+
+        The answer and the one before it hold until the next plane is asked for.
+        """
+        if self._made[0][0] != z:
+            self._made.reverse()
+            if self._made[0][0] != z:
+                self._counted[:-1], self._counted[-1] = sums, counts
+                made = self._made[0][1]
+                flat = (len(made), counts.size)
+                matmul(self._head.matrix, self._counted.reshape(-1, counts.size), out=made.reshape(flat))
+                self._made[0] = (z, made)
+        return self._made[0][1]
+
+
+def head_of(model: ir.Model) -> Head | None:
+    """The head of a network of one output, where it has fewer features than classes; else None."""
+    node = _last(model.graph)
+    if node is None or node.op_type != "Conv" or node.domain != "":
+        return None
+    weights = constant_of(node.inputs[1])
+    bias = constant_of(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] is not None else None
+    biased = len(node.inputs) > 2 and node.inputs[2] is not None
+    if weights is None or (biased and bias is None) or weights.dtype != np.float32:
+        return None
+    classes, features = weights.shape[:2]
+    pointwise = set(weights.shape[2:]) == {1} and all(
+        set(node.attributes[name].as_ints()) <= {value}
+        for name, value in (("strides", 1), ("pads", 0))
+        if name in node.attributes
+    )
+    grouped = "group" in node.attributes and node.attributes["group"].as_int() != 1
+    if not pointwise or grouped or features >= classes or FEATURES in names_of(model.graph):
+        return None
+    matrix = np.zeros((classes, features + 1), np.float32)
+    matrix[:, :-1] = weights.reshape(classes, features)
+    if bias is not None:
+        matrix[:, -1] = bias
+    return Head(matrix)
+
+
+def without_head(model: ir.Model) -> ir.Model:
+    """A copy of a network that ``head_of`` found a head of, which gives ``FEATURES``."""
+    made = model.clone()
+    node = _last(made.graph)
+    assert node is not None
+    assert node.inputs[0] is not None
+    logits, features = node.outputs[0], node.inputs[0]
+    weights = constant_of(node.inputs[1])
+    assert weights is not None
+    assert logits.shape is not None
+    features.name, features.type = FEATURES, logits.type
+    batch, _, *space = logits.shape
+    features.shape = ir.Shape([batch, weights.shape[1], *space])
+    made.graph.outputs[:] = [features]
+    made.graph.remove(node, safe=True)
+    return made
+
+
+def _last(graph: ir.Graph) -> ir.Node | None:
+    """The node that gives the only output, where nothing else reads it or what it reads."""
+    if len(graph.outputs) != 1:
+        return None
+    node = graph.outputs[0].producer()
+    if node is None or graph.outputs[0].uses():
+        return None
+    read = node.inputs[0]
+    alone = read is not None and read.producer() is not None and len(list(read.uses())) == 1
+    return node if alone and node.graph is graph else None
