@@ -49,12 +49,14 @@ def make_job(
     source_rounding: bool = False,
     arriving: tuple[Floats, Box] | None = None,
     observer: Observer | None = None,
+    logits: bool = False,
 ) -> Job:
     """A case as the scheduler takes it.
 
     Parameters
     ----------
     plan, case, tell, mirroring, step, memory, say, source_rounding : as of ``run_case``.
+    logits : sum logits, whatever the plan has.
     arriving : of a case whose planes still come: the padded array that they come into, and where in it.
     """
     settings = case.settings
@@ -68,13 +70,11 @@ def make_job(
     case.let_go()
     windows = _windows(corners, sets, keys, flat=settings.dimensions == 2)
     kept_key = most_repeated([one.key for one in windows])
-    logits = source_rounding or observer is not None
+    logits = logits or source_rounding or observer is not None
     answer, head = answer_of(plan, logits=logits)
     channels = answer.dims[1] * (len(settings.folds) if source_rounding else 1)
     rows = math.prod(rows_of(plan, answer, overlap=memory is None and not logits))
     parts = _parts(plan, case, size, window, rows * (len(case.data) + answer.dims[1]))
-    if head is not None:
-        parts["planes of logits"] = head.plane_bytes((size[1], size[2]))
     if observer is not None:
         channels += observer.extra_channels()
         parts["maps and rows of logits"] = observer.bytes_for(case)
@@ -89,7 +89,7 @@ def make_job(
     if say is not None:
         say(sentence)
     weights = importance(settings.patch_size, settings.gaussian_sigma).reshape(window)
-    decision = decision_of(case, inside)
+    decision = decision_of(case, inside, head)
     kind = np.uint8 if decision.values.max() < 256 else np.uint16
     return Job(
         padded,
@@ -99,15 +99,15 @@ def make_job(
         decision,
         np.zeros(case.cropped_zyx, kind),
         kept_key,
-        sums=lambda: _sums(make_slab, size, weights, source_rounding, head),
+        sums=lambda: _sums(make_slab, size, weights, source_rounding),
         tell=lambda done, total: _told(case, tell, done, total),
     )
 
 
 def _sums(
-    make_slab: Callable[..., Slab], size: Triple, weights: Floats, source_rounding: bool, head: Head | None
+    make_slab: Callable[..., Slab], size: Triple, weights: Floats, source_rounding: bool
 ) -> Stitcher | RoundedSums:
-    stitcher = Stitcher(make_slab(half=source_rounding), size, weights, half=source_rounding, head=head)
+    stitcher = Stitcher(make_slab(half=source_rounding), size, weights, half=source_rounding)
     return RoundedSums(stitcher) if source_rounding else stitcher
 
 
@@ -197,13 +197,14 @@ def _slab(
     )
 
 
-def decision_of(case: Case, inside: tuple[slice, slice, slice]) -> Decision:
-    """How planes of logits are brought to the cropped grid and decided."""
+def decision_of(case: Case, inside: tuple[slice, slice, slice], head: Head | None) -> Decision:
+    """How planes of sums are brought to the cropped grid and decided."""
     settings, size = case.settings, case.cropped_zyx
     old = (case.data.shape[1], case.data.shape[2], case.data.shape[3])
     along, rows, columns = _taps(settings.resample_logits, old, size, case.network_spacing_mm, case.spacing_mm)
     values = np.array(settings.region_order or range(settings.outputs), np.int32)
-    return Decision(along, rows, columns, inside, values, settings.regions)
+    matrix = None if head is None else head.matrix
+    return Decision(along, rows, columns, inside, values, settings.regions, matrix)
 
 
 def _taps(

@@ -120,6 +120,7 @@ def run_case(
         say=say,
         source_rounding=source_rounding,
         observer=observer,
+        logits=bool(shortcuts),
     )
     if shortcuts:
         if observer is not None or source_rounding:
@@ -184,7 +185,7 @@ def make_scheduler(
     """
     cancel = cancel or CancelFlag()
     (given,) = plan.inputs
-    answer, _ = answer_of(plan, logits=source_rounding or observed is not None)
+    answer, _ = answer_of(plan, logits=source_rounding or observed is not None or sparse)
     batch, in_flight = rows_of(plan, answer, overlap=overlap and not source_rounding)
 
     def network(inputs: Floats, outputs: Floats) -> None:

@@ -1,7 +1,7 @@
 """The head of a network: a last convolution of 1×1×1 voxels, which is linear in each voxel's features.
 
 The weighted mean of its answers over windows is its answer on the weighted mean of the features. So where there are
-fewer features than classes, windows' features are summed in place of their logits, and the head is taken of the sums:
+fewer features than classes, windows' features are summed in place of their logits, and the head is taken of the means:
 less memory in the same measure, and one product a voxel in place of one for each window over it.
 """
 
@@ -14,7 +14,6 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from voxelrt.graph.edit import constant_of, names_of
-from voxelrt.kernels import matmul
 from voxelrt.models.nnunet_settings import FEATURES
 
 Floats = NDArray[np.float32]
@@ -32,46 +31,8 @@ class Head:
     matrix: Floats
 
     @property
-    def classes(self) -> int:
-        return int(self.matrix.shape[0])
-
-    @property
     def features(self) -> int:
         return int(self.matrix.shape[1]) - 1
-
-    def plane_bytes(self, size_yx: tuple[int, int]) -> int:
-        """What ``PlaneHead`` holds for planes of this size."""
-        return 4 * (2 * self.classes + self.features + 1) * size_yx[0] * size_yx[1]
-
-
-class PlaneHead:
-    """Takes the head of planes of sums, and keeps the last two.
-
-    Parameters
-    ----------
-    head : of the network.
-    size_yx : of a plane.
-    """
-
-    def __init__(self, head: Head, size_yx: tuple[int, int]) -> None:
-        self._head = head
-        self._counted = np.empty((head.features + 1, *size_yx), np.float32)
-        self._made = [(-1, np.empty((head.classes, *size_yx), np.float32)) for _ in range(2)]
-
-    def plane(self, z: int, sums: Floats, counts: Floats) -> Floats:
-        """Sums of logits (classes, Y, X) of plane z, of sums of features (features, Y, X) and counts (Y, X).
-
-        The answer and the one before it hold until the next plane is asked for.
-        """
-        if self._made[0][0] != z:
-            self._made.reverse()
-            if self._made[0][0] != z:
-                self._counted[:-1], self._counted[-1] = sums, counts
-                made = self._made[0][1]
-                flat = (len(made), counts.size)
-                matmul(self._head.matrix, self._counted.reshape(-1, counts.size), out=made.reshape(flat))
-                self._made[0] = (z, made)
-        return self._made[0][1]
 
 
 def head_of(model: ir.Model) -> Head | None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from voxelrt.graph.head import Head, PlaneHead
 from voxelrt.tiling.slab import Slab
 
 Floats = NDArray[np.float32]
@@ -30,22 +29,12 @@ class Stitcher:
     size_zyx : of the volume.
     weights : (Z, Y, X) float32 of a window: how much each voxel counts.
     half : round the counts to half precision; the slab does it with the sums.
-    head : what is added are features, and this makes logits of their sums.
     """
 
-    def __init__(
-        self,
-        slab: Slab,
-        size_zyx: tuple[int, int, int],
-        weights: Floats,
-        *,
-        half: bool = False,
-        head: Head | None = None,
-    ) -> None:
+    def __init__(self, slab: Slab, size_zyx: tuple[int, int, int], weights: Floats, *, half: bool = False) -> None:
         self._slab, self._weights, self._half = slab, weights, half
         self._planes = planes_of(weights.shape[0], size_zyx[0])
         self._counts = np.zeros((self._planes, *size_zyx[1:]), np.float32)
-        self._head = None if head is None else PlaneHead(head, (size_zyx[1], size_zyx[2]))
 
     def add(self, logits: Floats, start_zyx: tuple[int, int, int], share: float = 1.0) -> None:
         """Add a window's logits (C, Z, Y, X) at its place; the shares of a place's mirrored forms make up 1."""
@@ -66,10 +55,9 @@ class Stitcher:
             first += count
 
     def plane(self, z: int) -> Plane:
-        """A plane's sums (of logits) and counts; it and the one before it hold until ``clear``."""
+        """A plane's sums and counts; it and the one before it hold until ``clear``."""
         slot = z % self._planes
-        sums, counts = self._slab.plane(slot), self._counts[slot]
-        return (sums if self._head is None else self._head.plane(z, sums, counts)), counts
+        return self._slab.plane(slot), self._counts[slot]
 
     def clear(self, z: int) -> None:
         """Set a plane to zero, for plane z + planes to take its place."""

@@ -94,7 +94,6 @@ def matmul(
     transpose_b: bool = False,
     activation: str = "none",
     slope: float = 0.01,
-    out: Array | None = None,
     backend: str = "auto",
 ) -> Array:
     """``activation(alpha · a·b + beta · c)``, with the batches of ``numpy.matmul``.
@@ -109,7 +108,6 @@ def matmul(
     transpose_a, transpose_b : take the last two axes the other way round.
     activation : a name of ``kernels.common.activation.ACTIVATIONS``; not for integers.
     slope : of ``leaky_relu`` and ``elu``.
-    out : where the result goes, without gaps; not for int8 and uint8.
     backend : ``auto`` or ``cpu``.
 
     Raises
@@ -125,7 +123,6 @@ def matmul(
         transpose_a=transpose_a,
         transpose_b=transpose_b,
         activation=(activation, slope, 0.0),
-        out=out,
         backend=backend,
     )
     return result

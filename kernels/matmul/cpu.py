@@ -51,13 +51,10 @@ def run(
     zero_a: Array | None = None,
     zero_b: Array | None = None,
     packed: bool = False,
-    out: Array | None = None,
 ) -> Array:
     first, second = (v.swapaxes(-1, -2) if t else v for v, t in ((a, transpose_a), (b, transpose_b)))
     left, right, shape = _matrices(first, second)
     kept = [*shape[:-2], *shape[-2:-1] * (a.ndim > 1), *shape[-1:] * (b.ndim > 1)]
-    if out is not None and (list(out.shape) != kept or out.dtype != a.dtype or a.dtype.itemsize == 1):
-        raise ShapeError(f"out is {out.dtype} {out.shape}; the product is {a.dtype} {tuple(kept)}")
     if a.dtype.itemsize == 1:
         return _integer(first, second, zero_a, zero_b).reshape(kept)
     params: dict[str, Any] = {
@@ -70,7 +67,7 @@ def run(
         "activation_beta": activation[2],
     }
     weight = native.pack_weight("matmul", b, **params) if packed else right
-    made = native.aligned_empty(shape, a.dtype) if out is None else out.reshape(shape)
+    out = native.aligned_empty(shape, a.dtype)
     bias = None if c is None else np.broadcast_to(c, shape)
-    native.run_kernel("matmul", [left, weight, bias], [made], **params)
-    return made.reshape(kept) if out is None else out
+    native.run_kernel("matmul", [left, weight, bias], [out], **params)
+    return out.reshape(kept)

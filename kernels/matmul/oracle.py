@@ -21,9 +21,8 @@ def matmul(
     zero_a: Array | None = None,
     zero_b: Array | None = None,
     packed: bool = False,
-    out: Array | None = None,
 ) -> Array:
-    del packed, out
+    del packed
     integer = a.dtype.kind in "iu"
     left: Array = a.astype(np.int64 if integer else np.float64)
     right: Array = b.astype(np.int64 if integer else np.float64)

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import voxelrt as vx
 from voxelrt.errors import UsageError
-from voxelrt.graph.head import Head, PlaneHead, head_of, without_head
+from voxelrt.graph.head import head_of, without_head
 from voxelrt.io import write_nifti
 from voxelrt.models.load import Model, load
 from voxelrt.models.nnunet_settings import FEATURES, INPUT, OUTPUT, Label
@@ -80,7 +80,8 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Model:
 def test_a_head_is_a_lone_last_pointwise_convolution_that_widens() -> None:
     head = head_of(network())
     assert head is not None
-    assert (head.classes, head.features) == (CLASSES, NARROW)
+    assert head.features == NARROW
+    assert head.matrix.shape == (CLASSES, NARROW + 1)
     assert head_of(network(bias=False)) is not None
     assert head_of(network(features=CLASSES)) is None  # nothing to gain
     assert head_of(network(kernel=3)) is None
@@ -89,23 +90,6 @@ def test_a_head_is_a_lone_last_pointwise_convolution_that_widens() -> None:
     bare = without_head(network())
     assert [v.name for v in bare.graph.outputs] == [FEATURES]
     assert head_of(bare) is None
-
-
-def test_planes_of_features_become_planes_of_logits() -> None:
-    rng = np.random.default_rng(0)
-    head = Head(rng.normal(size=(7, 4)).astype(np.float32))
-    taken = PlaneHead(head, (5, 6))
-    planes = [(rng.normal(size=(3, 5, 6)).astype(np.float32), rng.random((5, 6), np.float32)) for _ in range(3)]
-    wanted = [
-        np.einsum("cf,fyx->cyx", head.matrix[:, :-1].astype(np.float64), sums) + head.matrix[:, -1, None, None] * counts
-        for sums, counts in planes
-    ]
-    made = [taken.plane(z, *planes[z]) for z in (0, 1)]
-    np.testing.assert_allclose(made[0], wanted[0], rtol=1e-5, atol=1e-6)  # the one before holds
-    np.testing.assert_allclose(made[1], wanted[1], rtol=1e-5, atol=1e-6)
-    assert taken.plane(0, *planes[0]) is made[0]  # and is not made again
-    assert taken.plane(2, *planes[2]) is made[1]
-    np.testing.assert_allclose(made[1], wanted[2], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
