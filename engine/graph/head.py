@@ -34,6 +34,13 @@ class Head:
     def features(self) -> int:
         return int(self.matrix.shape[1]) - 1
 
+    def logits(self, features: Floats) -> Floats:
+        """Features (F, ...) to logits (classes, ...)."""
+        flat = self.matrix[:, :-1] @ features.reshape(self.features, -1)
+        flat += self.matrix[:, -1:]
+        made: Floats = flat.reshape(-1, *features.shape[1:])
+        return made
+
 
 def head_of(model: ir.Model) -> Head | None:
     """The head of a network of one output, where it has fewer features than classes; else None."""

@@ -12,8 +12,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import voxelrt as vx
-from voxelrt.errors import UsageError
-from voxelrt.graph.head import head_of, without_head
+from voxelrt.errors import ParityError, UsageError
+from voxelrt.graph.head import Head, head_of, without_head
 from voxelrt.io import write_nifti
 from voxelrt.models.load import Model, load
 from voxelrt.models.nnunet_settings import FEATURES, INPUT, OUTPUT, Label
@@ -105,7 +105,7 @@ def test_a_plan_gives_features_where_out_asks_for_them(loaded: Model, precision:
         assert given.dims == (1, NARROW, *PATCH)
         features = np.full(given.dims, np.nan, np.float32)
         assert list(one.run({INPUT: image}, {FEATURES: features})) == [FEATURES]
-        mine = np.einsum("cf,fzyx->czyx", head.matrix[:, :-1], features[0]) + head.matrix[:, -1, None, None, None]
+        mine = head.logits(features[0])
         tolerance = 1e-5 if precision == "fp32" else 2e-2
         assert np.linalg.norm(mine - logits[0]) <= tolerance * np.linalg.norm(logits)
     with pytest.raises(UsageError, match="out has no array for logits"):
@@ -126,3 +126,9 @@ def test_labels_are_those_of_summed_logits(loaded: Model, tmp_path: Path, monkey
     assert "MiB of it sums" in said[0]
     sums = [float(text.rpartition(" MiB of it")[0].split()[-1]) for text in said]
     assert sums[0] < 0.5 * sums[1]  # 4 channels in place of 11
+
+
+def test_a_trunk_that_departs_fails_the_compilation(loaded: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Head, "logits", lambda head, features: np.zeros((CLASSES, *PATCH), np.float32))
+    with pytest.raises(ParityError, match="without its head departs"):
+        vx.compile(loaded, tune="off", threads=2)
