@@ -32,9 +32,10 @@ from voxelrt.plan import parity
 from voxelrt.plan.assembly import sections_of
 from voxelrt.plan.batch import mark_batched
 from voxelrt.plan.choice import Choice
-from voxelrt.plan.file import SectionKind, assemble
+from voxelrt.plan.file import Section, SectionKind, assemble
 from voxelrt.plan.gpu_steps import DEFAULT_OPTIONS, EngineOptions
 from voxelrt.plan.guards import guards_of
+from voxelrt.plan.head import Head
 from voxelrt.plan.image import LARGE
 from voxelrt.plan.info import ParityLine, Placement, PlanInfo
 from voxelrt.plan.lowering.builder import Builder, Unsupported, WeightTable, supports
@@ -242,9 +243,8 @@ def compile(
     )
     timer = None if tune == "off" else Tuner(tune, threads, progress)
     options = _Options(fallback, Choice(timer, limit), precision)
-    headed = loaded.settings is not None and head_of(loaded.graph) is not None
-    trunk = without_head(loaded.graph) if headed else None
-    plan = _compile(loaded.graph, sets, constants or {}, options, info, threads, trunk)
+    head = None if loaded.settings is None else head_of(loaded.graph)
+    plan = _compile(loaded.graph, sets, constants or {}, options, info, threads, head)
     if timer is not None and timer.doubts:
         plan.info.settings["tuning_doubts"] = timer.doubts
         LOG.warning("%s: %s", loaded.name, timer.doubts)
@@ -274,10 +274,11 @@ def _compile(
     options: _Options,
     info: PlanInfo,
     threads: int | None,
-    trunk: ir.Model | None = None,
+    head: Head | None = None,
 ) -> Plan:
     """A variant for every set of shapes; and as many of the network without its head, if that is given."""
-    asked = [(graph, shapes) for shapes in sets] + [(trunk, shapes) for shapes in sets if trunk is not None]
+    networks = [graph] if head is None else [graph, without_head(graph)]
+    asked = [(network, shapes) for network in networks for shapes in sets]
     while True:
         weights = WeightTable()
         variants: list[Variant] = []
@@ -292,6 +293,8 @@ def _compile(
             break
     info.settings = {**info.settings, "tails": [None if tail is None else asdict(tail) for tail in tails]}
     sections = sections_of(graph, Schedule(weights.weights, variants), _pack_islands(islands), info)
+    if head is not None:
+        sections.append(Section(SectionKind.HEAD, head.matrix.reshape(-1).view(np.uint8)))
     return Plan(assemble(sections), threads=threads, checksums=False)
 
 

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from voxelrt.case import Case, coarse_axis
 from voxelrt.errors import UnsupportedError, UsageError
-from voxelrt.graph.head import Head
 from voxelrt.kernels.resample_argmax.taps import Taps, taps
 from voxelrt.memory_size import in_words
 from voxelrt.models.nnunet_settings import NnunetSettings, Resampling
 from voxelrt.observed import Observer
+from voxelrt.plan.head import Head
 from voxelrt.plan.plan import Plan
 from voxelrt.plan.schedule import Io
 from voxelrt.runtime.process import memory_bytes, peak_memory_bytes

@@ -7,39 +7,12 @@ less memory in the same measure, and one product a voxel in place of one for eac
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 from voxelrt.graph.edit import constant_of, names_of
 from voxelrt.models.nnunet_settings import FEATURES
-
-Floats = NDArray[np.float32]
-
-
-@dataclass(frozen=True, eq=False)
-class Head:
-    """A linear map of features to logits.
-
-    Parameters
-    ----------
-    matrix : (classes, features + 1) float32; the last column is the bias.
-    """
-
-    matrix: Floats
-
-    @property
-    def features(self) -> int:
-        return int(self.matrix.shape[1]) - 1
-
-    def logits(self, features: Floats) -> Floats:
-        """Features (F, ...) to logits (classes, ...)."""
-        flat = self.matrix[:, :-1] @ features.reshape(self.features, -1)
-        flat += self.matrix[:, -1:]
-        made: Floats = flat.reshape(-1, *features.shape[1:])
-        return made
+from voxelrt.plan.head import Head
 
 
 def head_of(model: ir.Model) -> Head | None:

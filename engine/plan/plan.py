@@ -12,14 +12,13 @@ import numpy as np
 
 from voxelrt.backends.native import CancelFlag, NativePlan, Progress, StepTimers
 from voxelrt.errors import PlanError, ShapeError, UsageError
-from voxelrt.graph.head import Head, head_of
 from voxelrt.io.atomic import atomic_path
 from voxelrt.kernels.common import capi, native
 from voxelrt.models.nnunet_settings import FEATURES
 from voxelrt.plan.arrays import Array, check_ranges, make_outputs, match, take
 from voxelrt.plan.file import Bytes, Section, SectionKind, assemble, disassemble, map_file, with_description
+from voxelrt.plan.head import Head
 from voxelrt.plan.info import ParityLine, PlanInfo
-from voxelrt.plan.portable import read_graph
 from voxelrt.plan.schedule import Io
 from voxelrt.plan.stream import Stream
 from voxelrt.plan.tail import Tail, TailCall, read_tails
@@ -238,15 +237,14 @@ class Plan:
     def trunk(self) -> tuple[Io, Head] | None:
         """The output that ``run`` gives where `out` names it, and the head that makes logits of it.
 
-        None where the plan was not compiled without its head as well, see ``graph/head.py``.
+        None where the plan was not compiled without its head as well, see ``graph/head.py``. Raises PlanError where it
+        is damaged.
         """
         outputs = next((outputs for _, outputs, _, _ in self.variants if outputs[0].name == FEATURES), None)
         if outputs is None:
             return None
         if self._head is None:
-            self._head = head_of(read_graph(bytes(self.section(SectionKind.GRAPH)), self.section(SectionKind.WEIGHTS)))
-        if self._head is None:
-            raise PlanError("the plan is damaged: it has features and no head")
+            self._head = Head.of(self.section(SectionKind.HEAD), self.outputs[0], outputs[0])
         return outputs[0], self._head
 
     @property

@@ -12,11 +12,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import voxelrt as vx
-from voxelrt.errors import ParityError, UsageError
-from voxelrt.graph.head import Head, head_of, without_head
+from voxelrt.errors import ParityError, PlanError, UsageError
+from voxelrt.graph.head import head_of, without_head
 from voxelrt.io import write_nifti
 from voxelrt.models.load import Model, load
 from voxelrt.models.nnunet_settings import FEATURES, INPUT, OUTPUT, Label
+from voxelrt.plan.head import Head
 
 FOLDERS = Path(__file__).parents[1] / "models" / "data" / "nnunet_folders.tar.xz"
 PATCH, NARROW, CLASSES = (12, 16, 20), 4, 11
@@ -132,3 +133,11 @@ def test_a_trunk_that_departs_fails_the_compilation(loaded: Model, monkeypatch: 
     monkeypatch.setattr(Head, "logits", lambda head, features: np.zeros((CLASSES, *PATCH), np.float32))
     with pytest.raises(ParityError, match="without its head departs"):
         vx.compile(loaded, tune="off", threads=2)
+
+
+def test_a_head_that_does_not_fit_is_damage(loaded: Model) -> None:
+    plan = vx.compile(loaded, verify=False, tune="off", threads=2)
+    assert plan.trunk is not None
+    given, head = plan.trunk
+    with pytest.raises(PlanError, match="size of the head of 4 features and 11 classes"):
+        Head.of(head.matrix.reshape(-1).view(np.uint8)[:-4], plan.outputs[0], given)
