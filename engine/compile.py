@@ -445,7 +445,8 @@ def _measure(
     samples = list(samples) or recipe_sample(loaded.recipe, plan)
     inputs = [*samples, *parity.sample_inputs(plan, model)]
     measured = parity.measure_plan(plan, model, inputs, precision)
-    parity.check_trunk(plan, inputs[0], precision)
+    if plan.trunk is not None:
+        parity.check_trunk(plan, inputs[0], precision)
     labels = ParityLine("labels", "pending", "no real input was given")
     if samples and loaded.is_segmentation:
         if original is not loaded.graph:
