@@ -240,12 +240,14 @@ class Plan:
         None where the plan was not compiled without its head as well, see ``graph/head.py``. Raises PlanError where it
         is damaged.
         """
-        outputs = next((outputs for _, outputs, _, _ in self.variants if outputs[0].name == FEATURES), None)
-        if outputs is None:
+        if not any(s.kind == SectionKind.HEAD for s in self._sections):
             return None
+        features = next((o[0] for _, o, _, _ in self.variants if [io.name for io in o] == [FEATURES]), None)
+        if features is None:
+            raise PlanError("the plan is damaged: it has a head and no variant without it")
         if self._head is None:
-            self._head = Head.of(self.section(SectionKind.HEAD), self.outputs[0], outputs[0])
-        return outputs[0], self._head
+            self._head = Head.of(self.section(SectionKind.HEAD), self.outputs[0], features)
+        return features, self._head
 
     @property
     def parity(self) -> list[ParityLine]:
