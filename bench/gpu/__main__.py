@@ -122,11 +122,12 @@ def _nvtx() -> Callable[[str], AbstractContextManager[Any]]:
 
 
 def _rows(options: argparse.Namespace) -> list[Row]:
-    from bench.gpu.rows import FULL, QUICK, all_rows, driver
+    from bench.gpu import scale
+    from bench.gpu.rows import all_rows, driver
 
     if not options.list:
         driver()  # raises where there is none
-    return all_rows(QUICK if options.quick else FULL)
+    return all_rows(scale.QUICK if options.quick else scale.FULL)
 
 
 def main(given: Sequence[str]) -> int:

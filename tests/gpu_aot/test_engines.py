@@ -69,9 +69,12 @@ def test_turing_builds_in_float16_and_is_refused_in_float32() -> None:
     with pytest.raises(UsageError, match="sm_75"):
         check_architecture("sm_75", "fp32")
     # The table says no more than what the library itself says.
-    data = bytes(ir.serde.serialize_model(_model("unet3d")[0]).SerializeToString())
-    with pytest.raises(EngineError, match="sm_75"):
-        build_engine(EngineRequest(data), "sm_75")
+    for name, reason in (("unet3d", "FP32 3D convolution"), ("mlp", "FP32 GEMM")):
+        model = _model(name)[0]
+        data = bytes(ir.serde.serialize_model(model).SerializeToString())
+        with pytest.raises(EngineError, match=f"sm_75.*{reason}") as caught:
+            build_engine(EngineRequest(data), "sm_75")
+        assert any(f"'{node.name}'" in str(caught.value) for node in model.graph)
 
 
 def test_what_cannot_be_built_says_why() -> None:
@@ -158,6 +161,9 @@ def test_a_plan_for_gpus_runs_here_too(tmp_path: Path, capsys: pytest.CaptureFix
         main([*arguments, "--device", "cuda", "--arch", "sm_86,sm_89", "--precision", "fp16"])
     said = capsys.readouterr().out
     assert "for GPUs: fp16, tensorrt_rtx" in said
+    with pytest.raises(SystemExit, match="0"):
+        main(["info", str(tmp_path / "net.vxp")])
+    assert "sm_86 (engine), sm_89 (engine)" in capsys.readouterr().out
     assert "sm_86 (engine), sm_89 (engine)" in said
     assert "gpu plan: pending against the first load on a GPU" in said
     plan = vx.Plan.open(tmp_path / "net.vxp")
