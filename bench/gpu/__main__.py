@@ -2,7 +2,7 @@
 
   python -m bench.gpu                        every row
   python -m bench.gpu --quick                a short form of each
-  python -m bench.gpu --rows warp3d,study    some of them
+  python -m bench.gpu --rows warp3d,median   some of them
   python -m bench.gpu --tests LOG            with the last line of a log of the GPU tests, as `make gpu-acceptance` does
 
 Exit status: 0, 1 where VoxelRT itself gave a wrong answer or failed, 77 where there is no GPU or no library that builds
