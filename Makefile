@@ -102,7 +102,7 @@ test-gpu-matrix: $(VENV)/.gpu-aot
 	$(BIN)/python -m pytest -n 2 --durations 8 -m slow tests/gpu_aot
 
 # What only silicon can show: all tests of tests/gpu, a short form of bench/gpu, and a page about both. Without a GPU
-# every test is skipped by name, and the page and the exit status (77) say that nothing was measured.
+# every test is skipped by name, and the page and the status (Error 77) say that nothing was measured.
 # GPU_PYTHON names a Python that has voxelrt[gpu], pytest and hypothesis already; then nothing is installed.
 GPU_PYTHON ?=
 GPU_LOG := bench-output/gpu-tests.log

@@ -18,7 +18,7 @@ from voxelrt.errors import CancelledError, VoxelRTError
 
 EPILOGUE = (
     "Exit codes: 0 done; 2 usage; 3 study or output; 4 model; 5 plan; 6 parity; 7 an extra is missing; 8 native "
-    "library; 9 download; 130 stopped. --debug shows where an error came from."
+    "library; 9 download; 10 GPU; 11 TensorRT; 12 out of time; 130 stopped. --debug shows where an error came from."
 )
 
 COMMANDS = {

@@ -2,7 +2,7 @@
 
   python -m bench.gpu                        every row
   python -m bench.gpu --quick                a short form of each
-  python -m bench.gpu --rows warp3d,study    some of them
+  python -m bench.gpu --rows warp3d,median   some of them
   python -m bench.gpu --tests LOG            with the last line of a log of the GPU tests, as `make gpu-acceptance` does
 
 Exit status: 0, 1 where VoxelRT itself gave a wrong answer or failed, 77 where there is no GPU or no library that builds
@@ -122,11 +122,12 @@ def _nvtx() -> Callable[[str], AbstractContextManager[Any]]:
 
 
 def _rows(options: argparse.Namespace) -> list[Row]:
-    from bench.gpu.rows import FULL, QUICK, all_rows, driver
+    from bench.gpu import scale
+    from bench.gpu.rows import all_rows, driver
 
     if not options.list:
         driver()  # raises where there is none
-    return all_rows(QUICK if options.quick else FULL)
+    return all_rows(scale.QUICK if options.quick else scale.FULL)
 
 
 def main(given: Sequence[str]) -> int:

@@ -62,7 +62,7 @@ class Row:
     ----------
     name, title : its id, and in words.
     work : what one run does, and its unit, such as (2.1e6, "voxels").
-    tolerance : ‖e‖/‖ref‖ of an answer past which its time means nothing.
+    tolerance : ‖e‖/‖ref‖ of an answer past which its time means nothing; a function where it is measured.
     reference : the answer, from the CPU.
     contestants : makers by name: each is called once, and may raise, which is told in its place.
     verdict : a sentence about what came of them; empty where there is none.
@@ -71,7 +71,7 @@ class Row:
     name: str
     title: str
     work: tuple[float, str]
-    tolerance: float
+    tolerance: float | Callable[[], float]
     reference: Callable[[], Array]
     contestants: dict[str, Callable[[], Contestant]]
     verdict: Callable[[list[Timed]], str] = lambda timed: ""
@@ -97,6 +97,7 @@ def hold(row: Row, rounds: int, *, mark: Range = lambda name: nullcontext(), see
     """
     try:
         reference = row.reference()
+        allowed = row.tolerance() if callable(row.tolerance) else row.tolerance
     except Exception as error:  # noqa: BLE001 - told in the row's place
         return Measured(row, [], f"no reference: {_words(error)}", isinstance(error, MissingExtraError))
     timed, running = list[Timed](), dict[str, Contestant]()
@@ -111,8 +112,8 @@ def hold(row: Row, rounds: int, *, mark: Range = lambda name: nullcontext(), see
         except Exception as error:  # noqa: BLE001 - a program that fails is told in its place
             entry.error, entry.absent = _words(error), isinstance(error, MissingExtraError | ImportError)
             continue
-        if not entry.difference <= row.tolerance:
-            entry.error = f"its answer differs: {entry.difference:.2g}, allowed is {row.tolerance:g}"
+        if not entry.difference <= allowed:
+            entry.error = f"its answer differs: {entry.difference:.2g}, allowed is {allowed:.2g}"
             continue
         running[name] = one
     _race(row, timed, running, rounds, mark, random.Random(seed))

@@ -1,4 +1,4 @@
-"""What else runs on a GPU, where it is installed: torch, torch.compile, ONNX Runtime, MONAI, CuPy.
+"""What else runs on a GPU, where it is installed: torch, torch.compile, ONNX Runtime, MONAI, CuPy, cuCIM.
 
 Each is a maker that raises where its package or its GPU is missing; the row tells that in its place.
 """
@@ -190,3 +190,100 @@ def _torch_integration(velocity: Array, steps: int) -> Contestant:
 def integrations(velocity: Callable[[], Array], steps: int) -> dict[str, Maker]:
     """An integration's peers."""
     return {"torch grid_sample": lambda: _torch_integration(velocity(), steps)}
+
+
+def _cupy_filter(call: Callable[[Any], Any], name: str, volume: Array) -> Contestant:
+    """A filter on an array of CuPy's, which returns one."""
+    import cupy
+
+    given = cupy.asarray(volume)
+    held: dict[str, Any] = {}
+
+    def run() -> None:
+        held["out"] = call(given)
+        cupy.cuda.get_current_stream().synchronize()
+
+    return Contestant(name, run, lambda: array_of(held["out"].get()))
+
+
+def _cupy_gaussian(volume: Array) -> Contestant:
+    from cupyx.scipy.ndimage import gaussian_filter
+
+    return _cupy_filter(lambda v: gaussian_filter(v, 1.0, mode="nearest"), "CuPy gaussian_filter", volume)
+
+
+def _cupy_median(volume: Array) -> Contestant:
+    from cupyx.scipy.ndimage import median_filter
+
+    return _cupy_filter(lambda v: median_filter(v, 3, mode="nearest"), "CuPy median_filter", volume)
+
+
+def _cucim_gaussian(volume: Array) -> Contestant:
+    from cucim.skimage.filters import gaussian
+
+    options = {"mode": "nearest", "preserve_range": True}
+    return _cupy_filter(lambda v: gaussian(v, sigma=1.0, **options), "cuCIM gaussian", volume)
+
+
+def _cucim_median(volume: Array) -> Contestant:
+    import cupy
+    from cucim.skimage.filters import median
+
+    window = cupy.ones((3, 3, 3), bool)
+    return _cupy_filter(lambda v: median(v, window, mode="nearest"), "cuCIM median", volume)
+
+
+def _cucim_total_variation(volume: Array) -> Contestant:
+    from cucim.skimage.restoration import denoise_tv_chambolle
+
+    options = {"weight": 0.5, "eps": 0.0, "max_num_iter": 10}
+    return _cupy_filter(lambda v: denoise_tv_chambolle(v, **options), "cuCIM denoise_tv_chambolle", volume)
+
+
+def _torch_filter(call: Callable[[Any], Any], name: str, volume: Array) -> Contestant:
+    """A filter on a tensor (1, 1, Z, Y, X), which returns one."""
+    torch = _torch()
+    given = torch.from_numpy(volume).cuda()[None, None]
+    held: dict[str, Any] = {}
+
+    def run() -> None:
+        with torch.inference_mode():
+            held["out"] = call(given)
+        torch.cuda.synchronize()
+
+    return Contestant(name, run, lambda: array_of(held["out"][0, 0].cpu().numpy()))
+
+
+def monai_gaussian(given: Any) -> Any:
+    """MONAI's filter of width 1; beyond a face its last voxel goes on."""
+    from monai.networks.layers import gaussian_1d, separable_filtering
+
+    kernel = gaussian_1d(given.new_tensor(1.0), truncated=4.0, approx="sampled", normalize=True)
+    return separable_filtering(given, [kernel] * 3, mode="replicate")
+
+
+def monai_median(given: Any) -> Any:
+    """MONAI's median of 3³."""
+    from monai.networks.layers import median_filter
+
+    return median_filter(given, (3, 3, 3))
+
+
+_FILTERS: dict[str, dict[str, Callable[[Array], Contestant]]] = {
+    "gaussian": {
+        "CuPy gaussian_filter": _cupy_gaussian,
+        "cuCIM gaussian": _cucim_gaussian,
+        "MONAI separable_filtering": lambda v: _torch_filter(monai_gaussian, "MONAI separable_filtering", v),
+    },
+    "median": {
+        "CuPy median_filter": _cupy_median,
+        "cuCIM median": _cucim_median,
+        "MONAI median_filter": lambda v: _torch_filter(monai_median, "MONAI median_filter", v),
+    },
+    "total_variation": {"cuCIM denoise_tv_chambolle": _cucim_total_variation},
+}
+
+
+def filters(op: str, volume: Callable[[], Array]) -> dict[str, Maker]:
+    """A filter's peers."""
+    return {name: lambda make=make: make(volume()) for name, make in _FILTERS[op].items()}  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""The rows: a network of MLPerf's 3-D U-Net shape, studies through it, warps and denoising. Peers come where installed.
+"""The rows: a network of MLPerf's 3-D U-Net shape, studies through it, single kernels. Peers come where installed.
 
 Everything is on the device before the clock starts, but for whole studies, whose copies belong to them.
 """
@@ -6,7 +6,6 @@ Everything is on the device before the clock starts, but for whole studies, whos
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
@@ -16,52 +15,31 @@ import onnx_ir as ir
 import voxelrt as vx
 from bench.gpu import peers
 from bench.gpu.contest import SUBJECT, Array, Contestant, Row, Timed, array_of
+from bench.gpu.kernel_rows import filter_rows, kernel_rows
+from bench.gpu.scale import Scale, Size, noise
 from voxelrt.backends.cuda import compiled_for, find_engines
 from voxelrt.backends.cupy_driver import CupyDriver
-from voxelrt.kernels.common.gpu.device import open_device
-from voxelrt.kernels.common.kernel import entries
-from voxelrt.kernels.integrate import smooth_field
+from voxelrt.kernels.common.kernel import compare
 from voxelrt.kernels.resample_argmax.taps import Taps
-from voxelrt.models.architectures.unet3d import FEATURES, FEATURES_SMALL, build_unet3d
+from voxelrt.models.architectures.unet3d import build_unet3d
+from voxelrt.models.load import Model, load
 from voxelrt.plan.gpu_steps import EngineOptions
 from voxelrt.plan.plan import Plan
+from voxelrt.quantise import quantised
 from voxelrt.runtime.cuda_scheduler import GpuWindows, study_bytes
 from voxelrt.runtime.gpu_network import GpuNetwork, load_engines
 from voxelrt.runtime.window_job import Decision, Job, Window
 from voxelrt.tiling.windows import importance, starts
 
-Size = tuple[int, int, int]
 APART = "voxelrt, norms by our kernels"
 CLASSES = 3  # kidney, tumour and neither
-
-
-@dataclass(frozen=True)
-class Scale:
-    """How large the rows are: a window's edge and the network's features, a study, and edges of volumes for kernels."""
-
-    edge: int
-    features: tuple[int, ...]
-    study: Size
-    warp: int
-    velocity: int
-    steps: int
-    noisy: int
-    search: int
-
-
-FULL = Scale(128, FEATURES, (190, 400, 400), warp=256, velocity=128, steps=7, noisy=128, search=5)
-QUICK = Scale(64, FEATURES_SMALL, (96, 128, 128), warp=64, velocity=32, steps=7, noisy=32, search=2)
+LABELS = 0.1  # ‖e‖/‖ref‖: one voxel in a hundred has its neighbour's label; ties are everywhere in noise
 
 
 @cache
 def driver() -> CupyDriver:
     """The GPU. Raises MissingExtraError, DeviceError."""
     return CupyDriver(0, "bench.gpu")
-
-
-@cache
-def _random(shape: tuple[int, ...]) -> Array:
-    return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
 
 
 def _graph(edge: int, features: tuple[int, ...]) -> ir.Model:
@@ -71,9 +49,7 @@ def _graph(edge: int, features: tuple[int, ...]) -> ir.Model:
 @cache
 def _plan(edge: int, features: tuple[int, ...], precision: str, norms: str = "engine") -> Plan:
     model = _graph(edge, features)
-    extra: dict[str, Any] = (
-        {"calibration": [{"input": _random((1, 1, edge, edge, edge))}]} if precision == "int8" else {}
-    )
+    extra: dict[str, Any] = {"calibration": [{"input": noise((1, 1, edge, edge, edge))}]} if precision == "int8" else {}
     extra |= {"arch": [driver().architecture], "engine": EngineOptions(norms=norms)}
     return vx.compile(model, device="cuda", precision=precision, verify=False, tune="off", **extra)
 
@@ -107,9 +83,10 @@ def _network(plan: Plan, x: Array, name: str = SUBJECT) -> Contestant:
 def network_rows(scale: Scale) -> list[Row]:
     """One window, network only."""
     edge, features = scale.edge, scale.features
-    x = _random((1, 1, edge, edge, edge))
+    x = noise((1, 1, edge, edge, edge))
     rows = []
-    for precision, tolerance in (("fp16", 5e-3), ("int8", 5e-2)):
+    measured = partial(_codes_cost, edge, features)
+    for precision, tolerance in (("fp16", 5e-3), ("int8", measured)):
         plan = partial(_plan, edge, features, precision)
         made: dict[str, Callable[[], Contestant]] = {SUBJECT: lambda plan=plan: _network(plan(), x)}  # type: ignore[misc]
         if precision == "fp16":  # which of the two is faster is a thing to know, not to claim
@@ -120,6 +97,13 @@ def network_rows(scale: Scale) -> list[Row]:
         reference = lambda plan=plan: array_of(plan()(x))  # type: ignore[misc]  # noqa: E731
         rows.append(Row(name, title, (1.0, "windows"), tolerance, reference, made, norms_verdict))
     return rows
+
+
+def _codes_cost(edge: int, features: tuple[int, ...]) -> float:
+    """What an answer in int8 may differ by: twice what the CPU's differs by on the same codes."""
+    x = noise((1, 1, edge, edge, edge))
+    narrow = vx.compile(_graph(edge, features), precision="int8", calibration=[{"input": x}], verify=False, tune="off")
+    return 2 * compare(array_of(narrow(x)), array_of(_plan(edge, features, "fp16")(x))).relative
 
 
 def norms_verdict(timed: list[Timed]) -> str:
@@ -135,7 +119,7 @@ def norms_verdict(timed: list[Timed]) -> str:
 
 def _job(edge: int, size: Size, channels: int) -> Job:
     """A study of KiTS-like size: windows of an edge, half of them overlapping, weighted by a Gaussian."""
-    data = _random((1, *size))
+    data = noise((1, *size))
     places = [starts(n, edge, 0.5) for n in size]
     windows = [Window((z, y, x)) for z in places[0] for y in places[1] for x in places[2]]
     same = [Taps(np.stack([np.arange(n)] * 2).astype(np.int32), np.zeros(n, np.float32)) for n in size]
@@ -145,8 +129,8 @@ def _job(edge: int, size: Size, channels: int) -> Job:
     return Job(data, windows, channels, weights, decision, np.zeros(size, np.uint8))
 
 
-def _study(edge: int, features: tuple[int, ...], size: Size) -> Contestant:
-    gpu, plan = driver(), _windows_plan(edge, features)
+def _study(edge: int, features: tuple[int, ...], size: Size, precision: str) -> Contestant:
+    gpu, plan = driver(), _windows_plan(edge, features, precision)
     compiled = compiled_for(plan, gpu, find_engines(gpu.name, gpu.driver_version))
     channels = plan.outputs[0].dims[1]
     job = _job(edge, size, channels)
@@ -156,32 +140,58 @@ def _study(edge: int, features: tuple[int, ...], size: Size) -> Contestant:
 
 
 @cache
-def _windows_plan(edge: int, features: tuple[int, ...]) -> Plan:
+def _windows_plan(edge: int, features: tuple[int, ...], precision: str) -> Plan:
     from voxelrt.gpu_compile import with_gpu
 
-    model = _graph(edge, features)
+    model = load(_graph(edge, features))
     plan = vx.compile(model, verify=False, tune="off")
-    return with_gpu(plan, model, [{}], {}, precision="fp16", arch=[driver().architecture], windows=True)
+    return with_gpu(
+        plan,
+        _in_int8(model, edge).graph if precision == "int8" else model.graph,
+        [{}],
+        {},
+        precision=precision,
+        arch=[driver().architecture],
+        windows=True,
+    )
+
+
+def _in_int8(model: Model, edge: int) -> Model:
+    given = {"input": noise((1, 1, edge, edge, edge))}
+    return quantised(model, partial(vx.compile, verify=False, tune="off"), {}, {}, [given], "percentile")
 
 
 def study_rows(scale: Scale) -> list[Row]:
     """A whole study, its copies to and from the device among it."""
     edge, features, size = scale.edge, scale.features, scale.study
-    channels = CLASSES
-    made: dict[str, Callable[[], Contestant]] = {SUBJECT: lambda: _study(edge, features, size)}
-    made |= peers.studies(lambda: _graph(edge, features), lambda: _job(edge, size, channels))
-    title = f"a study of {size}, windows of {edge}³, overlap 0.5, Gaussian, labels out, fp16"
-    reference = partial(_labels_of_cpu, edge, features, size)
-    return [Row("study", title, (1.0, "studies"), 0.05, reference, made)]
+    rows = []
+    for precision in ("fp16", "int8"):
+        made: dict[str, Callable[[], Contestant]] = {
+            SUBJECT: lambda precision=precision: _study(edge, features, size, precision)  # type: ignore[misc]
+        }
+        made |= peers.studies(lambda: _graph(edge, features), lambda: _job(edge, size, CLASSES))
+        title = f"a study of {size}, windows of {edge}³, overlap 0.5, Gaussian, labels out, {precision}; peers in fp16"
+        tolerance = LABELS if precision == "fp16" else partial(_codes_cost_labels, edge, features, size)
+        reference = partial(_labels_of_cpu, edge, features, size)
+        rows.append(Row(f"study-{precision}", title, (1.0, "studies"), tolerance, reference, made))
+    return rows
 
 
-def _labels_of_cpu(edge: int, features: tuple[int, ...], size: Size) -> Array:
+def _codes_cost_labels(edge: int, features: tuple[int, ...], size: Size) -> float:
+    """As ``_codes_cost``, of a study's labels."""
+    narrow, exact = (_labels_of_cpu(edge, features, size, precision) for precision in ("int8", "fp32"))
+    return max(LABELS, 2 * compare(narrow, exact).relative)
+
+
+@cache
+def _labels_of_cpu(edge: int, features: tuple[int, ...], size: Size, precision: str = "fp32") -> Array:
     from voxelrt.runtime.cpu_device import CpuDevice
     from voxelrt.runtime.cpu_windows import CpuWindows
     from voxelrt.runtime.cuda_scheduler import OneJob
     from voxelrt.runtime.scheduler import Scheduler
 
-    plan = _windows_plan(edge, features)
+    model = load(_graph(edge, features))
+    plan = vx.compile(_in_int8(model, edge) if precision == "int8" else model, verify=False, tune="off")
     (given,), (answer,) = plan.inputs, plan.outputs
     job = _job(edge, size, answer.dims[1])
 
@@ -193,68 +203,6 @@ def _labels_of_cpu(edge: int, features: tuple[int, ...], size: Size) -> Array:
     return array_of(job.labels)
 
 
-def _kernel(op: str, *arguments: Any, **options: Any) -> Contestant:
-    """An op's CUDA kernels on memory of the device."""
-    device = open_device("bench.gpu")
-    program = entries()[op].program("cuda")(*arguments, **options)
-    loaded = device.resident(program)
-    return Contestant(SUBJECT, loaded.run, lambda: array_of(loaded.answer()))
-
-
-@cache
-def _warp_inputs(edge: int) -> tuple[Array, Array]:
-    field = smooth_field(np.random.default_rng(1), 1, (edge,) * 3, 6.0).astype(np.float32)
-    return _random((1, 1, edge, edge, edge)), field
-
-
-@cache
-def _velocity(edge: int) -> Array:
-    return smooth_field(np.random.default_rng(2), 1, (edge,) * 3, 3.0).astype(np.float32)
-
-
-def kernel_rows(scale: Scale) -> list[Row]:
-    """Warps, integration and denoising."""
-    edge, half, noisy, steps = scale.warp, scale.velocity, scale.noisy, scale.steps
-    search: dict[str, Any] = {"search": scale.search, "patch": 1, "noise": "gaussian"}
-    shape = (noisy,) * 3
-    ops = entries()
-    warped: dict[str, Callable[[], Contestant]] = {
-        SUBJECT: lambda: _kernel("warp3d", *_warp_inputs(edge), padding="border")
-    }
-    integrated: dict[str, Callable[[], Contestant]] = {
-        SUBJECT: lambda: _kernel("integrate", _velocity(half), steps=steps)
-    }
-    denoised: dict[str, Callable[[], Contestant]] = {
-        SUBJECT: lambda: _kernel("non_local_means", _random(shape), 1.0, **search)
-    }
-    return [
-        Row(
-            "warp3d",
-            f"trilinear warp of {edge}³ by a dense field",
-            (float(edge**3), "voxels"),
-            1e-4,
-            lambda: array_of(ops["warp3d"](*_warp_inputs(edge), padding="border")),
-            warped | peers.warps(lambda: _warp_inputs(edge)),
-        ),
-        Row(
-            "integrate",
-            f"scaling and squaring of {half}³ in {steps} steps",
-            (float(half**3), "voxels"),
-            1e-4,
-            lambda: array_of(ops["integrate"](_velocity(half), steps=steps)),
-            integrated | peers.integrations(lambda: _velocity(half), steps),
-        ),
-        Row(
-            "non_local_means",
-            f"non-local means of {noisy}³, radii {search['search']} and 1 (no peer has them on a GPU)",
-            (float(noisy**3), "voxels"),
-            1e-4,
-            lambda: array_of(ops["non_local_means"](_random(shape), 1.0, **search)),
-            denoised,
-        ),
-    ]
-
-
 def all_rows(scale: Scale) -> list[Row]:
     """Every row."""
-    return [*network_rows(scale), *study_rows(scale), *kernel_rows(scale)]
+    return [*network_rows(scale), *study_rows(scale), *kernel_rows(scale), *filter_rows(scale)]

@@ -186,7 +186,8 @@ def _node_errors(parser: Any) -> list[str]:
         error = parser.get_error(index)
         name, operator = error.node_name(), error.node_operator()
         if operator:
-            found.append(f"{name} ({operator}): {_tidy(error.desc())}")
+            text = _tidy(error.desc())  # of an operator that has no layer it is the condition that failed
+            found.append(f"{name} ({operator}): {'there is no such layer' if text in ('', 'false') else text}")
     return list(dict.fromkeys(found))
 
 

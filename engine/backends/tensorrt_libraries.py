@@ -60,7 +60,10 @@ RTX = Library(
     can_cross_target=True,
     runtime_cache=True,  # and no refit: an engine that takes other weights is built on a GPU only
     targets={f"sm_{number}": f"SM{number}" for number in (75, 80, 86, 89, 120, 121)},
-    refuses={("sm_75", precision): "it has no 3-D convolution in float32 there" for precision in ("fp32", "tf32")},
+    refuses={
+        ("sm_75", precision): "it has no 3-D convolution and no matrix product in float32 there"
+        for precision in ("fp32", "tf32")
+    },
 )
 TENSORRT = Library(module="tensorrt", extra="gpu", can_cross_target=False, plugins=True, refit=True, timing_cache=True)
 LIBRARIES = {library.module: library for library in (RTX, TENSORRT)}

@@ -38,7 +38,8 @@ from voxelrt.commands.options import (
 )
 from voxelrt.errors import OutputError, UsageError
 from voxelrt.memory_size import parse_size
-from voxelrt.plan.gpu_steps import EngineOptions
+from voxelrt.plan.description import gpu_line
+from voxelrt.plan.gpu_steps import EngineOptions, GpuPart
 from voxelrt.plan.info import ParityLine
 from voxelrt.plan.plan import Plan
 from voxelrt.preprocess.contract import recipe_shapes
@@ -190,5 +191,7 @@ def parity_text(line: ParityLine) -> str:
 
 def _show(plan: Plan, screen: Screen) -> None:
     screen.line("nodes: " + ", ".join(f"{count} in {backend}" for backend, count in counts(plan).items()))
+    if "gpu" in plan.info.settings:
+        screen.line(gpu_line(GpuPart.from_json(plan.info.settings["gpu"])))
     for line in plan.parity:
         screen.line(f"parity, {line.name}: {parity_text(line)}")

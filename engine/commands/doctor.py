@@ -69,6 +69,7 @@ def examine() -> list[Finding]:
         _environment(),
         *_native(),
         *(_extra(name, module, purpose) for name, (module, purpose) in EXTRAS.items()),
+        _nvcc(),
         _gpu(),
         _cache(),
     ]
@@ -116,19 +117,31 @@ def _extra(name: str, module: str, purpose: str) -> Finding:
     return Finding(f"[{name}]", "ok", f"{packages[0]} {metadata.version(packages[0])}: {purpose}")
 
 
+def _nvcc() -> Finding:
+    from voxelrt.kernels.common.gpu.cuda_compiler import nvcc
+
+    purpose = "compiles our CUDA kernels into plans for GPUs; running them needs it not"
+    found = nvcc()
+    if found is None:
+        return Finding("nvcc", "missing", f"{purpose}: pip install 'cuda-toolkit[nvcc,cudart,cccl]==13.0.*'")
+    return Finding("nvcc", "ok", f"{found}: {purpose}")
+
+
 def _gpu() -> Finding:
     tool = shutil.which("nvidia-smi")
     if tool is None:
         driver = Path("/proc/driver/nvidia/version").exists()
         text = "an NVIDIA driver is loaded, but nvidia-smi is not here" if driver else "no NVIDIA GPU or driver found"
-        return Finding("GPU", "missing", f"{text}; this version runs on the CPU")
+        return Finding(
+            "GPU", "missing", f"{text}; plans for GPUs elsewhere can be compiled: --device cuda --arch sm_86"
+        )
     try:
         query = [tool, "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
         done = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
-        return Finding("GPU", "missing", "nvidia-smi does not answer; this version runs on the CPU")
+        return Finding("GPU", "missing", "nvidia-smi does not answer: nothing runs on a GPU")
     found = "; ".join(line.strip() for line in done.stdout.splitlines())
-    return Finding("GPU", "ok", f"{found} (this version runs on the CPU)")
+    return Finding("GPU", "ok", f"{found}; used by --device cuda, with the extra gpu")
 
 
 def _cache() -> Finding:

@@ -26,7 +26,8 @@ from voxelrt.errors import UsageError
 from voxelrt.kernels.common.capi import numpy_dtype
 from voxelrt.models.formats.nnunet_folder import is_nnunet_folder
 from voxelrt.models.recipe import shipped_recipes
-from voxelrt.plan.description import memory_of, step_rows
+from voxelrt.plan.description import gpu_line, memory_of, step_rows
+from voxelrt.plan.gpu_steps import GpuPart
 from voxelrt.plan.plan import Plan
 
 MODEL_SUFFIXES = (".onnx", ".pb", ".toml", ".safetensors", ".pt2", ".pt", ".pth")
@@ -133,6 +134,10 @@ def _plan(plan: Plan, screen: Screen, describe: bool) -> dict[str, Any]:
         "parity": [vars(line) for line in plan.parity],
     }
     _lines(data, screen)
+    if "gpu" in plan.info.settings:
+        part = GpuPart.from_json(plan.info.settings["gpu"])
+        data["gpu"] = {name: part.to_json()[name] for name in ("precision", "library", "architectures", "build")}
+        screen.line(gpu_line(part))
     for line in plan.parity:
         screen.line(f"parity, {line.name}: {parity_text(line)}")
     return data | {"at_shape": _work(plan, screen, describe)}

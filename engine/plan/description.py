@@ -98,9 +98,14 @@ def _algorithm(kernel: str, params: bytes) -> str:
     return f"F({tile}){' shared' if values['algorithm'] == SHARED else ''}, blocks of {block}"
 
 
-def _gpu_lines(part: GpuPart) -> list[str]:
+def gpu_line(part: GpuPart) -> str:
+    """What a plan holds for GPUs, in one line."""
     states = ", ".join(f"{name} ({state})" for name, state in part.architectures.items())
-    lines = [f"for GPUs: {part.precision}, {part.library}; {states}"]
+    return f"for GPUs: {part.precision}, {part.library}; {states}"
+
+
+def _gpu_lines(part: GpuPart) -> list[str]:
+    lines = [gpu_line(part)]
     for name, (least, usual, most) in part.profiles.items():
         shapes = [usual] if least == most else [least, usual, most]
         lines.append(f"  {name}: {' to '.join('×'.join(map(str, shape)) for shape in shapes)}")

@@ -197,7 +197,7 @@ def _check_answer(node: ir.Node, traced: Traced, arrange: Callable[[Array], Arra
     program = traced.program
     if len(program.answers) != len(node.outputs):
         raise UnsupportedError(f"{traced.op} has {len(program.answers)} answers, the node {len(node.outputs)} outputs")
-    memory = {id(t.buffer): np.arange(t.size, dtype=np.int64).astype(t.dtype) for t in program.answers}
+    memory = {id(t.buffer): np.empty(t.size, t.dtype) for t in program.answers}
     found = program.result(lambda buffer: memory[id(buffer)])
     for out, tensor, value in zip(
         map(arrange, found if isinstance(found, tuple) else (found,)), program.answers, node.outputs, strict=True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,12 @@ def test_answers_are_checked_before_anything_is_timed(measured: Measured) -> Non
     assert found["slow"].ratio is not None
     assert found["slow"].ratio.low > 0  # how large is a matter of the machine's other work
     assert found[SUBJECT].ratio is None
+
+
+def test_what_an_answer_may_differ_by_can_be_measured() -> None:
+    found = {timed.name: timed for timed in hold(replace(_row(), tolerance=lambda: 0.5), 1).timed}
+    assert found["wrong"].error == ""
+    assert found["wrong"].difference == pytest.approx(0.33, abs=0.01)
 
 
 def test_one_that_fails_later_loses_its_times_not_the_row() -> None:
@@ -124,12 +131,14 @@ def test_rows_are_chosen_by_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--list", "--quick"]) == 0
     listed = capsys.readouterr().out
     assert [line.partition(":")[0] for line in listed.splitlines()] == [
-        *("unet3d-64-fp16", "unet3d-64-int8", "study", "warp3d", "integrate", "non_local_means")
+        *("unet3d-64-fp16", "unet3d-64-int8", "study-fp16", "study-int8", "warp3d", "integrate", "non_local_means"),
+        *("gaussian", "median", "total_variation"),
     ]
 
 
 def test_peers_that_are_not_here_say_so() -> None:
-    from bench.gpu.rows import APART, QUICK, all_rows
+    from bench.gpu.rows import APART, all_rows
+    from bench.gpu.scale import QUICK
 
     for row in all_rows(QUICK):
         for name, make in row.contestants.items():

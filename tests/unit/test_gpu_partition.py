@@ -80,6 +80,13 @@ def test_norms_are_ours_where_that_is_asked(precision: str, between: str) -> Non
     assert [step.backend for step in _parts(network, precision)[0].steps] == ["tensorrt"]
 
 
+@pytest.mark.filterwarnings("error")
+def test_volumes_of_more_voxels_than_float16_counts_are_taken_without_a_word() -> None:
+    made, notes = _parts(build_unet3d((4, 8), (32, 32, 32)), "fp16", "kernels")
+    assert max(value.item_bytes for value in made.values.values()) > 2 * 65504
+    assert ([step.op for step in made.steps if isinstance(step, KernelStep)], notes) == (["norm3d"] * 6, [])
+
+
 def test_a_norm_that_others_read_keeps_its_activation_apart() -> None:
     net = Layers(0, None)
     x = net.input("x", 1, 3, 4, 5, 6)
