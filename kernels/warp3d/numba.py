@@ -14,7 +14,7 @@ from voxelrt.kernels.common.numba_parts import in_parts
 from voxelrt.kernels.warp3d.codes import MODES, PADDINGS
 
 _NEAREST, _LINEAR, _BSPLINE, _KEYS, _VOTE = range(5)
-_ZEROS, _BORDER, _REFLECT, _REFLECT_EDGES, _BORDER_EDGES = range(5)
+_ZEROS, _BORDER, _REFLECT, _REFLECT_EDGES, _BORDER_EDGES, _ZEROS_EDGES = range(6)
 _TAPS = np.array([1, 2, 4, 4, 2])
 
 
@@ -30,10 +30,11 @@ def _mirrored(at, low, high):
 def _taps(at, size, mode, padding, index, weight):
     """Of one axis the voxels that count, -1 where there is none, and how much. False: nothing is there at all."""
     last = size - 1.0
-    if mode == _BSPLINE and padding == _ZEROS and (at < -0.5 or at > last + 0.5):
+    ends = padding == _ZEROS_EDGES or (mode == _BSPLINE and padding == _ZEROS)
+    if ends and (at < -0.5 or at >= last + 0.5):
         return False
     beyond = at < -0.5 or at > last + 0.5
-    if padding == _BORDER or (padding == _BORDER_EDGES and beyond):
+    if padding == _BORDER or (ends and mode != _BSPLINE) or (padding == _BORDER_EDGES and beyond):
         at = min(max(at, 0.0), last)
     elif padding == _REFLECT:
         at = _mirrored(at, 0.0, last)
@@ -124,7 +125,7 @@ def _rows(begin, end, volume, moved, moves, affine, matrix, mode, padding, out):
                             at[k] += matrix[k, j] * moved[m, j, z, y, x]
                 lost = lost or at[k] != at[k]
                 if mode == _NEAREST and not lost:
-                    at[k] = np.rint(at[k])
+                    at[k] = math.floor(at[k] + 0.5) if padding == _ZEROS_EDGES else np.rint(at[k])
             if not lost:
                 for k in range(3):
                     near = min(max(at[k], -1e15), 1e15)
