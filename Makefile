@@ -155,6 +155,9 @@ $(BENCH_VENV)/.installed: bench/peers.toml $(NATIVE_SOURCES)
 bench: $(BENCH_VENV)/.installed
 	@$(BENCH_BIN)/python -m bench run $(BENCH_OPTIONS)
 	@$(BENCH_BIN)/python -m bench run --isa avx2 --rows models/unet3d
+	@$(BENCH_BIN)/python -m bench.warps
+	@$(BENCH_BIN)/python -m bench.filters speed
+	@$(BENCH_BIN)/python -m bench.filters quality
 	@$(BENCH_BIN)/python -m bench running
 	@$(BENCH_BIN)/python -m bench accuracy
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from bench import filter_quality as quality
+from bench.peers import keep_large_blocks
 from voxelrt import environment
 
 
@@ -28,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     timed.add_argument("--rows", default="", help="only rows whose name holds this")
     timed.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args(arguments)
+    keep_large_blocks("bench.filters")
     return _quality(asked) if asked.command == "quality" else _speed(asked)
 
 

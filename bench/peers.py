@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -95,3 +97,13 @@ def requirements(path: Path = PEERS) -> list[str]:
     tools = tomllib.loads(path.read_text(encoding="utf-8"))["tools"]
     pins = (pin for peer in read_peers(path).values() for pin in peer.requirements)
     return list(dict.fromkeys([*tools, *pins]))
+
+
+def keep_large_blocks(module: str) -> None:
+    """Start `module` again with torch's allocator settings, for all contestants of one process.
+
+    malloc reads them when a process begins; without them it gives large blocks back and pays for them anew.
+    """
+    wanted = read_peers()["torch"].environment
+    if any(os.environ.get(name) != value for name, value in wanted.items()):
+        os.execve(sys.executable, [sys.executable, "-m", module, *sys.argv[1:]], {**os.environ, **wanted})

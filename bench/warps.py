@@ -10,9 +10,7 @@ settings below are set before it is loaded).
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,13 +19,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.peers import keep_large_blocks
 from voxelrt import environment, kernels
 from voxelrt.kernels.common.kernel import compare
 from voxelrt.kernels.integrate import smooth_field
 
 Array = NDArray[Any]
 Call = Callable[[], Array]
-TUNED = {"MALLOC_MMAP_THRESHOLD_": "4294967296", "MALLOC_TRIM_THRESHOLD_": "17179869184"}
 MARGIN = 16  # voxels at the faces, where libraries differ in what lies outside
 
 
@@ -176,8 +174,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rows", default="", help="only rows whose name holds this")
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args(arguments)
-    if any(os.environ.get(name) != value for name, value in TUNED.items()):
-        os.execve(sys.executable, [sys.executable, "-m", "bench.warps", *sys.argv[1:]], {**os.environ, **TUNED})
+    keep_large_blocks("bench.warps")
     threads, failed = environment.threads(), 0
     print(f"{threads} threads, {asked.rounds} rounds\n")
     print("| work | ‖e‖/‖ref‖ | VoxelRT | peers | faster than the fastest: median (least) |")

@@ -22,7 +22,7 @@ def warp_volume(
     affine: Matrix | None = None,
     order: int = 1,
     labels: bool = False,
-    padding: str = "zeros",
+    padding: str = "zeros_edges",
 ) -> Volume:
     """The moving image on the reference's grid: at p it shows what lies at affine(p + u(p)).
 
@@ -30,9 +30,10 @@ def warp_volume(
     ----------
     moving : of any voxel type that ``kernels.warp3d`` takes; float64 is computed in float32.
     reference : gives the grid; its values are not looked at.
-    field : u, in mm. On another grid than the reference's it is read trilinearly, and is 0 beyond its own.
+    field : u, in mm. On another grid than the reference's it is read trilinearly, and is 0 beyond its own
+        grid's faces.
     affine : (4, 4), LPS mm, applied behind the field.
-    order, labels, padding : see ``kernels.warp3d``.
+    order, labels, padding : see ``kernels.warp3d``. By default a voxel reaches to its faces, as in ITK.
 
     Returns
     -------
@@ -78,7 +79,9 @@ def _on_grid(field: Field, reference: Volume) -> NDArray[np.float32]:
     rows = np.linalg.inv(field.affine) @ reference.affine
     if vectors.shape[2:] == reference.shape_zyx and np.abs(rows - np.eye(4)).max() < 1e-4:
         return vectors
-    found: NDArray[np.float32] = warp3d(vectors, affine=_backwards(rows[:3]), shape=reference.shape_zyx)
+    found: NDArray[np.float32] = warp3d(
+        vectors, affine=_backwards(rows[:3]), shape=reference.shape_zyx, padding="zeros_edges"
+    )
     return found
 
 

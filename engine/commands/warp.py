@@ -38,7 +38,14 @@ def warp_command(
         bool, typer.Option("--labels", help="The image holds labels: no value that was not there.")
     ] = False,
     order: Annotated[int, typer.Option("--order", help="0 nearest, 1 trilinear, 3 cubic B-spline.")] = 1,
-    padding: Annotated[str, typer.Option("--padding", help="What lies outside: zeros, border or reflect.")] = "zeros",
+    padding: Annotated[
+        str,
+        typer.Option(
+            "--padding",
+            help="What lies outside: zeros_edges (0 beyond the outer voxels' faces, as in ITK), zeros (fading to 0 "
+            "from their centres on, as in torch), border or reflect.",
+        ),
+    ] = "zeros_edges",
     out: Annotated[
         Path | None,
         typer.Option("-o", "--output", metavar="OUT", help="The result, .nii or .nii.gz; of DICOM a new folder."),

@@ -11,6 +11,7 @@ import numpy as np
 from voxelrt.errors import ShapeError, UsageError
 from voxelrt.kernels.common.kernel import Array, Case, Kernel
 from voxelrt.kernels.spline_prefilter import spline_prefilter
+from voxelrt.kernels.warp3d.codes import PADDINGS
 from voxelrt.kernels.warp3d.oracle import warp3d as oracle
 
 _ORDERS = {0: "nearest", 1: "linear", 3: "bspline"}
@@ -67,7 +68,7 @@ def _case(
     return Case("-".join(words), make, 0.0 if exact else _TOLERANCES[dtype], flops, moved_bytes, bench)
 
 
-_PADDINGS = ("zeros", "border", "reflect", "reflect_edges", "border_edges")
+_PADDINGS = ("zeros", "border", "reflect", "zeros_edges")  # for users; ONNX has two more
 
 KERNEL = Kernel(
     name="warp3d",
@@ -75,9 +76,9 @@ KERNEL = Kernel(
     cases=(
         _case((1, 1, 1, 1, 1)),
         _case((1, 1, 1, 1, 1), (3, 2, 5), padding="border"),
-        *(_case((2, 3, 5, 7, 11), (4, 3, 19), mode, p) for mode in ("linear", "nearest") for p in _PADDINGS),
-        *(_case((1, 2, 3, 2, 2), (5, 4, 33), "linear", p, amplitude=9.0) for p in _PADDINGS),
-        *(_case((2, 1, 6, 5, 40), (6, 9, 37), affine=True, padding=p) for p in _PADDINGS),
+        *(_case((2, 3, 5, 7, 11), (4, 3, 19), mode, p) for mode in ("linear", "nearest") for p in PADDINGS),
+        *(_case((1, 2, 3, 2, 2), (5, 4, 33), "linear", p, amplitude=9.0) for p in PADDINGS),
+        *(_case((2, 1, 6, 5, 40), (6, 9, 37), affine=True, padding=p) for p in PADDINGS),
         _case((2, 2, 9, 8, 17), (7, 6, 35), affine=True, matrix=True),
         _case((2, 2, 9, 8, 17), (7, 6, 35), only_affine=True),
         _case((1, 1, 9, 8, 17), (7, 6, 35), only_affine=True, mode="nearest"),
@@ -90,9 +91,9 @@ KERNEL = Kernel(
         *(_case((1, 2, 7, 9, 21), dtype=d) for d in ("int16", "uint16", "uint8", "int8")),
         *(_case((1, 2, 7, 9, 21), mode="nearest", dtype=d) for d in ("int16", "uint8", "int32", "float16")),
         *(_case((1, 2, 7, 9, 21), mode="vote", dtype=d) for d in ("uint8", "int16", "uint16", "int32")),
-        *(_case((1, 1, 7, 9, 21), mode="vote", dtype="uint8", padding=p) for p in _PADDINGS[1:]),
+        *(_case((1, 1, 7, 9, 21), mode="vote", dtype="uint8", padding=p) for p in PADDINGS[1:]),
         _case((1, 1, 17, 31), mode="vote", dtype="uint8"),
-        *(_case((2, 3, 9, 7, 21), (4, 6, 19), m, p) for m in ("bspline", "keys") for p in _PADDINGS),
+        *(_case((2, 3, 9, 7, 21), (4, 6, 19), m, p) for m in ("bspline", "keys") for p in PADDINGS),
         *(_case((1, 2, 9, 21), (6, 35), m, affine=True) for m in ("bspline", "keys")),
         *(_case((1, 1, 1, 2, 3), (3, 2, 5), m, "reflect") for m in ("bspline", "keys")),
         _case((1, 1, 19, 23, 67), (21, 18, 300), amplitude=5.0),
@@ -136,8 +137,10 @@ def warp3d(
         (see ``spline_prefilter``; it may overshoot). With order 3 padding of zeros begins at the volume's faces.
     labels : each voxel gets the label with the most trilinear weight around it, of equal ones the smallest: no value
         that was not there, and smoother boundaries than the nearest voxel's.
-    padding : what lies outside: ``"zeros"``, ``"border"`` (the outer voxels go on) or ``"reflect"`` (a mirror image
-        about the outer voxels' centres).
+    padding : what lies outside: ``"zeros"`` (values fade within a voxel beyond the outer voxels' centres, as in torch
+        and ONNX), ``"zeros_edges"`` (the outer voxels go on to their faces, nothing lies beyond, and of two equally
+        near voxels the upper one counts, as in ITK), ``"border"`` (the outer voxels go on) or ``"reflect"`` (a mirror
+        image about the outer voxels' centres).
     out : (N, C, Z', Y', X') where the answer goes.
     backend : see ``Kernel``.
 
@@ -155,8 +158,8 @@ def warp3d(
         raise UsageError(f"labels=True weighs labels trilinearly; order is {order}: leave it out")
     if order not in _ORDERS:
         raise UsageError(f"order is {order!r}; it is one of {', '.join(map(str, _ORDERS))}")
-    if padding not in _PADDINGS[:3]:
-        raise UsageError(f"padding is {padding!r}; it is one of {', '.join(_PADDINGS[:3])}")
+    if padding not in _PADDINGS:
+        raise UsageError(f"padding is {padding!r}; it is one of {', '.join(_PADDINGS)}")
     if order == 3:
         return _cubic(volume, displacement_voxels, affine, matrix, shape, padding, out, backend)
     result: Array = KERNEL(

@@ -3,4 +3,4 @@
 from __future__ import annotations
 
 MODES = ("nearest", "linear", "bspline", "keys", "vote")
-PADDINGS = ("zeros", "border", "reflect", "reflect_edges", "border_edges")
+PADDINGS = ("zeros", "border", "reflect", "reflect_edges", "border_edges", "zeros_edges")

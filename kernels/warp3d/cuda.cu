@@ -119,7 +119,8 @@ template <typename T> __device__ void linear(const Grids &g, const Voxel &v, T *
     }
 }
 
-// The nearest voxel's bits, of two equally near ones the even one's; `nothing` where there is no position.
+// The nearest voxel's bits, of two equally near ones the even one's (or as ITK has it the upper one's, which then may
+// be outside); `nothing` where there is no position.
 template <typename T> __device__ void nearest(const Grids &g, const Voxel &v, T *out, const T *volume, T nothing) {
     const long long plane = g.depth * g.rows * g.columns;
     const bool lost = voxelrt::is_lost(v.place);
@@ -127,8 +128,9 @@ template <typename T> __device__ void nearest(const Grids &g, const Voxel &v, T 
     long long at = blockIdx.y * g.batch_stride;
     for (int k = 0; k < 3 && !lost; ++k) {
         const int index = (int)v.place[k].index;
-        const bool up = v.place[k].rest > 0.5f || (v.place[k].rest == 0.5f && (index & 1));
-        const int tap = voxelrt::tap_index(index + up, (int)g.size[k], g.padding);
+        const bool itk = g.padding == voxelrt::kZerosEdges;
+        const bool up = v.place[k].rest > 0.5f || (v.place[k].rest == 0.5f && ((index & 1) || itk));
+        const int tap = voxelrt::tap_index(index + up, (int)g.size[k], itk ? voxelrt::kZeros : g.padding);
         there = there && tap >= 0;
         at += (tap < 0 ? 0 : tap) * g.stride[k];
     }

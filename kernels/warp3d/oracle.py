@@ -51,18 +51,20 @@ def _sample(plane: Array, position: Floats, mode: str, padding: str) -> Array:
     lost = np.isnan(position).any(axis=0)
     position = np.clip(np.where(lost, 0.0, position), -1e15, 1e15)
     if mode == "nearest":
-        position = np.rint(position)
+        # Halves go to the even voxel, or to the upper one as ITK has it.
+        position = np.floor(position + 0.5) if padding == "zeros_edges" else np.rint(position)
     outside = np.zeros(position.shape[1], bool)
     taps = []
     for k, size in enumerate(plane.shape):
-        if mode == "bspline" and padding == "zeros":
-            outside |= (position[k] < -0.5) | (position[k] > size - 0.5)
-        where = _resolve(position[k], size, padding)
+        if padding == "zeros_edges" or (mode == "bspline" and padding == "zeros"):
+            # A spline goes on to the faces by itself; other modes repeat the outer voxels.
+            outside |= (position[k] < -0.5) | (position[k] >= size - 0.5)
+        where = _resolve(position[k], size, "zeros" if mode == "bspline" and padding == "zeros_edges" else padding)
         start = np.floor(where).astype(np.int64)
         taps.append(_taps(start, where - start, size, mode, padding))
     if mode == "vote":
         chosen = _vote(plane, taps)
-        return np.where(lost, 0, chosen).astype(plane.dtype)
+        return np.where(lost | outside, 0, chosen).astype(plane.dtype)
     total = np.zeros(position.shape[1], np.float64)
     source = plane.astype(np.float64)
     for corner in itertools.product(*taps):
@@ -100,7 +102,7 @@ def _vote(plane: Array, taps: Sequence[Sequence[Tap]]) -> Array:
 def _resolve(position: Floats, size: int, padding: str) -> Floats:
     """Where a position outside is looked up."""
     last = size - 1.0
-    if padding == "border":
+    if padding in ("border", "zeros_edges"):
         return np.clip(position, 0.0, last)
     if padding == "border_edges":
         return np.where((position < -0.5) | (position > last + 0.5), np.clip(position, 0.0, last), position)
@@ -135,7 +137,7 @@ def _index(at: Whole, size: int, mode: str, padding: str) -> Whole:
         return _mirror(at.astype(np.float64), 0.0, size - 1.0).astype(np.int64)
     if padding == "reflect_edges":
         return np.clip(_mirror(at.astype(np.float64), -0.5, size - 0.5), 0, size - 1).astype(np.int64)
-    if padding in ("border", "border_edges"):
+    if padding in ("border", "border_edges", "zeros_edges"):
         return np.clip(at, 0, size - 1)
     return np.where((at >= 0) & (at < size), at, -1)
 

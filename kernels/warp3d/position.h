@@ -11,7 +11,7 @@ namespace voxelrt::VOXELRT_ISA {
 namespace {
 
 enum Mode : int { kNearest, kLinear, kBspline, kKeys, kVote, kModes };
-enum Padding : int { kZeros, kBorder, kReflect, kReflectEdges, kBorderEdges, kPaddings };
+enum Padding : int { kZeros, kBorder, kReflect, kReflectEdges, kBorderEdges, kZerosEdges, kPaddings };
 
 // matrix: of the displacement's components to voxels of the volume, row-major, (z, y, x).
 #define WARP_PARAMS(S, A)                                                                                              \
@@ -120,16 +120,28 @@ static inline Places places_of(const Mapping &map, const double *starts, int64_t
     return made;
 }
 
-// The nearest voxel, of two equally near ones the even one; the rest becomes 0.
-static inline void round_places(Places &p) {
+// The nearest voxel, of two equally near ones the even one or (as ITK has it) the upper one; the rest becomes 0.
+static inline void round_places(Places &p, bool upper) {
     const vf16 half = broadcast(0.5f), one = broadcast(1.0f);
     for (int k = 0; k < 3; ++k) {
         const vf16 pairs = p.index[k] * half;
-        const vm16 odd = zero() < (pairs - floor(pairs));
+        const vm16 odd = upper ? first_lanes(kLanes) : zero() < (pairs - floor(pairs));
         const vm16 up = (half < p.rest[k]) | ((p.rest[k] >= half) & odd);
         p.index[k] = p.index[k] + select(up, one, zero());
         p.rest[k] = select(is_nan(p.rest[k]), p.rest[k], zero());
     }
+}
+
+// Which positions lie beyond the volume's faces, half a voxel beyond the outer centres; the upper face does too.
+static inline vm16 beyond_faces(const Places &p, const int64_t *size) {
+    const vf16 half = broadcast(0.5f), before = broadcast(-1.0f);
+    vm16 beyond = first_lanes(0);
+    for (int k = 0; k < 3; ++k) {
+        const vf16 last = broadcast(static_cast<float>(size[k] - 1)), index = p.index[k], rest = p.rest[k];
+        beyond = beyond | (index < before) | ((before >= index) & (rest < half)) | (last < index) |
+                 ((index >= last) & (rest >= half));
+    }
+    return beyond;
 }
 
 // Whole positions outside to the border voxel.
@@ -208,11 +220,17 @@ static inline Spot spot_of(double at) {
     return {whole, at - whole};
 }
 
+// Whether a position lies beyond the faces of an axis; the upper face does too.
+static inline bool beyond_face(Spot p, int64_t size) {
+    const double at = p.index + p.rest;
+    return at < -0.5 || at >= static_cast<double>(size) - 0.5;
+}
+
 // Where a position is looked up that may lie outside an axis of that size.
 static inline Spot resolve(Spot p, int64_t size, int padding) {
     const double last = static_cast<double>(size - 1), at = p.index + p.rest;
     const bool half_outside = at < -0.5 || at > last + 0.5, outside = at < 0.0 || at > last;
-    if (padding == kBorder && outside)
+    if ((padding == kBorder || padding == kZerosEdges) && outside)
         return {at < 0.0 ? 0.0 : last, 0.0};
     if (padding == kBorderEdges && half_outside)
         return {at < 0.0 ? 0.0 : last, 0.0};

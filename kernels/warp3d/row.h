@@ -15,7 +15,8 @@ struct Job {
     int axes;
     Grid grid;
     int64_t batch, channels, size[3]; // of the output
-    bool near;                        // offsets fit in 32 bits
+    bool near = false;                // offsets fit in 32 bits
+    bool upper = false;               // halves between voxels go to the upper one
 
     // A stride of one of the spatial axes (z, y, x), or of batch and channel.
     int64_t stride(const Tensor &t, int axis) const {
@@ -32,8 +33,7 @@ inline bool short_offsets(const Grid &g) {
 }
 
 inline Job job_of(const Step &step) {
-    Job job{
-        step.as<WarpParams>(), &step.input(0), &step.input(1), &step.input(2), &step.out[0], 0, {}, 0, 0, {}, false};
+    Job job{step.as<WarpParams>(), &step.input(0), &step.input(1), &step.input(2), &step.out[0], 0, {}, 0, 0, {}};
     const Tensor &in = *job.volume, &out = *job.out;
     job.axes = in.rank - 2;
     job.batch = out.dims[0];
@@ -47,6 +47,10 @@ inline Job job_of(const Step &step) {
         job.grid.stride[k] = there && in.dims[axis] > 1 ? in.strides[axis] : 0;
     }
     job.near = short_offsets(job.grid);
+    // Voxels and splines have nothing beyond the faces anyway; of two equally near voxels ITK takes the upper one.
+    job.upper = job.params.padding == kZerosEdges;
+    if (job.upper && (job.params.mode == kNearest || job.params.mode == kBspline))
+        job.params.padding = kZeros;
     return job;
 }
 
@@ -109,12 +113,12 @@ struct Row {
                 moved[k] = displacements(field, from + (k + job.axes - 3) * field.strides[1] + x * along, along, count);
             Places p = places_of(map, starts, x, moves ? moved : nullptr);
             if (job.params.mode == kNearest)
-                round_places(p);
+                round_places(p, job.upper);
             reached[i] = by_itself ? kAlone : reach(p, spots[i], count);
             if (reached[i] != kInside) { // once more: reach has changed them
                 places[i] = places_of(map, starts, x, moves ? moved : nullptr);
                 if (job.params.mode == kNearest)
-                    round_places(places[i]);
+                    round_places(places[i], job.upper);
             }
         }
     }
@@ -130,6 +134,10 @@ struct Row {
         if (padding == kReflect || padding == kReflectEdges)
             if (!reflect_places(p, size, padding == kReflectEdges ? 1.0f : 0.0f, mode == kNearest, used))
                 return kAlone;
+        const vm16 beyond = padding == kZerosEdges ? beyond_faces(p, size) & used : first_lanes(0);
+        const bool lost = any(beyond);
+        if (lost && mode == kVote)
+            return kAlone;
         if (padding != kZeros)
             mode == kNearest ? clamp_whole(p, size) : clamp_places(p, size);
         vm16 outside = first_lanes(0);
@@ -153,6 +161,10 @@ struct Row {
             }
             p.index[k] = select(used, p.index[k], zero());
         }
+        if (lost) { // no weight along x is no weight at all
+            s.low[2] = select(beyond, zero(), s.low[2]);
+            s.high[2] = select(beyond, zero(), s.high[2]);
+        }
         if (edge && mode == kNearest)
             clamp_whole(p, size);
         const vi16 z = to_whole(p.index[0]), y = to_whole(p.index[1]), x = to_whole(p.index[2]);
@@ -164,7 +176,7 @@ struct Row {
             for (int i = 0; i < kLanes; ++i)
                 s.at[i] = lost[i] > 0.0f ? -1 : s.at[i];
         }
-        return edge ? kEdge : kInside;
+        return edge || lost ? kEdge : kInside;
     }
 };
 

@@ -322,15 +322,14 @@ template <class T, int M>
 static void sample_one(const T *volume, int64_t channel_stride, int64_t channels, const Grid &g, const Spot *spots,
                        int padding, T *to, int64_t to_stride) {
     Taps taps[3];
+    const bool ends = padding == kZerosEdges || (M == kBspline && padding == kZeros); // at the faces
     bool lost = false, outside = false;
     for (int k = 0; k < 3; ++k) {
         lost = lost || spots[k].rest != spots[k].rest;
         if (lost)
             break;
-        const double at = spots[k].index + spots[k].rest;
         const bool flat = g.flat && k == 0;
-        outside = outside || (M == kBspline && padding == kZeros && !flat &&
-                              (at < -0.5 || at > static_cast<double>(g.size[k]) - 0.5));
+        outside = outside || (ends && !flat && beyond_face(spots[k], g.size[k]));
         taps[k] = taps_at(resolve(spots[k], g.size[k], padding), g.size[k], flat, M, padding);
     }
     for (int64_t c = 0; c < channels; ++c, to += to_stride, volume += channel_stride) {

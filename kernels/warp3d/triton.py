@@ -70,9 +70,20 @@ def _settled(index, rest):
 
 
 @triton.jit
-def _near(index, rest):
-    """The nearest voxel, of two equally near ones the even one."""
-    return index + ((rest > 0.5) | ((rest == 0.5) & (index % 2 != 0))).to(tl.int32)
+def _near(index, rest, PADDING: tl.constexpr):
+    """The nearest voxel, of two equally near ones the even one or, as ITK has it, the upper one."""
+    if PADDING == 5:
+        up = rest >= 0.5
+    else:
+        up = (rest > 0.5) | ((rest == 0.5) & (index % 2 != 0))
+    return index + up.to(tl.int32)
+
+
+@triton.jit
+def _before_faces(index, rest, size):
+    """Whether a place lies within half a voxel of an axis; the upper face no longer does."""
+    low = (index >= 0) | ((index == -1) & (rest >= 0.5))
+    return low & ((index < size - 1) | ((index == size - 1) & (rest < 0.5)))
 
 
 @triton.jit
@@ -140,13 +151,16 @@ def _warp(
         tl.where(lost, 0.0, ix).to(tl.int32),
     )
     known = inside & (lost == 0)
+    if PADDING == 5 and not NEAREST:
+        known = known & _before_faces(wz, rz, size_z) & _before_faces(wy, ry, size_y) & _before_faces(wx, rx, size_x)
     source = volume + n * batch_stride
     target = out + ((n * channels * depth + z) * rows + y) * columns + x
     plane = depth * rows * columns
     if NEAREST:
-        tz, has_z = tap(_near(wz, rz), size_z, PADDING)
-        ty, has_y = tap(_near(wy, ry), size_y, PADDING)
-        tx, has_x = tap(_near(wx, rx), size_x, PADDING)
+        beyond: tl.constexpr = 0 if PADDING == 5 else PADDING
+        tz, has_z = tap(_near(wz, rz, PADDING), size_z, beyond)
+        ty, has_y = tap(_near(wy, ry, PADDING), size_y, beyond)
+        tx, has_x = tap(_near(wx, rx, PADDING), size_x, beyond)
         at = tz * stride_z + ty * stride_y + tx * stride_x
         there = known & has_z & has_y & has_x
         for c in range(channels):

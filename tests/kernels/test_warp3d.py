@@ -31,12 +31,26 @@ def _along_x(values: list[float]) -> Array:
 def test_by_hand(function: Any) -> None:
     row = _line([10, 20, 40])
     moved = _along_x([0.5, -0.25, 0.75])  # looked up at 0.5, 0.75, 2.75
-    words = {"zeros": [15, 17.5, 10], "border": [15, 17.5, 40], "reflect": [15, 17.5, 25]}
+    words = {"zeros": [15, 17.5, 10], "border": [15, 17.5, 40], "reflect": [15, 17.5, 25], "zeros_edges": [15, 17.5, 0]}
     for padding, expected in words.items():
         np.testing.assert_array_equal(function(row, moved, padding=padding).ravel(), expected)
     # Voxel x of the output is voxel 1 + x/2 of the volume: 1, 1.5, 2.
     affine = np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0.5, 1]])
     np.testing.assert_array_equal(function(row, affine=affine).ravel(), [20, 30, 40])
+
+
+def test_the_faces_of_itk() -> None:
+    """Half a voxel goes on beyond the outer centres; the upper face is outside, and halves go to the upper voxel."""
+    row, labels = _line([10, 20, 40]), _line([1, 7, 3], np.uint8)
+    for moved, values, nearest in (
+        ([-0.5, -0.5, 0.25], [10, 15, 40], [1, 7, 3]),
+        ([-0.75, 1.25, 0.5], [0, 40, 0], [0, 3, 0]),
+    ):
+        field = _along_x(moved)
+        np.testing.assert_array_equal(warp3d(row, field, padding="zeros_edges").ravel(), values)
+        np.testing.assert_array_equal(warp3d(labels, field, order=0, padding="zeros_edges").ravel(), nearest)
+    elected = warp3d(labels, _along_x([-0.5, -0.25, 0.5]), labels=True, padding="zeros_edges")
+    np.testing.assert_array_equal(elected.ravel(), [1, 7, 0])
 
 
 def test_orders_and_labels_by_hand() -> None:

@@ -7,7 +7,7 @@
 namespace voxelrt {
 
 // The codes of warp3d/codes.py.
-enum Padding : int { kZeros, kBorder, kReflect, kReflectEdges, kBorderEdges };
+enum Padding : int { kZeros, kBorder, kReflect, kReflectEdges, kBorderEdges, kZerosEdges };
 
 constexpr float kFar = 4194304.0f; // no axis is longer, and twice that is exact in float32
 
@@ -21,7 +21,7 @@ __device__ inline int tap_index(int at, int size, int padding) {
         return at;
     if (padding == kZeros)
         return -1;
-    if (padding == kBorder || padding == kBorderEdges)
+    if (padding >= kBorderEdges || padding == kBorder)
         return at < 0 ? 0 : size - 1;
     const int edge = padding == kReflectEdges ? 1 : 0, period = 2 * (size - 1 + edge);
     if (period == 0)
@@ -42,6 +42,13 @@ __device__ inline bool is_lost(const Place *place) {
     return lost;
 }
 
+// Whether a place lies beyond the faces of an axis, half a voxel beyond the outer centres; the upper face does too.
+__device__ inline bool beyond_face(const Place &p, int size) {
+    const float last = (float)(size - 1);
+    return p.index < -1.0f || (p.index == -1.0f && p.rest < 0.5f) || p.index > last ||
+           (p.index == last && p.rest >= 0.5f);
+}
+
 struct Corners {
     long long at[8];
     float weight[8];
@@ -53,13 +60,15 @@ __device__ inline Corners corners_at(const Place *place, const long long *size, 
     long long along[3][2];
     float weight[3][2];
     bool there[3][2];
-    for (int k = 0; k < 3; ++k)
+    for (int k = 0; k < 3; ++k) {
+        const bool beyond = padding == kZerosEdges && beyond_face(place[k], (int)size[k]);
         for (int i = 0; i < 2; ++i) {
             const int tap = tap_index((int)place[k].index + i, (int)size[k], padding);
-            there[k][i] = tap >= 0;
+            there[k][i] = tap >= 0 && !beyond;
             along[k][i] = (tap < 0 ? 0 : tap) * stride[k];
             weight[k][i] = i ? place[k].rest : 1.0f - place[k].rest;
         }
+    }
     Corners made;
     for (int c = 0; c < 8; ++c) {
         const int z = c >> 2, y = c >> 1 & 1, x = c & 1;

@@ -23,7 +23,7 @@ def tap(at, size, PADDING: tl.constexpr):
     if PADDING == 0:
         there = (at >= 0) & (at < size)
         index = tl.where(there, at, 0)
-    elif PADDING == 1 or PADDING == 4:
+    elif PADDING == 1 or PADDING >= 4:
         there = at == at
         index = tl.minimum(tl.maximum(at, 0), size - 1)
     else:
