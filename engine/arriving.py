@@ -18,7 +18,7 @@ from voxelrt.case import PICTURE_SPACING, READERS, Case, full_spacing, resamplin
 from voxelrt.errors import InputError, UnsupportedError, UsageError
 from voxelrt.kernels.resample_argmax.taps import Taps
 from voxelrt.models.nnunet_settings import NnunetSettings, Normalisation
-from voxelrt.runtime.window_job import Decision, Job, Window
+from voxelrt.runtime.window_job import Job, Window
 from voxelrt.volume import Volume
 
 Floats = NDArray[np.float32]
@@ -236,7 +236,7 @@ def from_the_end(job: Job) -> Job:
     at = np.stack([span - 1 - np.where(single, low, high), span - 1 - np.where(single, high, low)]).astype(np.int32)
     along = Taps(at, np.where(single, 0, 1 - weights).astype(np.float32))
     inside = (slice(size - how.inside[0].stop, size - how.inside[0].start), *how.inside[1:])
-    decision = Decision(along, how.rows, how.columns, inside, how.values, how.regions)
+    decision = replace(how, along=along, inside=inside)
     return replace(
         job,
         data=job.data[:, ::-1],

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from voxelrt.backends.tensorrt_libraries import check_architecture
 from voxelrt.errors import UnsupportedError, UsageError
+from voxelrt.graph.head import head_of, without_head
 from voxelrt.graph.passes import expand_functions
 from voxelrt.graph.spec import opset_of
 from voxelrt.graph.specialise import refine, specialise
@@ -31,9 +32,10 @@ from voxelrt.plan import parity
 from voxelrt.plan.assembly import sections_of
 from voxelrt.plan.batch import mark_batched
 from voxelrt.plan.choice import Choice
-from voxelrt.plan.file import SectionKind, assemble
+from voxelrt.plan.file import Section, SectionKind, assemble
 from voxelrt.plan.gpu_steps import DEFAULT_OPTIONS, EngineOptions
 from voxelrt.plan.guards import guards_of
+from voxelrt.plan.head import Head
 from voxelrt.plan.image import LARGE
 from voxelrt.plan.info import ParityLine, Placement, PlanInfo
 from voxelrt.plan.lowering.builder import Builder, Unsupported, WeightTable, supports
@@ -241,7 +243,8 @@ def compile(
     )
     timer = None if tune == "off" else Tuner(tune, threads, progress)
     options = _Options(fallback, Choice(timer, limit), precision)
-    plan = _compile(loaded.graph, sets, constants or {}, options, info, threads)
+    head = None if loaded.settings is None else head_of(loaded.graph)
+    plan = _compile(loaded.graph, sets, constants or {}, options, info, threads, head)
     if timer is not None and timer.doubts:
         plan.info.settings["tuning_doubts"] = timer.doubts
         LOG.warning("%s: %s", loaded.name, timer.doubts)
@@ -271,14 +274,18 @@ def _compile(
     options: _Options,
     info: PlanInfo,
     threads: int | None,
+    head: Head | None = None,
 ) -> Plan:
+    """A variant for every set of shapes; and as many of the network without its head, if that is given."""
+    networks = [graph] if head is None else [graph, without_head(graph)]
+    asked = [(network, shapes) for network in networks for shapes in sets]
     while True:
         weights = WeightTable()
         variants: list[Variant] = []
         islands: list[bytes] = []
         tails: list[Tail | None] = []
-        for shape_set in sets:
-            lowered = _variant(graph, shape_set, constants, options, weights, islands)
+        for network, shape_set in asked:
+            lowered = _variant(network, shape_set, constants, options, weights, islands)
             variants.append(lowered.variant)
             tails.append(lowered.tail)
             info.placements = info.placements or lowered.placements
@@ -286,6 +293,8 @@ def _compile(
             break
     info.settings = {**info.settings, "tails": [None if tail is None else asdict(tail) for tail in tails]}
     sections = sections_of(graph, Schedule(weights.weights, variants), _pack_islands(islands), info)
+    if head is not None:
+        sections.append(Section(SectionKind.HEAD, head.matrix.reshape(-1).view(np.uint8)))
     return Plan(assemble(sections), threads=threads, checksums=False)
 
 
@@ -436,6 +445,8 @@ def _measure(
     samples = list(samples) or recipe_sample(loaded.recipe, plan)
     inputs = [*samples, *parity.sample_inputs(plan, model)]
     measured = parity.measure_plan(plan, model, inputs, precision)
+    if plan.trunk is not None:
+        parity.check_trunk(plan, inputs[0], precision)
     labels = ParityLine("labels", "pending", "no real input was given")
     if samples and loaded.is_segmentation:
         if original is not loaded.graph:

@@ -16,7 +16,9 @@ from voxelrt.kernels.resample_argmax.taps import Taps, taps
 from voxelrt.memory_size import in_words
 from voxelrt.models.nnunet_settings import NnunetSettings, Resampling
 from voxelrt.observed import Observer
+from voxelrt.plan.head import Head
 from voxelrt.plan.plan import Plan
+from voxelrt.plan.schedule import Io
 from voxelrt.runtime.process import memory_bytes, peak_memory_bytes
 from voxelrt.runtime.rounded_windows import RoundedSums
 from voxelrt.runtime.window_job import Decision, Job, Window
@@ -47,12 +49,14 @@ def make_job(
     source_rounding: bool = False,
     arriving: tuple[Floats, Box] | None = None,
     observer: Observer | None = None,
+    logits: bool = False,
 ) -> Job:
     """A case as the scheduler takes it.
 
     Parameters
     ----------
     plan, case, tell, mirroring, step, memory, say, source_rounding : as of ``run_case``.
+    logits : sum logits, whatever the plan has.
     arriving : of a case whose planes still come: the padded array that they come into, and where in it.
     """
     settings = case.settings
@@ -66,15 +70,17 @@ def make_job(
     case.let_go()
     windows = _windows(corners, sets, keys, flat=settings.dimensions == 2)
     kept_key = most_repeated([one.key for one in windows])
-    channels = settings.outputs * (len(settings.folds) if source_rounding else 1)
-    rows = math.prod(rows_of(plan, overlap=memory is None and not source_rounding and observer is None))
-    parts = _parts(plan, case, size, window, rows)
+    logits = logits or source_rounding or observer is not None
+    answer, head = answer_of(plan, logits=logits)
+    channels = answer.dims[1] * (len(settings.folds) if source_rounding else 1)
+    rows = math.prod(rows_of(plan, answer, overlap=memory is None and not logits))
+    parts = _parts(plan, case, size, window, rows * (len(case.data) + answer.dims[1]))
     if observer is not None:
         channels += observer.extra_channels()
         parts["maps and rows of logits"] = observer.bytes_for(case)
-    kept = 4 * settings.outputs * math.prod(window)
+    kept = 4 * answer.dims[1] * math.prod(window)
     if memory is None or sum(parts.values()) + kept + _sums_bytes(channels, size, window) <= memory:
-        parts["logits that are kept"] = kept if kept_key is not None else 0
+        parts["an answer that is kept"] = kept if kept_key is not None else 0
     else:
         kept_key = None
     make_slab, sentence = _slab(channels, parts, size, window, places, memory)
@@ -83,7 +89,7 @@ def make_job(
     if say is not None:
         say(sentence)
     weights = importance(settings.patch_size, settings.gaussian_sigma).reshape(window)
-    decision = decision_of(case, inside)
+    decision = decision_of(case, inside, head)
     kind = np.uint8 if decision.values.max() < 256 else np.uint16
     return Job(
         padded,
@@ -141,13 +147,13 @@ def _windows(
     return made
 
 
-def _parts(plan: Plan, case: Case, size: Triple, window: Triple, rows: int) -> dict[str, int]:
+def _parts(plan: Plan, case: Case, size: Triple, window: Triple, channels: int) -> dict[str, int]:
     """What a run holds in any case, in bytes."""
     planes = planes_of(window[0], size[0])
     return {
         "this process with the study": memory_bytes(),
         "the network": plan.memory_bytes,
-        "windows and their logits": 4 * rows * (len(case.data) + case.settings.outputs) * math.prod(window),
+        "windows and the network's answers": 4 * channels * math.prod(window),
         "weights and labels": 4 * planes * size[1] * size[2] + _labels_bytes(case),
     }
 
@@ -191,13 +197,14 @@ def _slab(
     )
 
 
-def decision_of(case: Case, inside: tuple[slice, slice, slice]) -> Decision:
-    """How planes of logits are brought to the cropped grid and decided."""
+def decision_of(case: Case, inside: tuple[slice, slice, slice], head: Head | None) -> Decision:
+    """How planes of sums are brought to the cropped grid and decided."""
     settings, size = case.settings, case.cropped_zyx
     old = (case.data.shape[1], case.data.shape[2], case.data.shape[3])
     along, rows, columns = _taps(settings.resample_logits, old, size, case.network_spacing_mm, case.spacing_mm)
     values = np.array(settings.region_order or range(settings.outputs), np.int32)
-    return Decision(along, rows, columns, inside, values, settings.regions)
+    matrix = None if head is None else head.matrix
+    return Decision(along, rows, columns, inside, values, settings.regions, matrix)
 
 
 def _taps(
@@ -214,8 +221,17 @@ def _taps(
     return made
 
 
-def rows_of(plan: Plan, *, overlap: bool) -> tuple[int, int]:
+def answer_of(plan: Plan, *, logits: bool) -> tuple[Io, Head | None]:
+    """What windows are run for: features of the network and the head that is taken of their sums; or its logits.
+
+    logits : of every window, whatever the plan has.
+    """
+    trunk = None if logits or plan.gpu is not None else plan.trunk
+    return trunk or (plan.outputs[0], None)
+
+
+def rows_of(plan: Plan, answer: Io, *, overlap: bool) -> tuple[int, int]:
     """Windows in one run of the network, and how many such batches are held."""
-    (given,), (answer,) = plan.inputs, plan.outputs
+    (given,) = plan.inputs
     batch = max(1, given.dims[0]) * plan.variants[0][2][1] if given.batched else 1
     return batch, 2 if overlap and 4 * batch * math.prod(answer.dims[1:]) <= OVERLAP_BYTES else 1

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from voxelrt.backends.native import CancelFlag
 from voxelrt.case import Case
 from voxelrt.errors import UsageError
-from voxelrt.models.nnunet_settings import INPUT, OUTPUT, settings_from_json
+from voxelrt.models.nnunet_settings import INPUT, settings_from_json
 from voxelrt.observed import ObservedWindows, Observer
 from voxelrt.plan.plan import Plan
 from voxelrt.postprocess.components import largest_touching
@@ -34,7 +34,7 @@ from voxelrt.runtime.scheduler import Scheduler
 from voxelrt.runtime.window_job import Job
 from voxelrt.shortcuts import Shortcuts, SparseWindows, leave_out
 from voxelrt.volume import Volume
-from voxelrt.window_plan import Say, Tell, make_job, rows_of
+from voxelrt.window_plan import Say, Tell, answer_of, make_job, rows_of
 
 Floats = NDArray[np.float32]
 Labels = NDArray[np.unsignedinteger]
@@ -120,6 +120,7 @@ def run_case(
         say=say,
         source_rounding=source_rounding,
         observer=observer,
+        logits=bool(shortcuts),
     )
     if shortcuts:
         if observer is not None or source_rounding:
@@ -183,11 +184,12 @@ def make_scheduler(
     overlap : sum one batch while the network runs the next, where holding two batches' logits takes little memory.
     """
     cancel = cancel or CancelFlag()
-    (given,), (answer,) = plan.inputs, plan.outputs
-    batch, in_flight = rows_of(plan, overlap=overlap and not source_rounding)
+    (given,) = plan.inputs
+    answer, _ = answer_of(plan, logits=source_rounding or observed is not None or sparse)
+    batch, in_flight = rows_of(plan, answer, overlap=overlap and not source_rounding)
 
     def network(inputs: Floats, outputs: Floats) -> None:
-        plan.run({INPUT: inputs}, {OUTPUT: outputs}, cancel=cancel)
+        plan.run({INPUT: inputs}, {answer.name: outputs}, cancel=cancel)
 
     if observed is not None:
         answers = (observed.row_channels, *answer.dims[2:])

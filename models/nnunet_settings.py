@@ -15,6 +15,7 @@ from typing import Any, Literal
 from voxelrt.errors import ModelError
 
 INPUT, OUTPUT = "image", "logits"  # of the network, as values of its graph
+FEATURES = "features"  # what its head makes the logits of, see graph/head.py
 
 Scheme = Literal["z-score", "ct", "none", "rescale-0-1", "rgb-to-0-1"]
 SCHEMES: tuple[Scheme, ...] = ("z-score", "ct", "none", "rescale-0-1", "rgb-to-0-1")

@@ -70,14 +70,22 @@ def library_of(given: Any) -> Any:
     return module if hasattr(module, "from_dlpack") else None
 
 
-def match(variants: Variants, arrays: Mapping[str, Array]) -> tuple[int, int] | None:
+def match(
+    variants: Variants, arrays: Mapping[str, Array], out: Mapping[str, Array] | None = None
+) -> tuple[int, int] | None:
     """The variant and batch for these inputs; None where no variant takes them.
+
+    Where several do, it is the one whose outputs have the names of `out`, else the first.
 
     Raises
     ------
     ShapeError : an input of another dtype.
     """
-    for index, (inputs, _, (low, high), _) in enumerate(variants):
+    order = list(range(len(variants)))
+    if out is not None:
+        order.sort(key=lambda index: {io.name for io in variants[index][1]} != set(out))
+    for index in order:
+        inputs, _, (low, high), _ = variants[index]
         batch = None
         fits = True
         for io in inputs:

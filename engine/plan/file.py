@@ -4,7 +4,8 @@ Portable sections: ``META`` (JSON), ``GRAPH`` (ONNX; its large tensors lie in ``
 Sections of a target (``x86-avx512``): ``COMPILED`` (the schedule), ``PACKED`` (weights as its kernels want them),
 ``ISLANDS`` (ONNX sub-graphs that the host executes). ``PART`` is a whole plan inside this one, its number for a target:
 the stage before this one of a cascade, or a further model of a composite. The C library runs the plan around it alone.
-``TYPED``, ``ENGINES`` and ``KERNELS`` are the GPU part, see ``plan/gpu.py``.
+``TYPED``, ``ENGINES`` and ``KERNELS`` are the GPU part, see ``plan/gpu.py``. ``HEAD`` is a matrix of float32, see
+``plan/head.py``; with it the schedule has variants that give features.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from voxelrt.plan.image import allocate, move_to_disk, resized
 from voxelrt.plan.schedule import RECORDS
 
 MAGIC = b"VOXELRT\x1a"
-MAJOR, MINOR = 0, 2  # 2: PART, TYPED, ENGINES, and steps that belong to a branch
+MAJOR, MINOR = 0, 3  # 2: PART, TYPED, ENGINES, and steps that belong to a branch; 3: HEAD
 MOST_SECTIONS = 4096
 Bytes = NDArray[np.uint8]
 
@@ -42,6 +43,7 @@ class SectionKind(IntEnum):
     TYPED = 8
     ENGINES = 9
     KERNELS = 10
+    HEAD = 11
 
 
 @dataclass(frozen=True)

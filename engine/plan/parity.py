@@ -158,6 +158,19 @@ def measure_plan(plan: Plan, model: ir.Model, inputs: Sequence[Arrays], precisio
     return line
 
 
+def check_trunk(plan: Plan, inputs: Arrays, precision: str) -> None:
+    """The plan without its head, and the head of what it gives, against its own logits. Raises ParityError."""
+    assert plan.trunk is not None
+    output, head = plan.trunk
+    (logits,) = plan.run(inputs).values()
+    features = np.empty((len(logits), *output.dims[1:]), np.float32)
+    plan.run(inputs, {output.name: features})
+    for one, expected in zip(features, logits, strict=True):
+        difference = compare(head.logits(one), expected)
+        if difference.relative > TOLERANCES[precision]:
+            raise ParityError(f"the plan without its head departs from the plan: {difference}")
+
+
 def measure_import(plan: Plan, reference: Sequence[tuple[Arrays, Arrays]], precision: str) -> ParityLine:
     """The *import* line against outputs that the source framework stored."""
     line = ParityLine("import", f"measured on {len(reference)} inputs", "the source framework's stored output")

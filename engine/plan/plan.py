@@ -14,8 +14,10 @@ from voxelrt.backends.native import CancelFlag, NativePlan, Progress, StepTimers
 from voxelrt.errors import PlanError, ShapeError, UsageError
 from voxelrt.io.atomic import atomic_path
 from voxelrt.kernels.common import capi, native
+from voxelrt.models.nnunet_settings import FEATURES
 from voxelrt.plan.arrays import Array, check_ranges, make_outputs, match, take
 from voxelrt.plan.file import Bytes, Section, SectionKind, assemble, disassemble, map_file, with_description
+from voxelrt.plan.head import Head
 from voxelrt.plan.info import ParityLine, PlanInfo
 from voxelrt.plan.schedule import Io
 from voxelrt.plan.stream import Stream
@@ -75,6 +77,7 @@ class Plan:
         self._parts: tuple[Plan, ...] | None = None
         self._tails = read_tails(self.info.settings.get("tails", []))
         self._call = TailCall()
+        self._head: Head | None = None
         self._profile: Profile | None = None
         self._open_gpu: Callable[[Plan], Gpu] | None = None
         self.gpu: Gpu | None = None
@@ -231,6 +234,22 @@ class Plan:
         return self._native.variants
 
     @property
+    def trunk(self) -> tuple[Io, Head] | None:
+        """The output that ``run`` gives where `out` names it, and the head that makes logits of it.
+
+        None where the plan was not compiled without its head as well, see ``graph/head.py``. Raises PlanError where it
+        is damaged.
+        """
+        if not any(s.kind == SectionKind.HEAD for s in self._sections):
+            return None
+        features = next((o[0] for _, o, _, _ in self.variants if [io.name for io in o] == [FEATURES]), None)
+        if features is None:
+            raise PlanError("the plan is damaged: it has a head and no variant without it")
+        if self._head is None:
+            self._head = Head.of(self.section(SectionKind.HEAD), self.outputs[0], features)
+        return features, self._head
+
+    @property
     def parity(self) -> list[ParityLine]:
         """How far this plan's answers are from the network's own: import, plan, labels."""
         return self.info.parity
@@ -265,7 +284,8 @@ class Plan:
         ----------
         inputs : name -> array (NumPy, or anything with DLPack on the CPU). A plan on GPUs takes arrays that lie there
             too (DLPack or the CUDA array interface), after the streams that write them; its outputs then stay there.
-        out : name -> array to write into; with it nothing is allocated after the first call.
+        out : name -> array to write into; with it nothing is allocated after the first call. It may name the output
+            of ``trunk`` alone: then the network runs without its head.
         taps : names of inner values of the graph that are wanted too (compiled on first use, without fusion).
         cancel : a flag that stops the run between two steps.
         progress : called with (step, steps).
@@ -286,7 +306,7 @@ class Plan:
         arrays, library = take(inputs, self._wanted, self.inputs)
         if taps:
             return self._other(arrays, tuple(taps)).run(inputs, out, cancel=cancel, progress=progress)
-        found = match(self._native.variants, arrays)
+        found = match(self._native.variants, arrays, out)
         if found is None:
             return self._other(arrays, ()).run(inputs, out, cancel=cancel, progress=progress)
         variant, batch = found

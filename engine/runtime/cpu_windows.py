@@ -61,7 +61,15 @@ class CpuWindows:
         planes = [_stitcher(sums).plane(plane) for plane in (low, high)]
         below, above = ((total[:, rows, columns], counts[rows, columns]) for total, counts in planes)
         resample_argmax(
-            below, above, weight, how.rows, how.columns, how.values, regions=how.regions, out=array_of(into)[0]
+            below,
+            above,
+            weight,
+            how.rows,
+            how.columns,
+            how.values,
+            regions=how.regions,
+            head=how.head,
+            out=array_of(into)[0],
         )
 
     def clear(self, sums: Sums, plane: int, stream: Stream) -> None:

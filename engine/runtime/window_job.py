@@ -46,6 +46,7 @@ class Decision:
     along, rows, columns : where each plane, row and column of the labels is read, on the study's own voxels.
     inside : where these voxels lie in the padded grid of the windows (z, y, x).
     values, regions : of the labels.
+    head : the sums are of features, and this makes logits of them, see ``graph/head.py``.
     """
 
     along: Taps
@@ -54,6 +55,7 @@ class Decision:
     inside: tuple[slice, slice, slice]
     values: NDArray[np.int32]
     regions: bool
+    head: NDArray[np.float32] | None = None
 
     def reads(self, z: int) -> tuple[int, int, float]:
         """The two planes of the windows' grid that plane z of the labels is read from, and the upper one's weight."""

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstring>
 #include <memory>
+#include <optional>
 
 using namespace voxelrt;
 using format::IoRecord;
@@ -107,14 +108,25 @@ std::string shape_text(const int64_t *dims, int rank) {
     return text + ")";
 }
 
-// The variant and batch that the inputs' shapes ask for.
-uint32_t choose_variant(const voxelrt_context &context, const voxelrt_tensor *inputs, uint32_t count, uint32_t &batch) {
-    const voxelrt_plan &plan = *context.plan;
+struct Tensors {
+    const voxelrt_tensor *first;
+    uint32_t count;
+};
+
+struct Chosen {
+    uint32_t variant, batch;
+};
+
+// The variant and batch that the inputs' shapes ask for; of several the one whose outputs have the given shapes too.
+Chosen choose_variant(const voxelrt_plan &plan, Tensors in, Tensors out) {
+    const voxelrt_tensor *inputs = in.first;
+    const uint32_t count = in.count;
+    std::optional<Chosen> first;
     for (uint32_t index = 0; index < plan.variant_count; ++index) {
         const VariantRecord &variant = plan.variants[index];
         if (variant.inputs != count)
             continue;
-        batch = 1;
+        uint32_t batch = 1;
         for (uint32_t i = 0; i < count; ++i) {
             const IoRecord &io = plan.ios[variant.first_io + i];
             if (io.batched && inputs[i].rank == io.rank && io.dims[0] > 0 && inputs[i].dims[0] > 0 &&
@@ -126,9 +138,18 @@ uint32_t choose_variant(const voxelrt_context &context, const voxelrt_tensor *in
         bool all = batch >= variant.batch_min && batch <= variant.batch_max;
         for (uint32_t i = 0; all && i < count; ++i)
             all = matches(plan.ios[variant.first_io + i], inputs[i], batch);
-        if (all)
-            return index;
+        if (!all)
+            continue;
+        if (!first)
+            first = Chosen{index, batch};
+        bool given = variant.outputs == out.count;
+        for (uint32_t i = 0; given && i < out.count; ++i)
+            given = matches(plan.ios[variant.first_io + count + i], out.first[i], batch);
+        if (given)
+            return {index, batch};
     }
+    if (first)
+        return *first;
     if (plan.variant_count && plan.variants[0].inputs != count)
         raise(VOXELRT_INVALID_ARGUMENT, "the plan takes %u inputs, %u were given", plan.variants[0].inputs, count);
     std::string text;
@@ -327,8 +348,7 @@ voxelrt_status voxelrt_run(voxelrt_context *context, const voxelrt_tensor *input
             check_struct_size(&inputs[i], "input");
         for (uint32_t i = 0; i < output_count; ++i)
             check_struct_size(&outputs[i], "output");
-        uint32_t batch = 1;
-        const uint32_t index = choose_variant(*context, inputs, input_count, batch);
+        const auto [index, batch] = choose_variant(*context->plan, {inputs, input_count}, {outputs, output_count});
         const VariantRecord &variant = context->plan->variants[index];
         if (batch > context->capacity)
             raise(VOXELRT_INVALID_ARGUMENT, "a batch of %u is over the context's capacity of %u", batch,

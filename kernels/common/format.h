@@ -12,7 +12,7 @@ namespace voxelrt::format {
 
 constexpr char kMagic[8] = {'V', 'O', 'X', 'E', 'L', 'R', 'T', '\x1a'};
 constexpr uint32_t kMajor = 0;
-constexpr uint32_t kMinor = 2; // 2: parts, GPU sections, guards of steps
+constexpr uint32_t kMinor = 3; // 2: parts, GPU sections, guards of steps; 3: heads
 constexpr uint32_t kMaxRank = 8;
 
 enum SectionKind : uint32_t { kMeta = 1, kGraph = 2, kWeights = 3, kCompiled = 4, kPacked = 5, kIslands = 6 };

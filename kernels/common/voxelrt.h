@@ -206,7 +206,8 @@ typedef struct voxelrt_run_options {
     uint64_t *step_time_ns;  /* one entry a step of the variant, or NULL */
     uint64_t *step_begin_ns; /* the same: when it began, by the monotonic clock */
 } voxelrt_run_options;
-/* Run the variant whose inputs have these shapes. Inputs and outputs are in the plan's order. `options` may be NULL. */
+/* Run the variant whose inputs have these shapes; of several, the one whose outputs have these shapes too. Inputs and
+ * outputs are in the plan's order. `options` may be NULL. */
 VOXELRT_API voxelrt_status voxelrt_run(voxelrt_context *context, const voxelrt_tensor *inputs, uint32_t input_count,
                                        const voxelrt_tensor *outputs, uint32_t output_count,
                                        const voxelrt_run_options *options, voxelrt_error **error);

@@ -23,20 +23,25 @@ def _case(
     regions: bool = False,
     dtype: type = np.uint8,
     bench: bool = False,
+    features: int = 0,
 ) -> Case:
     def make(rng: np.random.Generator) -> tuple[Sequence[Any], Mapping[str, Any]]:
         def plane() -> tuple[Array, Array]:
             counts = (rng.random(old) + 0.5).astype(np.float32)
-            return (rng.normal(size=(classes, *old)) * counts).astype(np.float32), counts
+            return (rng.normal(size=(features or classes, *old)) * counts).astype(np.float32), counts
 
         ways = [taps((np.arange(m) + 0.5) * (n / m) - 0.5, n, linear=linear) for n, m in zip(old, new, strict=True)]
         values = np.arange(classes) + (dtype == np.uint16) * 300
-        return (plane(), plane(), weight, *ways, values), {"regions": regions, "dtype": dtype}
+        options = {"regions": regions, "dtype": dtype}
+        if features:
+            options["head"] = rng.normal(size=(classes, features + 1)).astype(np.float32)
+        return (plane(), plane(), weight, *ways, values), options
 
     sizes = "-".join("x".join(map(str, size)) for size in (old, new))
     kind = f"{'linear' if linear else 'nearest'}{'-regions' if regions else ''}-{np.dtype(dtype).name}-{weight:g}"
-    count = float(classes * np.prod(new))
-    return Case(f"{classes}-{sizes}-{kind}", make, 0.0, 5 * count, 8.0 * classes * np.prod(old), bench)
+    count, read = float(classes * np.prod(new)), features or classes
+    name = f"{classes}-{sizes}-{kind}" + f"-of-{features}-features" * (features > 0)
+    return Case(name, make, 0.0, (5 + 2 * features) * count, 8.0 * read * np.prod(old), bench)
 
 
 def _ties() -> Case:
@@ -67,6 +72,12 @@ KERNEL = Kernel(
         _case(4, (11, 20), (23, 48), regions=True),
         _case(7, (8, 16), (17, 31), dtype=np.uint16),
         _ties(),
+        _case(3, (1, 1), (3, 5), features=1),
+        _case(11, (13, 17), (13, 17), weight=0.0, features=4),
+        _case(13, (13, 17), (29, 37), features=5),
+        _case(6, (9, 33), (9, 64), linear=False, features=3, dtype=np.uint16),
+        _case(9, (11, 20), (23, 48), regions=True, features=2),
+        _case(118, (171, 171), (256, 256), bench=True, features=32),
         _case(118, (171, 171), (256, 256), bench=True),
     ),
     backends=("cpu", "triton", "cuda"),
@@ -84,6 +95,7 @@ def resample_argmax(
     regions: bool = False,
     half: bool = False,
     dtype: type = np.uint8,
+    head: Array | None = None,
     out: Array | None = None,
     backend: str = "auto",
 ) -> Array:
@@ -101,6 +113,8 @@ def resample_argmax(
     regions : classes exclude each other no more: each writes its value where its logit is above 0, in order.
     half : round the resampled logits to half precision before they are compared, so that near ones tie.
     dtype : of the labels, uint8 or uint16.
+    head : (C, F + 1) float32, the bias last: the planes are of F features, and this makes logits of what is
+        interpolated. On the CPU alone.
     out : (Y, X) where they go.
     backend : see ``Kernel``.
 
@@ -112,6 +126,7 @@ def resample_argmax(
     ------
     ShapeError : the arrays do not fit each other.
     """
-    options: dict[str, Any] = {"regions": regions, "half": half, "dtype": dtype, "out": out, "backend": backend}
+    options: dict[str, Any] = {"regions": regions, "half": half, "dtype": dtype, "head": head}
+    options |= {"out": out, "backend": backend}
     made: Array = KERNEL(lower, upper, weight, rows, columns, values, **options)
     return made

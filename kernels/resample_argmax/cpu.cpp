@@ -1,7 +1,8 @@
 // resample_argmax: one plane of labels from two planes of stitched logits. A task is a row of the answer. For it, the
 // four rows of logits that a class is read from are mixed into one (which divides by the sums of weights on the way),
 // the mixed row is read at the answer's columns, and the largest class so far is kept beside its value; two classes at
-// a time.
+// a time. With a head the planes are of features: their mixed rows are read once, and the classes are products of what
+// was read.
 #include "kernel.h"
 
 #include "round_half.h"
@@ -28,6 +29,7 @@ enum Input {
     kColumns,
     kColumnWeights,
     kValues,
+    kHead, // absent, or (classes, features + 1), the bias last: then the planes are of features
     kInputs
 };
 
@@ -37,13 +39,19 @@ int64_t rounded(int64_t count) {
 
 // Classes that are mixed and compared together: the factors, the places and the best so far are loaded once for both.
 constexpr int kTogether = 2;
+constexpr int kClasses = 4;   // that are products of features together: what keeps the multipliers busy
 constexpr int64_t kNear = 32; // places of sixteen columns, for a permutation in place of a gather
 
+// Rows that are mixed before any is looked at, and floats for sixteen columns of each.
+int64_t mixed_rows(const Step &step) {
+    return step.in[kHead].present() ? step.in[kLower].dims[0] : kTogether;
+}
+
 // Of a thread: four rows of factors and the mixed rows, as wide as the logits; the best value and its label; the places
-// of the columns within their block, and where each block begins.
+// of the columns within their block, and where each block begins; sixteen columns of features.
 int64_t row_floats(const Step &step) {
     const int64_t wide = rounded(step.in[kLower].dims[2]) + kNear, columns = rounded(step.out[0].dims[1]);
-    return (4 + kTogether) * wide + 4 * columns + rounded(columns / 16);
+    return (4 + mixed_rows(step)) * wide + 4 * columns + rounded(columns / 16) + 16 * mixed_rows(step);
 }
 
 uint64_t scratch(const Step &step, uint32_t threads) {
@@ -63,7 +71,7 @@ Message check_table(const Tensor &at, const Tensor &weights, int64_t count, int6
 
 Message check(const Step &step) {
     if (step.inputs != kInputs || step.outputs != 1)
-        return fail("takes nine inputs and one output, not %d and %d", step.inputs, step.outputs);
+        return fail("takes ten inputs and one output, not %d and %d", step.inputs, step.outputs);
     const Tensor &lower = step.in[kLower], &upper = step.in[kUpper], &out = step.out[0];
     if (!plain(lower, VOXELRT_F32, 3) || !plain(upper, VOXELRT_F32, 3))
         return "takes two planes of float32 logits (C, Y, X)";
@@ -78,10 +86,13 @@ Message check(const Step &step) {
         return "takes rows without gaps";
     if (out.rank != 2 || (out.dtype != VOXELRT_U8 && out.dtype != VOXELRT_U16) || !out.contiguous())
         return "gives labels (Y, X) of uint8 or uint16 without gaps";
-    const Tensor &values = step.in[kValues];
-    if (!plain(values, VOXELRT_I32, 1) || !values.contiguous() || values.dims[0] != lower.dims[0])
+    const Tensor &values = step.in[kValues], &head = step.in[kHead];
+    if (head.present() && (!plain(head, VOXELRT_F32, 2) || !head.contiguous() || head.dims[1] != lower.dims[0] + 1))
+        return "takes a head of float32 (classes, features + 1)";
+    const int64_t classes = head.present() ? head.dims[0] : lower.dims[0];
+    if (!plain(values, VOXELRT_I32, 1) || !values.contiguous() || values.dims[0] != classes)
         return "takes one int32 value for each class";
-    if (lower.dims[0] > 65536)
+    if (classes > 65536)
         return "takes at most 65536 classes"; // a label is counted in a float
     if (Message message = check_table(step.in[kRows], step.in[kRowWeights], out.dims[0], lower.dims[1]))
         return message;
@@ -100,9 +111,9 @@ Message check_places(const Tensor &at, int64_t size) {
 
 struct Job {
     const Step &step;
-    int64_t classes, wide, columns;
-    bool same_columns; // every column is read where it lies
-    bool near;         // those of sixteen columns lie within kNear
+    int64_t channels, wide, columns; // channels: classes, or features
+    bool same_columns;               // every column is read where it lies
+    bool near;                       // those of sixteen columns lie within kNear
     bool regions, half;
     float weight;
 };
@@ -246,47 +257,100 @@ template <class Label> void write_row(const float *labels, int64_t count, Label 
         out[x] = static_cast<Label>(labels[x]);
 }
 
+// The best class so far of sixteen voxels, or the last one above zero.
+struct Best {
+    vf16 most = zero(), chosen = zero();
+
+    void take(const Job &job, vf16 logit, bool first, int32_t label) {
+        const vf16 value = broadcast(static_cast<float>(label)), here = job.half ? halved(logit) : logit;
+        if (job.regions) {
+            chosen = select(zero() < here, value, chosen);
+        } else if (first) {
+            most = here;
+            chosen = value;
+        } else {
+            const vm16 more = most < here;
+            most = select(more, here, most);
+            chosen = select(more, value, chosen);
+        }
+    }
+};
+
 // Classes from c on against the best so far.
 template <int Classes>
 void compare(const Job &job, const Places &places, float *const *mixed, int64_t c, float *best, float *label) {
     const int32_t *values = job.step.in[kValues].as<int32_t>();
     for (int64_t x = 0; x < job.columns; x += 16) {
         const int rest = job.columns - x < 16 ? static_cast<int>(job.columns - x) : 16;
-        vf16 most = c ? load(best + x) : zero(), chosen = c ? load(label + x) : zero();
-        for (int k = 0; k < Classes; ++k) {
-            const vf16 value = broadcast(static_cast<float>(values[c + k]));
-            const vf16 read = columns_of(job, places, mixed[k], x, rest), here = job.half ? halved(read) : read;
-            if (job.regions) {
-                chosen = select(zero() < here, value, chosen);
-            } else if (c + k == 0) {
-                most = here;
-                chosen = value;
-            } else {
-                const vm16 more = most < here;
-                most = select(more, here, most);
-                chosen = select(more, value, chosen);
-            }
+        Best found;
+        if (c) {
+            found.most = load(best + x);
+            found.chosen = load(label + x);
         }
-        store(best + x, most);
-        store(label + x, chosen);
+        for (int k = 0; k < Classes; ++k)
+            found.take(job, columns_of(job, places, mixed[k], x, rest), c + k == 0, values[c + k]);
+        store(best + x, found.most);
+        store(label + x, found.chosen);
+    }
+}
+
+// Classes from c on of sixteen voxels' features.
+template <int Classes> void take_classes(const Job &job, const float *features, int64_t c, Best &found) {
+    const Tensor &head = job.step.in[kHead];
+    const float *row = head.as<float>() + c * head.dims[1];
+    const int32_t *values = job.step.in[kValues].as<int32_t>();
+    vf16 sum[Classes];
+    for (int k = 0; k < Classes; ++k)
+        sum[k] = broadcast(row[k * head.dims[1] + job.channels]);
+    for (int64_t f = 0; f < job.channels; ++f) {
+        const vf16 feature = load(features + 16 * f);
+        for (int k = 0; k < Classes; ++k)
+            sum[k] = fma(broadcast(row[k * head.dims[1] + f]), feature, sum[k]);
+    }
+    for (int k = 0; k < Classes; ++k)
+        found.take(job, sum[k], c + k == 0, values[c + k]);
+}
+
+// A row by the head: the features of sixteen columns, then all classes of them.
+void decide_by_head(const Job &job, const Places &places, const float *mixed, int64_t wide, float *features,
+                    float *label) {
+    const int64_t classes = job.step.in[kHead].dims[0];
+    for (int64_t x = 0; x < job.columns; x += 16) {
+        const int rest = job.columns - x < 16 ? static_cast<int>(job.columns - x) : 16;
+        for (int64_t f = 0; f < job.channels; ++f)
+            store(features + 16 * f, columns_of(job, places, mixed + f * wide, x, rest));
+        Best found;
+        int64_t c = 0;
+        for (; c + kClasses <= classes; c += kClasses)
+            take_classes<kClasses>(job, features, c, found);
+        for (; c < classes; ++c)
+            take_classes<1>(job, features, c, found);
+        store(label + x, found.chosen);
     }
 }
 
 void row(const Job &job, int64_t y, float *memory) {
     const int64_t wide = rounded(job.wide) + kNear, columns = rounded(job.columns);
-    float *factors = memory, *rows = memory + 4 * wide, *best = rows + kTogether * wide, *label = best + columns;
-    float *const mixed[kTogether] = {rows, rows + wide};
+    float *factors = memory, *rows = memory + 4 * wide, *best = rows + mixed_rows(job.step) * wide;
+    float *label = best + columns, *kept = label + columns;
+    const bool headed = job.step.in[kHead].present();
     const Sources from = sources_of(job, y, factors);
-    const Places places = places_of(job, reinterpret_cast<int32_t *>(label + columns));
+    const Places places = places_of(job, reinterpret_cast<int32_t *>(kept));
     int64_t c = 0;
-    for (; c + kTogether <= job.classes; c += kTogether) {
+    for (; c + kTogether <= job.channels; c += kTogether) {
+        float *first = rows + (headed ? c * wide : 0), *const mixed[kTogether] = {first, first + wide};
         mix<kTogether>(from, c, job.wide, mixed);
-        compare<kTogether>(job, places, mixed, c, best, label);
+        if (!headed)
+            compare<kTogether>(job, places, mixed, c, best, label);
     }
-    for (; c < job.classes; ++c) {
+    for (; c < job.channels; ++c) {
+        float *const mixed[1] = {rows + (headed ? c * wide : 0)};
         mix<1>(from, c, job.wide, mixed);
-        compare<1>(job, places, mixed, c, best, label);
+        if (!headed)
+            compare<1>(job, places, mixed, c, best, label);
     }
+    if (headed)
+        decide_by_head(job, places, rows, wide, kept + 2 * columns + rounded(columns / 16), label);
     const Tensor &out = job.step.out[0];
     if (out.dtype == VOXELRT_U8)
         write_row(label, job.columns, out.as<uint8_t>() + y * job.columns);
@@ -305,7 +369,7 @@ Message run(const Step &step, const Env &env) {
         if (Message message = check_places(step.in[table], size))
             return message;
     const int most = out.dtype == VOXELRT_U8 ? 255 : 65535;
-    for (int64_t c = 0; c < lower.dims[0]; ++c)
+    for (int64_t c = 0; c < step.in[kValues].dims[0]; ++c)
         if (step.in[kValues].as<int32_t>()[c] < 0 || step.in[kValues].as<int32_t>()[c] > most)
             return fail("a class has the value %d; the labels go from 0 to %d", step.in[kValues].as<int32_t>()[c],
                         most);

@@ -20,6 +20,7 @@ def run(
     regions: bool = False,
     half: bool = False,
     dtype: type = np.uint8,
+    head: Array | None = None,
     out: Array | None = None,
 ) -> Array:
     made = native.aligned_empty((rows.at.shape[1], columns.at.shape[1]), dtype) if out is None else out
@@ -35,6 +36,7 @@ def run(
             columns.at,
             columns.weights,
             np.asarray(values, np.int32),
+            head,
         ],
         [made],
         weight=weight,

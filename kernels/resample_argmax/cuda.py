@@ -26,9 +26,10 @@ def program(
     regions: bool = False,
     half: bool = False,
     dtype: type = np.uint8,
+    head: Array | None = None,
     out: Array | None = None,
 ) -> Program:
-    on = problem(__file__, "cuda", (lower, upper), rows, columns, values, dtype, out)
+    on = problem(__file__, "cuda", (lower, upper), rows, columns, values, dtype, head, out)
     launch(on.program, on.out, on.lower, on.upper, weight, on.tables, regions=regions, half=half)
     return on.program
 

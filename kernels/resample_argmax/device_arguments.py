@@ -42,14 +42,17 @@ def problem(
     columns: Taps,
     values: Array,
     dtype: type,
+    head: Array | None,
     out: Array | None,
 ) -> Problem:
     """Put a call's operands on the device.
 
     Raises
     ------
-    UnsupportedError : an array to write to, which the GPU backends do not take.
+    UnsupportedError : a head, or an array to write to, which the GPU backends do not take.
     """
+    if head is not None:
+        raise UnsupportedError(f"resample_argmax on {backend} takes logits: leave head away")
     if out is not None:
         raise UnsupportedError(f"resample_argmax on {backend} does not write to a given array: leave out away")
     made = Program(source)

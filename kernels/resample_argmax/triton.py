@@ -110,9 +110,10 @@ def program(
     regions: bool = False,
     half: bool = False,
     dtype: type = np.uint8,
+    head: Array | None = None,
     out: Array | None = None,
 ) -> Program:
-    on = problem(__file__, "triton", (lower, upper), rows, columns, values, dtype, out)
+    on = problem(__file__, "triton", (lower, upper), rows, columns, values, dtype, head, out)
     height, width = on.out.shape
     strides = [stride for sums, counts in (on.lower, on.upper) for stride in (*sums.strides[:2], counts.strides[0])]
     numbers = (len(values), on.out.size, width, height, width, *strides, float(weight))
