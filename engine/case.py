@@ -21,6 +21,7 @@ from voxelrt.models.nnunet_settings import NnunetSettings, Normalisation, Resamp
 from voxelrt.postprocess.components import fill_holes
 from voxelrt.preprocess.interpolation import Interpolation, interpolation_matrix, spline_matrix
 from voxelrt.preprocess.label_resampling import resample_labels
+from voxelrt.runtime.process import memory_bytes
 from voxelrt.runtime.scratch import Scratch
 from voxelrt.volume import Volume
 
@@ -31,7 +32,8 @@ Scaling = Callable[[int], Floats]  # plane -> (Y, X), scaled
 
 READERS = ("SimpleITKIO", "NibabelIO", "Tiff3DIO", "NaturalImage2DIO")
 PICTURE_SPACING = (999.0, 1.0, 1.0)  # of pictures, whatever their files say
-ALONG_BYTES = 32 * 2**20  # of planes that are mixed along the first axis at once
+ALONG_BYTES = 16 * 2**20  # of planes that are mixed along the first axis at once, at most
+ALONG_SHARE = 8  # of what a budget leaves these planes are one part, and their product another
 TURNING_READERS = ("SimpleITKIOWithReorient", "NibabelIOWithReorient")  # turn images to RAS+ first
 
 
@@ -92,7 +94,8 @@ def prepare_case(
     volume : (C, Z, Y, X), one channel for each of the model's.
     settings : of the model.
     previous : the labels of a cascade's previous stage, on the study's grid; they become further channels.
-    memory : a budget in bytes; where volume and data would take more than half of it, they go to a scratch file.
+    memory : a budget in bytes; where volume and data would take more than half of what it leaves, they go to a scratch
+        file.
 
     Raises
     ------
@@ -133,9 +136,10 @@ def prepare_case(
     size_on = (len(array) + len(settings.cascade_labels), *shape)
     scratch = _scratch_for(volume, size_on, ways, memory)
     data = np.empty(size_on, np.float32) if scratch is None else scratch.empty(size_on, np.float32)
+    at_once = ALONG_BYTES if memory is None else min(ALONG_BYTES, _left_of(memory) // ALONG_SHARE)
     for index, channel in enumerate(settings.channels):
         scaled = scaling(array[index], mask, channel.normalisation, channel.name)
-        _resample(scaled, array.shape[1:], ways, data[index], scratch)
+        _resample(scaled, array.shape[1:], ways, data[index], scratch, at_once)
     if before is not None:
         how = settings.resample_previous
         labels = resample_labels(before, tuple(shape), how, coarse_axis(how, spacing, target))
@@ -147,10 +151,17 @@ def prepare_case(
 
 def _scratch_for(volume: Volume, size_on: tuple[int, ...], ways: Ways, memory: int | None) -> Scratch | None:
     """A scratch file, where data of this size are too much for a budget."""
+    if memory is None:
+        return None
     needed = volume.array.nbytes + 4 * math.prod(size_on)
     if ways.matrices[0] is not None:
         needed += 4 * volume.shape_zyx[0] * math.prod(size_on[2:])
-    return None if memory is None or needed <= memory // 2 else Scratch()
+    return None if needed <= _left_of(memory) // 2 else Scratch()
+
+
+def _left_of(memory: int) -> int:
+    """What a budget leaves; where that is nothing, the run is refused when all that it needs is known."""
+    return max(0, memory - memory_bytes())
 
 
 def _moved(array: NDArray[Any], scratch: Scratch) -> NDArray[Any]:
@@ -287,10 +298,13 @@ def coarse_axis(how: Resampling, spacing: tuple[float, ...], target: tuple[float
     return axes[0] if len(axes) == 1 else None
 
 
-def _resample(scaled: Scaling, old: tuple[int, ...], ways: Ways, out: Floats, scratch: Scratch | None) -> None:
+def _resample(
+    scaled: Scaling, old: tuple[int, ...], ways: Ways, out: Floats, scratch: Scratch | None, at_once: int
+) -> None:
     """Planes of `old` on the new grid, into `out` (Z, Y, X), which lies in the scratch file if there is one.
 
-    A spline never goes past the values of the image, or of its slice, that it is of.
+    Along the first axis as many rows are mixed at once as `at_once` bytes hold, at least one. A spline never goes past
+    the values of the image, or of its slice, that it is of.
     """
     along = ways.matrices[0]
     if ways.apart in (1, 2):  # slices lie across the planes: all of them at once
@@ -312,21 +326,27 @@ def _resample(scaled: Scaling, old: tuple[int, ...], ways: Ways, out: Floats, sc
             np.clip(middle[z], low, high, out=middle[z])
         _let_go(scratch, own)
     if along is not None:
-        rows = max(1, ALONG_BYTES // (4 * old[0] * out.shape[2]))
+        rows = max(1, at_once // (4 * old[0] * out.shape[2]))
         for first in range(0, out.shape[1], rows):  # some rows of all planes at a time
-            part = slice(first, first + rows)
-            read = np.empty((old[0], *out[0, part].shape), np.float32)
-            for into, plane in zip(read, middle, strict=True):  # the system maps more than is looked at
-                into[...] = plane[part]
-                _let_go(own)
-            mixed = (along @ read.reshape(old[0], -1)).reshape(len(out), *read.shape[1:])
-            for plane, made in zip(out, mixed, strict=True):
-                plane[part] = made
-                _let_go(scratch)
+            _mix_rows(along, middle, out, slice(first, first + rows), own, scratch)
     if ways.clip and ways.apart is None:
         for plane in out:
             np.clip(plane, lowest, highest, out=plane)
             _let_go(scratch, own)
+
+
+def _mix_rows(
+    along: Floats, middle: Floats, out: Floats, part: slice, own: Scratch | None, scratch: Scratch | None
+) -> None:
+    """Some rows of all planes along the first axis; what it takes beside them goes when it is done."""
+    read = np.empty((len(middle), *middle[0, part].shape), np.float32)
+    for into, plane in zip(read, middle, strict=True):  # the system maps more than is looked at
+        into[...] = plane[part]
+        _let_go(own)
+    mixed = matmul(along, read.reshape(len(middle), -1)).reshape(len(out), *read.shape[1:])
+    for plane, made in zip(out, mixed, strict=True):
+        plane[part] = made
+        _let_go(scratch)
 
 
 def _let_go(*scratches: Scratch | None) -> None:

@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxelrt.errors import OutputError, UsageError
+from voxelrt.finding import algorithm_of, write_derived_image
+from voxelrt.finding import method as method_made_of
 from voxelrt.io import DicomSource, read_image
 from voxelrt.io.dicom.derived import UidKind
 from voxelrt.io.dicom.derived_series import BY_NETWORK, DENOISED, refuse_derived
@@ -19,8 +21,7 @@ from voxelrt.io.image import Image
 from voxelrt.kernels.denoise import Choice, choose, to_dtype
 from voxelrt.kernels.denoise.cpu import run
 from voxelrt.kernels.denoise.methods import method_of
-from voxelrt.outputs import algorithm_of, format_of, refuse_image, write_derived_image
-from voxelrt.outputs import method as method_made_of
+from voxelrt.outputs import format_of, refuse_image
 from voxelrt.pipeline import predict
 from voxelrt.plan.plan import Plan
 from voxelrt.postprocess.comparison import comparison_picture

@@ -19,22 +19,13 @@ from voxelrt.backends.native import CancelFlag
 from voxelrt.case import Case
 from voxelrt.composite import Gridded, Merged
 from voxelrt.errors import UsageError
+from voxelrt.finding import Finding, algorithm_of, write_result
 from voxelrt.io import write_image
 from voxelrt.io.dicom.derived import Algorithm
 from voxelrt.kernels.common.capi import numpy_dtype
 from voxelrt.memory_size import parse_size
 from voxelrt.models.recipe_schema import Recipe
-from voxelrt.outputs import (
-    BY_NAME,
-    Finding,
-    Form,
-    algorithm_of,
-    is_measured,
-    is_own,
-    own_form,
-    refuse_unreferable,
-    write_result,
-)
+from voxelrt.outputs import BY_NAME, Form, is_measured, is_own, own_form, refuse_unreferable
 from voxelrt.plan.plan import Plan
 from voxelrt.postprocess.labels import to_labels
 from voxelrt.postprocess.measurements import measure
@@ -223,7 +214,8 @@ def prepare(plan: Plan, request: Request, tell: Progress) -> Ready:
         opened = open_study(request.study, recipe, force=request.force, pick=request.pick)
     if plan.info.model_settings is not None:
         with stage("preprocess", timings, tell):
-            case = first_case(plan, opened.volume, request.memory)
+            # Of a plan on GPUs the budget is of their memory.
+            case = first_case(plan, opened.volume, request.memory if plan.gpu is None else None)
             if isinstance(case, Case) and case.scratch is not None:
                 opened = replace(opened, volume=case.volume)  # the one that was read goes
         data: Array = case.volume.array if isinstance(case, Gridded) else case.data

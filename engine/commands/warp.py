@@ -12,12 +12,13 @@ import typer
 from voxelrt.commands.console import Screen
 from voxelrt.commands.options import JsonOption, QuietOption, RepairOption, SeriesOption, Uids, UidsOption
 from voxelrt.errors import UsageError
+from voxelrt.finding import method, write_derived_image
 from voxelrt.io import DicomSource, Image, kind_of, read_image
 from voxelrt.io.dicom.derived_series import DEFORMED, RESAMPLED, refuse_derived
 from voxelrt.io.fields import read_field
 from voxelrt.io.tfm import read_tfm
 from voxelrt.kernels import jacobian
-from voxelrt.outputs import format_of, method, refuse_image, write_derived_image
+from voxelrt.outputs import format_of, refuse_image
 from voxelrt.postprocess.comparison import comparison_picture
 from voxelrt.warping import warp_volume
 

@@ -26,10 +26,11 @@ from voxelrt.arriving import ArrivingCase, Statistics, from_the_end
 from voxelrt.backends.native import CancelFlag
 from voxelrt.case import Case
 from voxelrt.errors import CancelledError, InputError, UnsupportedError, UsageError, VoxelRTError
+from voxelrt.finding import algorithm_of
 from voxelrt.kernels.common import native
 from voxelrt.memory_size import parse_size
 from voxelrt.models.nnunet_settings import settings_from_json
-from voxelrt.outputs import BY_NAME, Form, algorithm_of, own_form, refuse_unreferable
+from voxelrt.outputs import BY_NAME, Form, own_form, refuse_unreferable
 from voxelrt.pipeline import finish, prepare, run
 from voxelrt.plan.plan import Plan
 from voxelrt.preprocess.contract import recipe_of

@@ -14,8 +14,8 @@ import pytest
 from tests.phantoms import PATIENT_ID, PATIENT_NAME, dicom_series, octants, save_series
 from tests.pipeline.counting import LABELS, counting, identity, save
 from voxelrt.cli import main
+from voxelrt.finding import algorithm_of
 from voxelrt.io import read_image, write_nifti
-from voxelrt.outputs import algorithm_of
 from voxelrt.plan.plan import Plan
 from voxelrt.volume import Volume
 
