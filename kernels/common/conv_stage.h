@@ -45,6 +45,8 @@ static inline vf16 normed(const Norm &norm, vf16 x) {
     return select(y < zero(), y * norm.slope, y);
 }
 
+constexpr int64_t kFetched = 32 * kBlock; // floats that a row is fetched ahead, into the next one too
+
 static inline void stage_blocked_row(const StageBox &b, const float *row, const Norm &norm, float *to) {
     for (int64_t q = 0; q < b.residues; ++q, to += b.length * kBlock) {
         const int64_t first = b.first.x + b.residue[q], step = b.stride * kBlock;
@@ -53,11 +55,15 @@ static inline void stage_blocked_row(const StageBox &b, const float *row, const 
             store(to + m * kBlock, zero());
         const float *from = row + first * kBlock;
         if (norm.pending)
-            for (int64_t m = span.begin; m < span.end; ++m)
+            for (int64_t m = span.begin; m < span.end; ++m) {
+                __builtin_prefetch(from + m * step + kFetched);
                 store(to + m * kBlock, normed(norm, load(from + m * step)));
+            }
         else
-            for (int64_t m = span.begin; m < span.end; ++m)
+            for (int64_t m = span.begin; m < span.end; ++m) {
+                __builtin_prefetch(from + m * step + kFetched);
                 store(to + m * kBlock, load(from + m * step));
+            }
         for (int64_t m = span.end; m < b.length; ++m)
             store(to + m * kBlock, zero());
     }
@@ -76,6 +82,7 @@ static inline void split_row(const StageBox &b, const float *row, const Norm &no
             const float *from[kQuad];
             for (int64_t j = 0; j < kQuad; ++j) {
                 const bool there = m + j >= span.begin && m + j < span.end;
+                __builtin_prefetch(row + (first + (m + j) * b.stride) * kBlock + kFetched);
                 from[j] = there ? row + (first + (m + j) * b.stride) * kBlock : nothing;
                 if (there && norm.pending) {
                     store(made[j], normed(norm, load(from[j])));

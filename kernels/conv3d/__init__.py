@@ -231,6 +231,7 @@ KERNEL = Kernel(
         _case("volume-32", (1, 32, 16, 24, 64), 32, 3, padding=1, activation="leaky_relu", alpha=0.01, bench=True),
         _case("down-64", (1, 32, 16, 32, 32), 64, 3, stride=2, padding=1, bench=True),
         _case("bottleneck-320", (1, 320, 4, 6, 8), 320, 3, padding=1, bench=True),
+        _case("head-odd", (2, 21, 3, 5, 7), 3, 1, second=19, residual=True, activation="silu"),
         _case("head-1x1x1", (1, 32, 16, 32, 64), 5, 1, bench=True),
     ),
     backends=("cpu", "numba", "triton", "cuda"),

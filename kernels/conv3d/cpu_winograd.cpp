@@ -4,6 +4,7 @@
 // a matrix product a point. A block of tiles goes through the three phases (transform, products, transform back)
 // together.
 #include "bfloat.h"
+#include "winograd_ahead.h"
 #include "winograd_gemm.h"
 #include "winograd_pack.h"
 #include "winograd_plan.h"
@@ -78,6 +79,14 @@ static void stage_planes(const WinogradPlan &p, const Staged &staged, const Tens
     }
 }
 
+// The first input of a tile.
+static Axes first_input(const WinogradPlan &p, const Axes &tile) {
+    Axes first;
+    for (int a = 0; a < 3; ++a)
+        first[a] = tile[a] * p.kind->out[a] * p.kind->stride[a] - p.s.pad[a];
+    return first;
+}
+
 // Tiles of a block and one block of input channels, into v: `rows` rows of them in every plane of tiles, from row
 // `first_row`, in the planes [begin, end).
 static void transform_inputs(const Step &step, const WinogradPlan &p, const Block &b, int64_t channel, int64_t begin,
@@ -89,10 +98,7 @@ static void transform_inputs(const Step &step, const WinogradPlan &p, const Bloc
     const Norm norm = norm_of(t, b.n, within);
     const TileKind &kind = *p.kind;
     const Staged staged{work + kWorkFloats, staged_length(kind, 1, rows), staged_length(kind, 2, b.size.x)};
-    const Axes tile{b.first.z + begin, b.first.y + first_row, b.first.x};
-    Axes first;
-    for (int a = 0; a < 3; ++a)
-        first[a] = tile[a] * kind.out[a] * kind.stride[a] - p.s.pad[a];
+    const Axes first = first_input(p, {b.first.z + begin, b.first.y + first_row, b.first.x});
     InputRow row{};
     row.y = staged.columns * kBlock;
     row.slot = p.slot;
@@ -115,10 +121,10 @@ static void transform_inputs(const Step &step, const WinogradPlan &p, const Bloc
     }
 }
 
-// Products of points [begin, end) and runs of output channels [first, last). A private block's products lie one slot
-// below its inputs.
+// Products of one point and run of output channels. A private block's products lie one slot below its inputs.
+template <class A>
 static void multiply_points(const Step &step, const WinogradPlan &p, int64_t tiles, int64_t point, int64_t run,
-                            const float *v, float *m) {
+                            const float *v, float *m, A ahead) {
     PointProduct product{};
     const int64_t wide = p.out_blocks * kBlock;
     const int64_t blocks = least(kTileBlocks, p.out_blocks - run * kTileBlocks);
@@ -129,7 +135,7 @@ static void multiply_points(const Step &step, const WinogradPlan &p, int64_t til
         step.in[kWeights].as<const float>() + point * p.s.in_channels * wide + run * kTileChannels * p.s.in_channels;
     product.m = m + point * p.output_slot + run * kTileBlocks * tiles * kBlock;
     product.v_block = product.m_block = tiles * kBlock;
-    point_product(product, tiles, blocks);
+    point_product(product, tiles, blocks, ahead);
 }
 
 // A staged tile of outputs into a volume of bfloat16; `size` of them lie inside.
@@ -264,6 +270,15 @@ static uint64_t winograd_scratch(const Step &step, uint32_t threads) {
     return static_cast<uint64_t>(memory_of(step, p, threads).floats(threads)) * 4;
 }
 
+// The source of the block with this number, which need not exist.
+static Ahead read_ahead(const Step &step, const WinogradPlan &p, int64_t index, int64_t calls) {
+    Axes size{};
+    const Block b = block_of(p, index);
+    for (int a = 0; a < 3 && index < p.s.n * blocks_an_item(p); ++a)
+        size[a] = staged_length(*p.kind, a, b.size[a]);
+    return {step, p, b.n, first_input(p, b.first), size, calls};
+}
+
 static void run_private(const Step &step, const WinogradPlan &p, const Env &env, double *partial, float *blocks,
                         int64_t block_size, float *work) {
     env.parallel(p.s.n * blocks_an_item(p), [&](int64_t index, uint32_t worker) {
@@ -271,9 +286,10 @@ static void run_private(const Step &step, const WinogradPlan &p, const Env &env,
         float *m = blocks + worker * block_size, *v = m + p.slot, *own = work + worker * p.work_floats;
         for (int64_t channel = 0; channel < p.in_blocks; ++channel)
             transform_inputs(step, p, b, channel, 0, b.size.z, 0, b.size.y, v, own);
+        Ahead ahead = read_ahead(step, p, index + env.threads, p.points * p.out_tiles * runs_of(b.count()));
         for (int64_t point = 0; point < p.points; ++point)
             for (int64_t run = 0; run < p.out_tiles; ++run)
-                multiply_points(step, p, b.count(), point, run, v, m);
+                multiply_points(step, p, b.count(), point, run, v, m, [&] { return ahead.next(); });
         for (int64_t channel = 0; channel < p.out_blocks; ++channel)
             transform_outputs(step, p, b, channel, 0, b.count(), m, own,
                               partial ? partial + (index * p.out_blocks + channel) * 2 * kBlock : nullptr);
@@ -291,7 +307,7 @@ static void run_shared(const Step &step, const WinogradPlan &p, const Env &env, 
             transform_inputs(step, p, b, task / rows, z, z + 1, y, 1, v, work + worker * p.work_floats);
         });
         env.parallel(p.points * p.out_tiles, [&](int64_t task, uint32_t) {
-            multiply_points(step, p, tiles, task / p.out_tiles, task % p.out_tiles, v, m);
+            multiply_points(step, p, tiles, task / p.out_tiles, task % p.out_tiles, v, m, [] { return nullptr; });
         });
         env.parallel(p.out_blocks, [&](int64_t channel, uint32_t worker) {
             transform_outputs(step, p, b, channel, 0, tiles, m, work + worker * p.work_floats,

@@ -26,6 +26,11 @@ constexpr int narrow_vectors(int channels) {
 static inline bool is_narrow(const ConvParams &p, int64_t outputs) {
     return p.groups == 1 && outputs <= kNarrowMost && int64_t(p.kernel[0]) * p.kernel[1] * p.kernel[2] > 1;
 }
+// A head: one tap into a few row-major channels. It is computed by narrow tiles, from weights that are packed for wide
+// ones.
+static inline bool is_head(const ConvParams &p, int64_t outputs, bool blocked) {
+    return p.groups == 1 && outputs <= kNarrowMost && int64_t(p.kernel[0]) * p.kernel[1] * p.kernel[2] == 1 && !blocked;
+}
 // Output channels of the narrow tile that starts at `first`: tiles are of nearly equal width.
 static inline int64_t narrow_width(int64_t outputs, int64_t first) {
     const int64_t tiles = ceil_div(outputs, kNarrowChannels), width = ceil_div(outputs, tiles);
@@ -38,10 +43,10 @@ static inline int64_t packed_outputs(const ConvParams &p, int64_t outputs) {
 
 // Position x of channel o is summed into dst[o * dst_channel + x]; the source's planes are plane floats apart.
 struct NarrowTile {
-    const float *src, *weights; // of the first plane; weights: [plane][tap][channel of the tile]
+    const float *src, *weights; // of the first plane; weights: [plane][tap][weight_step, of which the tile's channels]
     const Tap *z, *y, *x;
     int64_t nz, ny, nx;
-    int64_t planes, plane, taps;
+    int64_t planes, plane, taps, weight_step;
     const float *start; // one number a channel; null: go on from dst
     float *dst;
     int64_t dst_channel;
@@ -60,9 +65,9 @@ template <int O, int V> static void narrow_tile(const NarrowTile &t) {
         for (int64_t z = 0; z < t.nz; ++z)
             for (int64_t y = 0; y < t.ny; ++y) {
                 const float *src_zy = t.src + plane * t.plane + t.z[z].src + t.y[y].src;
-                const float *weights_zy = t.weights + (plane * t.taps + t.z[z].weight + t.y[y].weight) * O;
+                const float *weights_zy = t.weights + (plane * t.taps + t.z[z].weight + t.y[y].weight) * t.weight_step;
                 for (int64_t k = 0; k < t.nx; ++k) {
-                    const float *src = src_zy + t.x[k].src, *weights = weights_zy + t.x[k].weight * O;
+                    const float *src = src_zy + t.x[k].src, *weights = weights_zy + t.x[k].weight * t.weight_step;
                     if constexpr (O <= V || kRegistersPerBlock > 1) { // the fewer of the two stay in registers
                         vf16 w[O];
 #pragma GCC unroll 8

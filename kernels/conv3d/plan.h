@@ -155,7 +155,7 @@ static inline ConvPlan make_plan(const Step &step) {
     p.past_caches = p.blocked && outgrows_caches(step.out[kDestination]) &&
                     in_tile(params.activation, params.alpha, params.beta) &&
                     !(step.outputs > 1 && step.out[kStatistics].present());
-    p.narrow = is_narrow(params, s.out_channels);
+    p.narrow = is_narrow(params, s.out_channels) || is_head(params, s.out_channels, p.blocked);
     p.unit = p.planes || p.narrow ? 1 : kBlock;
     p.planes_a_block = p.planes ? s.in_channels : p.narrow ? kBlock : 1;
     p.in_blocks = p.planes ? 1 : ceil_div(s.in_group(), kBlock);

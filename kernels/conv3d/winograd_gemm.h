@@ -12,6 +12,7 @@ struct PointProduct {
     float *m;       // [block of O][tile][16]
     int64_t v_block, m_block;
     const float *next; // inputs of the next point, fetched meanwhile, a line for each channel of each run of tiles
+    const char *ahead; // as many lines to fetch for later
     int64_t channels;
 };
 
@@ -23,12 +24,14 @@ template <int R, int OB> static void point_rows(const PointProduct &p) {
         for (int o = 0; o < OB; ++o)
             sums[r][o] = zero();
     const float *u = p.u, *block = p.v, *next = p.next;
+    const char *ahead = p.ahead;
     for (int64_t left = p.channels; left > 0; left -= kBlock, block += p.v_block) {
         const int64_t inner = left < kBlock ? left : kBlock;
         const float *v = block;
 #pragma GCC unroll 4
-        for (int64_t i = 0; i < inner; ++i, ++v, u += OB * kBlock, next += kBlock) {
+        for (int64_t i = 0; i < inner; ++i, ++v, u += OB * kBlock, next += kBlock, ahead += 64) {
             __builtin_prefetch(next);
+            __builtin_prefetch(ahead, 0, 2);
             vf16 w[OB];
 #pragma GCC unroll 2
             for (int o = 0; o < OB; ++o) {
@@ -59,15 +62,21 @@ template <int OB, int R> static PointFunction point_function(int64_t rows) {
         return point_rows<1, OB>;
 }
 
-// All tiles of a block, in runs of nearly equal length.
-static void point_product(PointProduct p, int64_t tiles, int64_t out_blocks) {
-    const int64_t runs = ceil_div(tiles, kTileX), narrow = tiles / runs, wide = tiles % runs;
+static inline int64_t runs_of(int64_t tiles) {
+    return ceil_div(tiles, kTileX);
+}
+
+// All tiles of a block, in runs of nearly equal length. `ahead()`: what a run is to fetch for later, or null.
+template <class A> static void point_product(PointProduct p, int64_t tiles, int64_t out_blocks, A ahead) {
+    const int64_t runs = runs_of(tiles), narrow = tiles / runs, wide = tiles % runs;
     const auto function = [&](int64_t rows) {
         return out_blocks == 1 ? point_function<1, kTileX>(rows) : point_function<kTileBlocks, kTileX>(rows);
     };
     const PointFunction ordinary = function(narrow), wider = wide ? function(narrow + 1) : nullptr;
     for (int64_t i = 0; i < runs; ++i) {
         const int64_t rows = narrow + (i < wide);
+        const char *later = ahead();
+        p.ahead = later ? later : reinterpret_cast<const char *>(p.next);
         (i < wide ? wider : ordinary)(p);
         p.v += rows * kBlock;
         p.m += rows * kBlock;
