@@ -54,6 +54,7 @@ KERNEL = Kernel(
         _case((1, 64, 96, 96), bench=True, **_HOUNSFIELD),
         _case((1, 64, 96, 96), "float32", bench=True, **_HOUNSFIELD),
     ),
+    backends=("cpu", "triton"),
 )
 
 

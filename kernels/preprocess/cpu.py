@@ -9,8 +9,7 @@ import numpy as np
 
 from voxelrt.kernels.common import native
 from voxelrt.kernels.common.kernel import Array
-
-_READ = ("float32", "float16", "bfloat16", "int8", "uint8", "int16", "uint16")
+from voxelrt.kernels.preprocess.tables import readable, scales
 
 
 def run(
@@ -24,12 +23,10 @@ def run(
     deviation: Sequence[float] = (1.0,),
     dtype: str = "float32",
 ) -> Array:
-    given = volume if volume.dtype.name in _READ else volume.astype(np.float32)
-    if any(stride < 0 for stride in given.strides):
-        given = np.ascontiguousarray(given)
-    batch = given if given.ndim == 5 else given[None]
+    batch = readable(volume)
+    if any(stride < 0 for stride in batch.strides):
+        batch = np.ascontiguousarray(batch)
     out = native.aligned_empty(batch.shape, ml_dtypes.bfloat16 if dtype == "bfloat16" else np.dtype(dtype))
-    table = np.empty((batch.shape[1], 2), np.float32)
-    table[:, 0], table[:, 1] = np.asarray(mean), 1 / np.asarray(deviation, np.float64)
+    table = scales(batch.shape[1], mean, deviation)
     native.run_kernel("preprocess", [batch, table], [out], slope=slope, intercept=intercept, low=low, high=high)
     return out.reshape(volume.shape)
