@@ -3,6 +3,8 @@
 // of 3³ that is 13.5 differences a pair of voxels instead of 27. The patches read a copy that is mirrored at the faces.
 #include "cuda.cuh"
 
+#include "mirror.cuh"
+
 namespace {
 
 constexpr int kPillar = 4;
@@ -11,14 +13,6 @@ struct Volume { // the mirrored copy: `patch` more voxels at each face
     long long size[3], plane, row;
     int patch[3];
 };
-
-__device__ long long mirrored(long long at, long long size) {
-    const long long period = 2 * (size - 1);
-    if (period == 0)
-        return 0;
-    const long long rest = at % period, along = rest < 0 ? rest + period : rest;
-    return along < size ? along : period - along;
-}
 
 // Sums of squared differences of patches around a pillar's voxels and those at an offset from them. Planes of voxels
 // whose pair lies outside the volume are left out; nobody asks for these.
@@ -47,12 +41,7 @@ __device__ void patch_differences(const Volume &v, const float *here, const floa
 extern "C" __global__ void __launch_bounds__(256)
     voxelrt_non_local_means_mirror(float *out, const float *volume, long long count, long long depth, long long rows,
                                    long long columns, int patch_z, int patch_y, int patch_x) {
-    const long long wide = columns + 2 * patch_x, high = rows + 2 * patch_y, deep = depth + 2 * patch_z;
-    for (long long i = voxelrt::global_thread(); i < count; i += voxelrt::global_threads()) {
-        const long long x = mirrored(i % wide - patch_x, columns), y = mirrored(i / wide % high - patch_y, rows);
-        const long long z = mirrored(i / (wide * high) % deep - patch_z, depth), item = i / (wide * high * deep);
-        out[i] = volume[((item * depth + z) * rows + y) * columns + x];
-    }
+    voxelrt::mirror(out, volume, count, depth, rows, columns, patch_z, patch_y, patch_x);
 }
 
 extern "C" __global__ void __launch_bounds__(128)

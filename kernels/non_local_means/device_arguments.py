@@ -1,8 +1,9 @@
-"""What the GPU programs of non_local_means share: buffers, window and the weights' exponent."""
+"""What the GPU programs of both forms of non-local means share: buffers, window and the weights' exponent."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -46,14 +47,15 @@ def problem(
     search: Triple,
     patch: Triple,
     strength: float,
-    subtract_noise: bool,
+    subtract_noise: bool = False,
 ) -> Problem:
     """The buffers and numbers of one call; an empty volume needs no launch. Raises UnsupportedError."""
     far, near = radii(search, volume, "search"), radii(patch, volume, "patch")
     given = as_volumes(volume)
     batch, *size = given.shape
     if batch > _MOST_ITEMS:
-        raise UnsupportedError(f"non_local_means on {backend} takes up to {_MOST_ITEMS} volumes at once, not {batch}")
+        op = Path(file).parent.name
+        raise UnsupportedError(f"{op} on {backend} takes up to {_MOST_ITEMS} volumes at once, not {batch}")
     made = Program(file)
     out = made.output(given.shape)
     made.finish(lambda found: found.reshape(volume.shape))

@@ -13,12 +13,18 @@ from voxelrt.kernels.non_local_means import noisy_case, weighted_mean
 from voxelrt.kernels.non_local_means_blocks.oracle import non_local_means_blocks as oracle
 
 
-def _case(shape: tuple[int, ...], search: Triple = 2, patch: Triple = 1, **options: Any) -> Case:
+def _case(
+    shape: tuple[int, ...],
+    search: Triple = 2,
+    patch: Triple = 1,
+    like: tuple[float, float] = (0.5, 0.001),
+    **options: Any,
+) -> Case:
     values = float(np.prod([2 * r + 1 for r in triple(patch)]))
     centres = float(np.prod([-(-n // (2 if r else 1)) for n, r in zip(shape[-3:], triple(patch)[-3:], strict=False)]))
     offsets = float(np.prod([2 * r + 1 for r in triple(search)]))
-    # Shares that no float32 rounding of a mean decides otherwise: nearly all or nearly none of the partners.
-    shares = {"like_means": 0.5, "like_variances": 0.001}
+    # Mostly shares that no float32 rounding of a mean decides otherwise: nearly all or nearly none of the partners.
+    shares = {"like_means": like[0], "like_variances": like[1]}
     flops = 5 * values * offsets * centres
     return noisy_case(shape, search, patch, tolerance=1e-6, flops=flops, also=shares, **options)
 
@@ -43,6 +49,14 @@ KERNEL = Kernel(
         _case((0, 4, 5)),
         _case((24, 40, 48), search=2, bench=True),
         _case((24, 40, 48), search=2, bench=True, noise="rician"),
+    ),
+    backends=("cpu", "cuda"),
+    gpu_cases=(
+        _case((2, 2, 4, 3), search=1, patch=(0, 2, 1), noise="rician"),
+        _case((7, 9), noise="rician"),
+        _case((2, 3, 4, 7), search=(1, 1, 2), patch=(0, 1, 1), like=(0.9, 0.5)),
+        _case((4, 5, 6), search=1, noise="rician", own=False),
+        _case((4, 5, 6), search=1, strength=0.17),
     ),
 )
 

@@ -34,8 +34,13 @@ MOST_OF = {
     ("lstm", "cuda"): 2000,
     ("mdlstm", "cuda"): 2100,
 }
+_LONG_BLOCKS = ("2x1x17", "6x7x8", "3x4x5-search9", "5x6x70", "9x8x17", "2x2x3x5x21", "19x23", "11x12x13", "5x20x6")
 # op -> parts of the names of cases that only the long run takes: each run has others of their kind, in smaller volumes.
-LONG = {"warp3d": ("2x1x6x5x40-6x9x37-affine",), "non_local_means": ("search(1,20,1)",)}
+LONG = {
+    "warp3d": ("2x1x6x5x40-6x9x37-affine",),
+    "non_local_means": ("search(1,20,1)",),
+    "non_local_means_blocks": _LONG_BLOCKS,
+}
 # What is compiled for in each run; the rest in the long one. nvcc: the oldest, where most is missing, the one whose PTX
 # is interpreted, and the newest; Triton: that one, and the two generations with tensor cores of their own after it.
 QUICK = {"cuda": (75, 80, 120), "triton": (80, 90, 120)}

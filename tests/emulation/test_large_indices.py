@@ -113,6 +113,25 @@ def test_non_local_means(backend: str) -> None:
     same_at_the_end(made, 1, far | {id(out.buffer): Far(1, MISSING)}, numbers, -(-pillars // 128))
 
 
+@pytest.mark.parametrize(
+    "patch", [(1, 1, 1), *(pytest.param(p, marks=pytest.mark.slow) for p in ((0, 1, 1), (1, 0, 1)))]
+)
+@pytest.mark.usefixtures("needs_nvcc")
+def test_non_local_means_of_blocks(patch: tuple[int, int, int]) -> None:
+    volume, depth = _volume()[0, 0, :, :8, :16], (1 << 25) + 1  # few voxels here, as all are described and weighed
+    area = 8 * 16
+    made = _program("non_local_means_blocks", "cuda", volume, 0.5, search=(1, 0, 0), patch=patch, like_means=0)
+    _, _, described, weighed, averaged = made.launches  # all of a volume passes the first two: too long to follow
+    answers, copy, means, variances = weighed.arguments[:4]
+    layers, each = answers.shape[2], answers.shape[3] * answers.shape[4]
+    deep = -(-depth // (2 if patch[0] else 1))
+    far = {id(t.buffer): Far(1, (depth - PLANES) * area) for t in (means, variances, averaged.arguments[0])}
+    far[id(copy.buffer)] = Far(1, (depth - PLANES) * copy.shape[2] * copy.shape[3])
+    far[id(answers.buffer)] = Far(answers.shape[1], (deep - layers) * each)
+    for index, threads in ((2, depth * area), (3, deep * each), (4, depth * area)):
+        same_at_the_end(made, index, far, {PLANES: depth}, -(-threads // described.block[0]))
+
+
 @pytest.mark.parametrize("mode", ["linear", "nearest"])
 @pytest.mark.parametrize("backend", ["triton", "cuda"])
 @pytest.mark.usefixtures("needs_nvcc")
