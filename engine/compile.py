@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import functools
 import gc
-import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any, ParamSpec
 
 import numpy as np
@@ -25,7 +23,6 @@ from voxelrt.graph.head import head_of, without_head
 from voxelrt.graph.passes import expand_functions
 from voxelrt.graph.spec import opset_of
 from voxelrt.graph.specialise import refine, specialise
-from voxelrt.kernels.common import capi
 from voxelrt.memory_size import parse_size
 from voxelrt.models.load import Model, load
 from voxelrt.plan import parity
@@ -38,6 +35,7 @@ from voxelrt.plan.guards import guards_of
 from voxelrt.plan.head import Head
 from voxelrt.plan.image import LARGE
 from voxelrt.plan.info import ParityLine, Placement, PlanInfo
+from voxelrt.plan.kept import constant_text, kept_constants
 from voxelrt.plan.lowering.builder import Builder, Unsupported, WeightTable, supports
 from voxelrt.plan.memory import plan_arena
 from voxelrt.plan.partition import Segment, detach, partition
@@ -236,7 +234,7 @@ def compile(
             "fallback": fallback,
             "tune": tune,
             "weights_memory": limit,
-            "constants": {k: _constant_text(v) for k, v in (constants or {}).items()},
+            "constants": {k: constant_text(v) for k, v in (constants or {}).items()},
         },
         recipe=loaded.recipe_text,
         model_settings=None if loaded.settings is None else loaded.settings.to_json(),
@@ -417,13 +415,6 @@ def _asked(graph: ir.Model, sets: Sequence[Shapes]) -> dict[str, list[Any]]:
     return asked
 
 
-def _constant_text(value: Array) -> dict[str, Any]:
-    array = np.asarray(value)
-    if array.size > 4096:
-        raise UsageError(f"a compile-time constant of {array.size} elements; at most 4096 are kept with a plan")
-    return {"dtype": array.dtype.name, "shape": list(array.shape), "values": array.ravel().tolist()}
-
-
 def _measure(
     plan: Plan,
     loaded: Model,
@@ -460,25 +451,11 @@ def _fits(plan: Plan, inputs: Mapping[str, Array]) -> bool:
     return {io.name: tuple(io.dims) for io in plan.inputs} == {name: array.shape for name, array in inputs.items()}
 
 
-def portable_graph(plan: Plan) -> ir.Model:
-    """The graph that a plan was made of, at the shapes of its first variant."""
-    graph = read_graph(bytes(plan.section(SectionKind.GRAPH)), plan.section(SectionKind.WEIGHTS))
-    return specialise(graph, {io.name: tuple(io.dims) for io in plan.inputs}, _kept_constants(plan))
-
-
-def _kept_constants(plan: Plan) -> dict[str, Array]:
-    """The compile-time constants that a plan keeps in its settings."""
-    return {
-        name: np.array(c["values"], capi.numpy_dtype(capi.DTYPES[c["dtype"]])).reshape(c["shape"])
-        for name, c in plan.info.settings["constants"].items()
-    }
-
-
 def recompile(plan: Plan, shapes: Mapping[str, tuple[int, ...]], taps: Sequence[str]) -> Plan:
     """A plan for other shapes, or with inner values as outputs (then without fusion and shared memory)."""
     graph = read_graph(bytes(plan.section(SectionKind.GRAPH)), plan.section(SectionKind.WEIGHTS))
     settings = plan.info.settings
-    constants = _kept_constants(plan)
+    constants = kept_constants(plan)
     choice = Choice(weights_memory=settings.get("weights_memory"))  # for one run at another shape: not timed
     options = _Options(settings["fallback"], choice, plan.info.precision, fuse=not taps, share=not taps)
     info = replace(plan.info, placements=[], parity=[ParityLine("plan", "pending")])
@@ -493,12 +470,3 @@ def recompile(plan: Plan, shapes: Mapping[str, tuple[int, ...]], taps: Sequence[
 
 
 Plan.recompile = staticmethod(recompile)
-
-
-def identity(path: Path) -> str:
-    """SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()

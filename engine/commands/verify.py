@@ -174,8 +174,8 @@ def _prepared(
 ) -> tuple[Plan, Runner, tuple[float | None, int] | None]:
     """The plan, the peer, and how the output becomes labels where it is a segmentation."""
     from voxelrt.compile import compile as compile_model
-    from voxelrt.compile import portable_graph
     from voxelrt.models.load import load
+    from voxelrt.plan.kept import portable_graph
     from voxelrt.preprocess.contract import recipe_shapes
 
     if against is Peer.ONNXRUNTIME:
@@ -208,7 +208,7 @@ def _graph_runner(graph: Any) -> Runner:
 
 def _inputs(plan: Plan, arrays: Mapping[str, Array]) -> dict[str, Mapping[str, Array]]:
     """What to run on: the arrays given, or made-up ones."""
-    from voxelrt.compile import portable_graph
+    from voxelrt.plan.kept import portable_graph
     from voxelrt.plan.parity import sample_inputs
 
     if not arrays:

@@ -182,7 +182,7 @@ def _nnunet(wanted: Wanted, plan: Plan, study: Study, folder: Path, out: Path) -
 
 def _monai(wanted: Wanted, plan: Plan, recipe: Recipe, study: Study, folder: Path, out: Path) -> Report:
     """MONAI's inferer on the network's grid; the way there and back is ours."""
-    from voxelrt.compile import portable_graph
+    from voxelrt.plan.kept import portable_graph
 
     ready = prepare(plan, Request(study), lambda stage, step, steps: None)
     if not isinstance(ready.way, GridMap):

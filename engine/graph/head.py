@@ -20,10 +20,9 @@ def head_of(model: ir.Model) -> Head | None:
     node = _last(model.graph)
     if node is None or node.op_type != "Conv" or node.domain != "":
         return None
-    weights = constant_of(node.inputs[1])
-    bias = constant_of(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] is not None else None
-    biased = len(node.inputs) > 2 and node.inputs[2] is not None
-    if weights is None or (biased and bias is None) or weights.dtype != np.float32:
+    weights, added = constant_of(node.inputs[1]), node.inputs[2] if len(node.inputs) > 2 else None
+    bias = constant_of(added)
+    if weights is None or weights.dtype != np.float32 or (added is not None and bias is None):
         return None
     classes, features = weights.shape[:2]
     pointwise = set(weights.shape[2:]) == {1} and all(

@@ -38,6 +38,9 @@ class Head:
     @classmethod
     def of(cls, section: NDArray[np.uint8], logits: Io, features: Io) -> Head:
         """The head in a section of a plan with these outputs. Raises PlanError where it does not fit them."""
+        beside = [(*io.dims[:1], *io.dims[2:], io.batched) for io in (logits, features)]
+        if beside[0] != beside[1] or len(logits.dims) != len(features.dims) or len(logits.dims) < 2:
+            raise PlanError(f"the plan is damaged: features of {features.dims} beside logits of {logits.dims}")
         classes, narrow = logits.dims[1], features.dims[1]
         if section.size != 4 * classes * (narrow + 1):
             raise PlanError(f"the plan is damaged: size of the head of {narrow} features and {classes} classes")

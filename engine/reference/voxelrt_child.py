@@ -42,7 +42,7 @@ class OnnxRuntimePlan(Plan):
         """Row by row: the session is for the shape that the plan was compiled for."""
         del taps, cancel, progress
         if self._runner is None:
-            from voxelrt.compile import portable_graph
+            from voxelrt.plan.kept import portable_graph
             from voxelrt.plan.parity import ReferenceRunner
 
             self._runner = ReferenceRunner(portable_graph(self)).run

@@ -44,7 +44,7 @@ class PooledHead:
 
 def pooled_head(plan: Plan, output: str) -> PooledHead | None:
     """The head of a network that ends like that; None for any other."""
-    from voxelrt.compile import portable_graph
+    from voxelrt.plan.kept import portable_graph
 
     graph = portable_graph(plan).graph
     value = next((v for v in graph.outputs if v.name == output), None)

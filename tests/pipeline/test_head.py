@@ -141,3 +141,5 @@ def test_a_head_that_does_not_fit_is_damage(loaded: Model) -> None:
     given, head = plan.trunk
     with pytest.raises(PlanError, match="size of the head of 4 features and 11 classes"):
         Head.of(head.matrix.reshape(-1).view(np.uint8)[:-4], plan.outputs[0], given)
+    with pytest.raises(PlanError, match=r"features of .* beside logits of"):
+        Head.of(head.matrix.reshape(-1).view(np.uint8), plan.outputs[0], replace(given, dims=given.dims[:-1]))
