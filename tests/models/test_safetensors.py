@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import struct
-import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 
 import voxelrt as vx
+from tests.effort import at_most_a_second_of_work
 from voxelrt.errors import ModelError, UsageError
 from voxelrt.models.architectures import dense, named, unet3d
 from voxelrt.models.formats.safetensors import DTYPES, load_safetensors, read_safetensors, write_safetensors
@@ -121,10 +121,8 @@ def test_weights_of_another_seed_make_the_network_of_that_seed(name: str) -> Non
 def test_hostile_headers_are_refused_within_a_second(tmp_path: Path, data: bytes, why: str) -> None:
     path = tmp_path / "net.safetensors"
     path.write_bytes(data)
-    started = time.perf_counter()
-    with pytest.raises(ModelError, match=why):
+    with at_most_a_second_of_work(), pytest.raises(ModelError, match=why):
         load_safetensors(path)
-    assert time.perf_counter() - started < 1.0
 
 
 @pytest.mark.parametrize(
@@ -149,7 +147,5 @@ def test_metadata_that_the_weights_do_not_fit(tmp_path: Path, name: str, argumen
     text = json.loads(data[8 : 8 + struct.unpack("<Q", data[:8])[0]])
     text["__metadata__"]["voxelrt.arguments"] = json.dumps(arguments)
     path.write_bytes(file_with(text, 0) + data[8 + struct.unpack("<Q", data[:8])[0] :])
-    started = time.perf_counter()
-    with pytest.raises(ModelError, match=why):
+    with at_most_a_second_of_work(), pytest.raises(ModelError, match=why):
         load_safetensors(path)
-    assert time.perf_counter() - started < 1.0

@@ -154,7 +154,7 @@ def test_cases_are_run_as_they_arrive(
 
     beside(send)
     args = ("--watch", folder, "-o", out, "--names", "input", "--no-mirroring")
-    assert _run(saved, *args, "--quiet-time", 0.3, "--stop-after", 2.5) == 3
+    assert _run(saved, *args, "--quiet-time", 0.3, "--stop-after", 6) == 3
     assert came == [True]
     told = capsys.readouterr()
     assert "3 done, 1 failed" in told.out

@@ -13,9 +13,9 @@ import voxelrt as vx
 SCRIPT = """
 import json, sys, time
 before = set(sys.modules)
-start = time.perf_counter()
+start = time.thread_time()
 import voxelrt
-seconds = time.perf_counter() - start
+seconds = time.thread_time() - start
 print(json.dumps([seconds, sorted(set(sys.modules) - before)]))
 """
 
