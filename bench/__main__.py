@@ -1,4 +1,4 @@
-"""``python -m bench run | running | accuracy | cases | compare | table | plot | peers``: see ``bench/README.md``."""
+"""``python -m bench run | running | accuracy | cases | compare | summary | …``: see ``bench/README.md``."""
 
 from __future__ import annotations
 
@@ -37,6 +37,8 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--output", type=Path, default=OUTPUT, help="folder (default: bench-output)")
     for name, text in (("table", "print a run's Markdown table"), ("plot", "draw a run's plot beside its JSON")):
         commands.add_parser(name, help=text).add_argument("file", type=Path)
+    summary = commands.add_parser("summary", help="print the networks of several runs, their ratios side by side")
+    summary.add_argument("files", type=Path, nargs="+")
     compare = commands.add_parser("compare", help="this working tree against another commit, in one run")
     compare.add_argument("base", help="the commit to compare with")
     compare.add_argument("--rows", default="models/unet3d", help="comma-separated models (default: models/unet3d)")
@@ -84,6 +86,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from bench.table import markdown
 
         print(markdown(_read(asked.file)), end="")
+    elif asked.command == "summary":
+        from bench.table import summary
+
+        print(summary([_read(file) for file in asked.files]), end="")
     elif asked.command == "plot":
         from bench.plot import draw
 

@@ -1,4 +1,4 @@
-"""A run's JSON as Markdown: what README's table of speed is printed with."""
+"""Runs' JSON as Markdown: what README's tables of speed are printed with."""
 
 from __future__ import annotations
 
@@ -19,6 +19,20 @@ def markdown(run: Record) -> str:
     if run["kernels"]:
         parts.append("\n".join(_kernels(run["kernels"], run.get("ceilings"))))
     return "\n\n".join(parts) + "\n"
+
+
+def summary(runs: Sequence[Record]) -> str:
+    """Each row of several runs beside each peer in one line: times of the first run, the ratio of every run."""
+    lines = [_line(["row", "VoxelRT", "peer", "", *(f"faster by (95 %), run {n + 1}" for n in range(len(runs)))])]
+    lines.append(_line(["---", "---:", "---", *["---:"] * (1 + len(runs))]))
+    for row in runs[0]["models"]:
+        again = [next((r for r in run["models"] if r["row"] == row["row"]), None) for run in runs]
+        ours = row["contestants"].get(SUBJECT, {}).get("median_s")
+        for name, entry in row["contestants"].items():
+            if name != SUBJECT and ours and entry["median_s"]:
+                first = [f"`{row['row']}`", _seconds(ours), entry["title"], _seconds(entry["median_s"])]
+                lines.append(_line([*first, *("" if not r or r["error"] else _ratio(r, name) for r in again)]))
+    return "\n\n".join([*map(_heading, runs), "\n".join(lines)]) + "\n"
 
 
 def _heading(run: Record) -> str:

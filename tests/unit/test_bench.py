@@ -21,7 +21,7 @@ from bench.contest import Contest, Process, WorkerError, hold
 from bench.kernel_rows import KernelRow
 from bench.networks import NETWORKS, count_flops
 from bench.peers import Contestant, choose_peers, held_to_avx2, read_peers, requirements, subject
-from bench.table import markdown
+from bench.table import markdown, summary
 from voxelrt.compile import compile as compile_plan
 from voxelrt.kernels.common.kernel import Case, Kernel
 from voxelrt.measure.ratios import coverage, ratio_of
@@ -205,6 +205,10 @@ def test_table() -> None:
     assert "Not measured: it broke" in text
     assert "| a-cpu-b | 1 ms | 900 µs–2 ms | 100 | 50% | 15 | 50% | 0.0e+00 |" in text
     assert "| a-numba-b | no time: numba is not installed |" in text
+    broken = run | {"models": [{"row": "models/x", "error": "it broke", "contestants": {}}]}
+    lines = summary(json.loads(json.dumps([run, run, broken]))).splitlines()
+    assert lines[-1] == "| `models/x` | 1.00 s | ORT | 2.00 s | 2.00× (2.00–2.00) | 2.00× (2.00–2.00) |  |"
+    assert sum(line.startswith("| `") for line in lines) == 1  # nothing of who has no time
 
 
 def test_another_commit_runs_from_its_own_folder(contest: Contest, tmp_path: Path) -> None:
