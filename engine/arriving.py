@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from voxelrt.case import PICTURE_SPACING, READERS, Case, full_spacing, resampling_ways, scaling
+from voxelrt.case import PICTURE_SPACING, READERS, Case, full_spacing
 from voxelrt.errors import InputError, UnsupportedError, UsageError
 from voxelrt.kernels.resample_argmax.taps import Taps
 from voxelrt.models.nnunet_settings import NnunetSettings, Normalisation
+from voxelrt.preprocess.resampling import resampling_ways
+from voxelrt.preprocess.scaling import scaling
 from voxelrt.runtime.window_job import Job, Window
 from voxelrt.volume import Volume
 

@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from voxelrt.case import Case, coarse_axis
+from voxelrt.case import Case
 from voxelrt.errors import UnsupportedError, UsageError
 from voxelrt.kernels.resample_argmax.taps import Taps, taps
 from voxelrt.memory_size import in_words
@@ -19,6 +19,7 @@ from voxelrt.observed import Observer
 from voxelrt.plan.head import Head
 from voxelrt.plan.plan import Plan
 from voxelrt.plan.schedule import Io
+from voxelrt.preprocess.resampling import coarse_axis
 from voxelrt.runtime.process import memory_bytes, peak_memory_bytes
 from voxelrt.runtime.rounded_windows import RoundedSums
 from voxelrt.runtime.window_job import Decision, Job, Window

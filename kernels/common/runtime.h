@@ -180,4 +180,6 @@ constexpr char kHostStep[] = "host.island";
 
 // Fill `tensor` from a record; data stays null.
 Tensor describe(const format::OperandRecord &record, int64_t batch);
+// Reads the tables of plan.base and packs what the plan holds raw; raises where anything does not fit.
+void check_plan(voxelrt_plan &plan, const voxelrt_plan_options &options);
 } // namespace voxelrt
