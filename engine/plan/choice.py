@@ -12,6 +12,7 @@ from voxelrt.kernels.conv3d.algorithm import Algorithm, Problem
 Timer = Callable[[Problem, Sequence[Algorithm]], list[Algorithm]]  # the same, measured, the cheapest first
 
 PRICE = 0.75  # cycles of a core that a byte of packed weights is worth: 100 MB for 12 ms on two cores
+FREE = 96 << 20  # packed weights up to here have no price: a small network is to be fast
 SHARING = 1.5  # how much slower a step may be for weights that another variant has packed already
 
 
@@ -73,6 +74,8 @@ class Choice:
     def shrink(self) -> bool:
         """Exchange algorithms while that saves memory at a low price, and until the weights fit the limit.
 
+        Up to ``FREE`` bytes only what costs no time is exchanged.
+
         The exchange that loses the least time for what it saves comes first. True if any was made.
 
         Raises
@@ -88,7 +91,8 @@ class Choice:
                     if chosen and (best is None or rate < best[0]):
                         best = (rate, layer, chosen)
             fits = self._limit is None or self.weight_bytes <= self._limit
-            if fits and (best is None or best[0] > PRICE):
+            price = PRICE if self.weight_bytes > FREE else 0.0
+            if fits and (best is None or best[0] > price):
                 return changed
             if best is None:
                 raise UsageError(

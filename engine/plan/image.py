@@ -19,13 +19,14 @@ from numpy.typing import NDArray
 
 Bytes = NDArray[np.uint8]
 SLACK = 1 << 20  # address space behind the plan for a longer description; untouched, it costs nothing
+HUGE = 4 << 20  # bytes from which huge pages are asked for: two of them at least
 LARGE = 16 << 20  # bytes from which it is worth a file
 
 
 def allocate(size: int) -> Bytes:
     """Zeroed memory for a plan of so many bytes, aligned to a page; ``resized`` can make it longer."""
     memory = mmap.mmap(-1, size + SLACK, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    if size >= LARGE and hasattr(mmap, "MADV_HUGEPAGE"):
+    if size >= HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
         with suppress(OSError):  # a hint; without it packed weights are read a little slower
             memory.madvise(mmap.MADV_HUGEPAGE)
     whole: Bytes = np.frombuffer(memory, np.uint8)

@@ -75,9 +75,15 @@ def test_the_limit_of_packed_weights_is_kept_and_costs_the_least() -> None:
     assert choice.pick("a", LARGE, ()).kernel == "conv3d.winograd"
 
 
-def test_memory_is_saved_where_it_costs_next_to_nothing() -> None:
+def test_memory_is_saved_where_it_costs_next_to_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     fast, small = (Algorithm("conv3d.winograd", {"tile": (t, t, t)}, 1e6, size) for t, size in ((4, 100), (2, 50)))
-    for lost, taken in ((0.5 * PRICE, small), (2 * PRICE, fast)):
+    for lost, free, taken in (
+        (0.5 * PRICE, 0, small),
+        (2 * PRICE, 0, fast),
+        (0.5 * PRICE, 100, fast),  # all of it fits where memory has no price
+        (0.0, 100, small),
+    ):
+        monkeypatch.setattr("voxelrt.plan.choice.FREE", free)
         choice = Choice()
         choice.pick("w", LARGE, [fast, replace(small, cycles=1e6 + lost * 50)])
         assert choice.shrink() == (taken is small)
