@@ -151,15 +151,17 @@ $(BENCH_VENV)/.installed: bench/peers.toml $(NATIVE_SOURCES)
 	$(BENCH_BIN)/pip install --quiet --editable . $$($(PYTHON) -m bench requirements)
 	touch $@
 
-# Hours. Its parts are commands of their own: bench/README.md.
+# More than an hour. Its parts are commands of their own: bench/README.md. One that fails does not take the others with it.
 bench: $(BENCH_VENV)/.installed
-	@$(BENCH_BIN)/python -m bench run $(BENCH_OPTIONS)
-	@$(BENCH_BIN)/python -m bench run --isa avx2 --rows models/unet3d
-	@$(BENCH_BIN)/python -m bench.warps
-	@$(BENCH_BIN)/python -m bench.filters speed
-	@$(BENCH_BIN)/python -m bench.filters quality
-	@$(BENCH_BIN)/python -m bench running
-	@$(BENCH_BIN)/python -m bench accuracy
+	@status=0; measure() { $(BENCH_BIN)/python -m "$$@" || status=1; }; \
+	measure bench run $(BENCH_OPTIONS); \
+	measure bench run --isa avx2 --rows models/unet3d; \
+	measure bench.warps; \
+	measure bench.filters speed; \
+	measure bench.filters quality; \
+	measure bench running; \
+	measure bench accuracy; \
+	exit $$status
 
 # Whole cases against nnU-Net's own predictor, which is installed for this alone.
 $(BENCH_VENV)/.cases: $(BENCH_VENV)/.installed

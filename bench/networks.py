@@ -127,6 +127,7 @@ def resnet(depth: int) -> Callable[[int, int], tuple[ir.Model, Array]]:
 
 
 FEATURES, HIDDEN = 128, 256  # of the recurrent rows
+RUNTIMES = ("onnxruntime", "openvino", "openvino-bf16")  # who takes any ONNX file; torch has twins of some operators
 
 
 def recurrent(direction: str, batch: int) -> Callable[[int, int], tuple[ir.Model, Array]]:
@@ -178,10 +179,13 @@ NETWORKS = {
         Network("models/unet2d", "nnU-Net 2-D U-Net 32…512, 8 slices of {size}², 5 classes", unet2d, fixed=512),
         Network("models/resnet18", "ResNet-18, 8 images of {size}²", resnet(18), fixed=512),
         Network("models/resnet50", "ResNet-50, 8 images of {size}²", resnet(50), fixed=512),
-        Network(
-            "models/efficientnet", "EfficientNet-B0, 8 images of {size}²", images(classifiers.build_efficientnet), 224
+        *(
+            Network(f"models/{name}", f"{title}, 8 images of {{size}}²", images(build), 224, only=RUNTIMES)
+            for name, title, build in (
+                ("efficientnet", "EfficientNet-B0", classifiers.build_efficientnet),
+                ("convnext", "ConvNeXt-T", classifiers.build_convnext),
+            )
         ),
-        Network("models/convnext", "ConvNeXt-T, 8 images of {size}²", images(classifiers.build_convnext), 224),
         *(
             Network(
                 f"layers/{channels}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -98,6 +99,8 @@ def _kernels(rows: Sequence[Record], ceilings: Record | None) -> Iterator[str]:
     yield _line(("case", "median", "quartiles", "GFLOP/s", "of peak", "GB/s", "of copy", "‖e‖/‖oracle‖"))
     yield _line(["---"] + ["---:"] * 7)
     for row in rows:
+        if row.get("skipped"):
+            continue
         name = row["row"].removeprefix("kernels/")
         if row["error"]:
             yield _line([name, _refusal(row["error"]), *[""] * 6])
@@ -107,6 +110,12 @@ def _kernels(rows: Sequence[Record], ceilings: Record | None) -> Iterator[str]:
         moved, of_copy = _rate(row["gbps"], ceilings["copy_streaming_gbps"] if ceilings else None)
         difference = _number(row["difference"], "{:.1e}")
         yield _line([name, _seconds(row["median_s"]), quartiles, flops, of_peak, moved, of_copy, difference])
+
+    missing = Counter(row["error"].removeprefix("Skipped: ") for row in rows if row.get("skipped"))
+    if missing:
+        yield ""
+    for reason, count in missing.items():
+        yield f"- {count} not measured here: {reason}"
 
 
 def _refusal(error: str) -> str:

@@ -204,7 +204,7 @@ def test_table() -> None:
     assert "the figures are noise" in text
     assert "Not measured: it broke" in text
     assert "| a-cpu-b | 1 ms | 900 µs–2 ms | 100 | 50% | 15 | 50% | 0.0e+00 |" in text
-    assert "| a-numba-b | no time: numba is not installed |" in text
+    assert "- 1 not measured here: numba is not installed" in text
     broken = run | {"models": [{"row": "models/x", "error": "it broke", "contestants": {}}]}
     lines = summary(json.loads(json.dumps([run, run, broken]))).splitlines()
     assert lines[-1] == "| `models/x` | 1.00 s | ORT | 2.00 s | 2.00× (2.00–2.00) | 2.00× (2.00–2.00) |  |"
