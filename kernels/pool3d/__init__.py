@@ -14,10 +14,14 @@ from voxelrt.kernels.pool3d.oracle import pool3d as oracle
 _ROUNDING = {"float64": 1e-12, "float32": 1e-6, "float16": 1e-3, "bfloat16": 8e-3}
 
 
+def _dtype(name: str) -> np.dtype[Any]:
+    """NumPy's, or bfloat16."""
+    return np.dtype(ml_dtypes.bfloat16 if name == "bfloat16" else name)
+
+
 def _case(shape: tuple[int, ...], dtype: str = "float32", *, pending: bool = False, **options: Any) -> Case:
     def make(rng: np.random.Generator) -> tuple[Sequence[Any], Mapping[str, Any]]:
-        kind = ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype
-        x = rng.normal(0, 40, shape).astype(kind)
+        x = rng.normal(0, 40, shape).astype(_dtype(dtype))
         chosen = dict(options)
         if pending:
             chosen["pending"] = (
@@ -28,13 +32,16 @@ def _case(shape: tuple[int, ...], dtype: str = "float32", *, pending: bool = Fal
         return (x,), chosen
 
     exact = options.get("mode", "max") == "max" and not pending
-    taps = float(np.prod(options["kernel"])) if options.get("kernel") else float(np.prod(shape[2:]))
-    moved = float(np.prod(shape)) * (4 if dtype == "bfloat16" else np.dtype(dtype).itemsize)
+    window = options.get("kernel") or shape[2:]
+    stride = options.get("stride") or ([1] if options.get("kernel") else window)
+    elements = float(np.prod(shape))
+    answers = elements / float(np.prod(stride))
+    flops, moved = answers * float(np.prod(window)), (elements + answers) * _dtype(dtype).itemsize
     words = [options.get("mode", "max"), "x".join(map(str, shape)), dtype, options.get("layout", "linear")]
     words += ["pending"] * pending + [k for k in ("ceil_mode", "count_include_pad", "indices") if options.get(k)]
     words += [f"{k}{'x'.join(map(str, v))}" for k, v in options.items() if k in ("kernel", "stride") and v]
     tolerance = 0.0 if exact else _ROUNDING.get(dtype, 0.0)
-    return Case("-".join(words), make, tolerance, taps * moved / 8, moved * 1.125, bench=moved > 1e6)
+    return Case("-".join(words), make, tolerance, flops, moved, bench=moved > 1e6)
 
 
 _TWO: dict[str, Any] = {"kernel": (2, 2, 2), "stride": (2, 2, 2)}
