@@ -155,7 +155,7 @@ $(BENCH_VENV)/.installed: bench/peers.toml $(NATIVE_SOURCES)
 bench: $(BENCH_VENV)/.installed
 	@status=0; measure() { $(BENCH_BIN)/python -m "$$@" || status=1; }; \
 	measure bench run $(BENCH_OPTIONS); \
-	measure bench run --isa avx2 --rows models/unet3d; \
+	measure bench run --isa avx2 --rows models/unet3d --peers onnxruntime,openvino,torch; \
 	measure bench.warps; \
 	measure bench.filters speed; \
 	measure bench.filters quality; \
