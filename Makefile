@@ -151,7 +151,8 @@ $(BENCH_VENV)/.installed: bench/peers.toml $(NATIVE_SOURCES)
 	$(BENCH_BIN)/pip install --quiet --editable . $$($(PYTHON) -m bench requirements)
 	touch $@
 
-# Three quarters of an hour on two cores. Its parts are commands of their own: bench/README.md. One that fails does not take the others with it.
+# Three quarters of an hour on two cores. Its parts are commands of their own (bench/README.md); one that fails does not take
+# the others with it.
 bench: $(BENCH_VENV)/.installed
 	@status=0; measure() { $(BENCH_BIN)/python -m "$$@" || status=1; }; \
 	measure bench run $(BENCH_OPTIONS); \

@@ -23,7 +23,7 @@ def markdown(run: Record) -> str:
 
 
 def summary(runs: Sequence[Record]) -> str:
-    """Each row of several runs beside each peer in one line: times of the first run, the ratio of every run."""
+    """Each row of the first run beside each peer: its times, and the ratios of all runs that have the row."""
     lines = [_line(["row", "VoxelRT", "peer", "", *(f"faster by (95 %), run {n + 1}" for n in range(len(runs)))])]
     lines.append(_line(["---", "---:", "---", *["---:"] * (1 + len(runs))]))
     for row in runs[0]["models"]:
