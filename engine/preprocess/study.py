@@ -258,7 +258,12 @@ def _stacked(volumes: list[Volume]) -> Volume:
 
 def _finite(volume: Volume, warnings: list[str]) -> Volume:
     """NaN and infinity would spread through the whole answer of a network."""
-    if volume.array.dtype.kind != "f" or bool(np.isfinite(volume.array).all()):
+    if volume.array.dtype.kind != "f":
         return volume
+    finite = np.isfinite(volume.array)
+    if finite.all():
+        return volume
+    if not finite.any(axis=tuple(range(1, finite.ndim))).all():
+        raise InputError("an image has no voxel that is a finite number: it is empty or damaged")
     warnings.append("voxels that are NaN or infinite were taken as 0")
     return volume.with_array(np.nan_to_num(volume.array, nan=0.0, posinf=0.0, neginf=0.0))

@@ -27,6 +27,7 @@ struct Tile {
     const float *start;    // what the sums begin with, one value an output channel; null: with what dst holds
     const float *residual; // added at the end, laid out with the steps below; or null
     int64_t residual_row, residual_block;
+    float *statistics;   // sums, then sums of squares of the tile's channels, to which finished ones are added; or null
     bool finish;         // the sums are complete: apply what follows
     bool past_caches;    // finished sums are not read again soon: dst, aligned to 64 bytes, is written past the caches
     int keep;            // channels of the tile's last block; the rest are stored as zeros

@@ -67,6 +67,22 @@ static inline void transpose_quad(const float *const from[kQuad], int64_t at, fl
 #endif
 }
 
+#if !defined(VOXELRT_ISA_avx512)
+// Lane j of row i becomes lane i of row j.
+static inline void transpose(vf16 (&rows)[16]) {
+    float from[16 * 16], to[16 * 16];
+    for (int i = 0; i < 16; ++i)
+        store(from + i * 16, rows[i]);
+    for (int i = 0; i < 16; i += kQuad) {
+        const float *const quad[kQuad] = {from + i * 16, from + i * 16 + 16, from + i * 16 + 32, from + i * 16 + 48};
+        for (int j = 0; j < 16; j += kQuad)
+            transpose_quad(quad, j, to + j * 16 + i, 16);
+    }
+    for (int i = 0; i < 16; ++i)
+        rows[i] = load(to + i * 16);
+}
+#endif
+
 // The sum of all lanes, always in the same order on every instruction set.
 static inline float sum(vf16 a) {
     float lanes[16];

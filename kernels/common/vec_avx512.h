@@ -119,6 +119,35 @@ static inline void stream_fence() {
     _mm_sfence();
 }
 
+// Lane j of row i becomes lane i of row j.
+static inline void transpose(vf16 (&rows)[16]) {
+    __m512 pairs[16], quads[16];
+#pragma GCC unroll 8
+    for (int i = 0; i < 16; i += 2) {
+        pairs[i] = _mm512_unpacklo_ps(rows[i].v, rows[i + 1].v);
+        pairs[i + 1] = _mm512_unpackhi_ps(rows[i].v, rows[i + 1].v);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 16; i += 4) // quads[i + j]: lanes 4 k + j of rows i to i + 3, for k in [0, 4)
+#pragma GCC unroll 2
+        for (int j = 0; j < 2; ++j) {
+            const __m512d a = _mm512_castps_pd(pairs[i + j]), b = _mm512_castps_pd(pairs[i + j + 2]);
+            quads[i + 2 * j] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
+            quads[i + 2 * j + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
+        }
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) {
+        const __m512 low = _mm512_shuffle_f32x4(quads[j], quads[4 + j], 0x44),
+                     high = _mm512_shuffle_f32x4(quads[j], quads[4 + j], 0xee),
+                     low2 = _mm512_shuffle_f32x4(quads[8 + j], quads[12 + j], 0x44),
+                     high2 = _mm512_shuffle_f32x4(quads[8 + j], quads[12 + j], 0xee);
+        rows[j].v = _mm512_shuffle_f32x4(low, low2, 0x88);
+        rows[4 + j].v = _mm512_shuffle_f32x4(low, low2, 0xdd);
+        rows[8 + j].v = _mm512_shuffle_f32x4(high, high2, 0x88);
+        rows[12 + j].v = _mm512_shuffle_f32x4(high, high2, 0xdd);
+    }
+}
+
 struct vi16 { // sixteen 32-bit whole numbers
     __m512i v;
 };

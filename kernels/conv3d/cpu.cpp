@@ -5,7 +5,7 @@
 // are put side by side. Then every tile of register sums runs without a bound to check. A convolution that needs none
 // of this (1 x 1 x 1) reads the source where it lies.
 #include "grouped.h"
-#include "narrow.h"
+#include "head.h"
 #include "pack.h"
 #include "tiles.h"
 #include "wide.h"
@@ -64,6 +64,8 @@ static Message check_direct(const Step &step) {
 static void run_task(Task &task, int64_t piece) {
     const ConvPlan &p = *task.plan;
     const ConvShape &s = p.s;
+    if (p.head)
+        return run_head(task);
     const int64_t all = p.out_tiles * s.groups, blocks0 = ceil_div(s.channels0, kBlock);
     const int64_t begin = all * piece / p.pieces, end = all * (piece + 1) / p.pieces;
     for (int64_t group = begin / p.out_tiles; group * p.out_tiles < end; ++group) {

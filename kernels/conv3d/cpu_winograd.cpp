@@ -121,18 +121,22 @@ static void transform_inputs(const Step &step, const WinogradPlan &p, const Bloc
     }
 }
 
+// The packed weights of one point and run of output channels.
+static const float *weights_of(const Step &step, const WinogradPlan &p, int64_t point, int64_t run) {
+    return step.in[kWeights].as<const float>() +
+           (point * p.out_blocks * kBlock + run * kTileChannels) * p.s.in_channels;
+}
+
 // Products of one point and run of output channels. A private block's products lie one slot below its inputs.
 template <class A>
 static void multiply_points(const Step &step, const WinogradPlan &p, int64_t tiles, int64_t point, int64_t run,
                             const float *v, float *m, A ahead) {
     PointProduct product{};
-    const int64_t wide = p.out_blocks * kBlock;
     const int64_t blocks = least(kTileBlocks, p.out_blocks - run * kTileBlocks);
     product.channels = p.s.in_channels;
     product.next = v + (point + 1) * p.slot + run * p.s.in_channels * ceil_div(tiles, kTileX) * kBlock;
     product.v = v + point * p.slot;
-    product.u =
-        step.in[kWeights].as<const float>() + point * p.s.in_channels * wide + run * kTileChannels * p.s.in_channels;
+    product.u = weights_of(step, p, point, run);
     product.m = m + point * p.output_slot + run * kTileBlocks * tiles * kBlock;
     product.v_block = product.m_block = tiles * kBlock;
     point_product(product, tiles, blocks, ahead);
@@ -306,8 +310,13 @@ static void run_shared(const Step &step, const WinogradPlan &p, const Env &env, 
             const int64_t z = task % rows / b.size.y, y = task % b.size.y;
             transform_inputs(step, p, b, task / rows, z, z + 1, y, 1, v, work + worker * p.work_floats);
         });
-        env.parallel(p.points * p.out_tiles, [&](int64_t task, uint32_t) {
-            multiply_points(step, p, tiles, task / p.out_tiles, task % p.out_tiles, v, m, [] { return nullptr; });
+        const int64_t products = p.points * p.out_tiles;
+        env.parallel(products, [&](int64_t task, uint32_t) {
+            const int64_t later = task + env.threads;
+            WeightsAhead ahead(
+                p, later < products ? weights_of(step, p, later / p.out_tiles, later % p.out_tiles) : nullptr,
+                runs_of(tiles));
+            multiply_points(step, p, tiles, task / p.out_tiles, task % p.out_tiles, v, m, [&] { return ahead.next(); });
         });
         env.parallel(p.out_blocks, [&](int64_t channel, uint32_t worker) {
             transform_outputs(step, p, b, channel, 0, tiles, m, work + worker * p.work_floats,

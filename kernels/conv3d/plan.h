@@ -17,6 +17,7 @@ constexpr int64_t kTaskMultiplications = 4 << 20; // but none smaller
 struct ConvPlan {
     ConvShape s;
     bool narrow;            // few output channels: the lanes of a tile are positions
+    bool head;              // one tap into those, from a blocked source that is read where it lies
     bool planes;            // the source is row-major: one channel a plane
     bool staged;            // the source is copied first
     bool past_caches;       // finished sums need not stay in the caches
@@ -61,7 +62,7 @@ static inline bool fits(const ConvPlan &p) {
 // The largest box within the budget of what is staged, grown where that saves most of the overlap.
 static inline void choose_box(ConvPlan &p) {
     const ConvShape &s = p.s;
-    const int64_t widest = !p.staged ? 512 : s.taps() == 1 ? 384 : 160;
+    const int64_t widest = p.head ? 2048 : !p.staged ? 512 : s.taps() == 1 ? 384 : 160;
     p.box = {1, 1, ceil_div(s.out.x, ceil_div(s.out.x, widest))};
     measure_box(p);
     while (!fits(p) && p.chunk > 1)
@@ -152,17 +153,18 @@ static inline ConvPlan make_plan(const Step &step) {
     const ConvShape &s = p.s;
     p.planes = src.layout == VOXELRT_LINEAR;
     p.blocked = step.out[kDestination].layout == VOXELRT_BLOCKED16;
-    p.past_caches = p.blocked && outgrows_caches(step.out[kDestination]) &&
-                    in_tile(params.activation, params.alpha, params.beta) &&
-                    !(step.outputs > 1 && step.out[kStatistics].present());
+    p.past_caches =
+        p.blocked && outgrows_caches(step.out[kDestination]) && in_tile(params.activation, params.alpha, params.beta);
     p.narrow = is_narrow(params, s.out_channels) || is_head(params, s.out_channels, p.blocked);
+    p.head = p.narrow && s.taps() == 1 && !p.planes && s.stride.z * s.stride.y * s.stride.x == 1 && s.in.z == s.out.z &&
+             s.in.y == s.out.y && s.in.x == s.out.x;
     p.unit = p.planes || p.narrow ? 1 : kBlock;
     p.planes_a_block = p.planes ? s.in_channels : p.narrow ? kBlock : 1;
     p.in_blocks = p.planes ? 1 : ceil_div(s.in_group(), kBlock);
     p.out_tiles = p.narrow ? 1 : ceil_div(s.out_group(), kTileChannels);
     p.rows = p.unit == 1 ? 1 : choose_rows(s.out.x, s.out.y);
-    p.staged = p.unit == 1 || src.pending() || other.pending() || s.stride.x != 1 || s.pad.x != 0 ||
-               params.pad_end[2] != 0 || (p.rows > 1 && (s.pad.y != 0 || params.pad_end[1] != 0));
+    p.staged = !p.head && (p.unit == 1 || src.pending() || other.pending() || s.stride.x != 1 || s.pad.x != 0 ||
+                           params.pad_end[2] != 0 || (p.rows > 1 && (s.pad.y != 0 || params.pad_end[1] != 0)));
     choose_residues(p);
     const int64_t weights_a_block = s.taps() * kBlock * kTileChannels * 4;
     p.chunk = least(p.in_blocks, most(1, kWeightBytes / weights_a_block));

@@ -68,6 +68,12 @@ template <int OB, int R, int X, int P> static void tile(const Tile &t) {
     }
     const vf16 slope = broadcast(t.slope), lo = broadcast(t.lo), hi = broadcast(t.hi);
     const vm16 keep = first_lanes(t.keep);
+    vf16 totals[OB], squares[OB];
+#pragma GCC unroll 2
+    for (int o = 0; o < OB; ++o) {
+        totals[o] = t.statistics ? load(t.statistics + o * kBlock) : zero();
+        squares[o] = t.statistics ? load(t.statistics + (OB + o) * kBlock) : zero();
+    }
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r)
 #pragma GCC unroll 16
@@ -80,12 +86,23 @@ template <int OB, int R, int X, int P> static void tile(const Tile &t) {
                 v = min(hi, max(lo, select(v < zero(), v * slope, v)));
                 if (o == OB - 1)
                     v = select(keep, v, zero());
+                if (t.statistics) {
+                    totals[o] = totals[o] + v;
+                    squares[o] = fma(v, v, squares[o]);
+                }
                 float *to = t.dst + r * t.dst_row + x * t.dst_x + o * t.dst_block;
                 if (t.past_caches)
                     stream(to, v);
                 else
                     store(to, v);
             }
+    if (!t.statistics)
+        return;
+#pragma GCC unroll 2
+    for (int o = 0; o < OB; ++o) {
+        store(t.statistics + o * kBlock, totals[o]);
+        store(t.statistics + (OB + o) * kBlock, squares[o]);
+    }
 }
 
 template <int OB, int P, int X> static TileFunction narrower(int x) {

@@ -5,26 +5,25 @@
 
 namespace voxelrt::VOXELRT_ISA {
 
-// One row of finished sums of `blocks` blocks: sums for the statistics.
-static void add_statistics(const Task &task, const float *row, int64_t block_step, int64_t count, int64_t o,
-                           int64_t real) {
-    const int64_t channels = task.plan->s.out_channels;
-    for (int64_t b = 0; b * kBlock < real; ++b) {
-        vf16 sums = zero(), squares = zero();
-        for (int64_t x = 0; x < count; ++x) {
-            const vf16 v = load(row + b * block_step + x * kBlock);
-            sums = sums + v;
-            squares = fma(v, v, squares);
-        }
-        float a[kBlock], q[kBlock];
-        store(a, sums);
-        store(q, squares);
-        double *to = task.statistics + (task.box * channels + o + b * kBlock) * 2;
-        for (int64_t i = 0; i < least(kBlock, real - b * kBlock); ++i) {
-            to[2 * i] += static_cast<double>(a[i]);
-            to[2 * i + 1] += static_cast<double>(q[i]);
-        }
+// Sums and then squares of `real` channels from o on, into the statistics; `width` floats each.
+static void add_statistics(const Task &task, const float *totals, int64_t width, int64_t o, int64_t real) {
+    double *to = task.statistics + (task.box * task.plan->s.out_channels + o) * 2;
+    for (int64_t i = 0; i < real; ++i) {
+        to[2 * i] += static_cast<double>(totals[i]);
+        to[2 * i + 1] += static_cast<double>(totals[width + i]);
     }
+}
+
+// The same of one row of a block of channels.
+static void sum_row(const float *row, int64_t count, float *totals) {
+    vf16 sums = zero(), squares = zero();
+    for (int64_t x = 0; x < count; ++x) {
+        const vf16 v = load(row + x * kBlock);
+        sums = sums + v;
+        squares = fma(v, v, squares);
+    }
+    store(totals, sums);
+    store(totals + kBlock, squares);
 }
 
 // A row of the buffer into a row-major destination, with residual and activation on the way.
@@ -46,8 +45,11 @@ static void write_planes(const Task &task, float *row, int64_t oz, int64_t oy, i
     }
     for (int64_t b = 0; b * kBlock < real; ++b) {
         float *sums = row + b * (task.plan->buffer_floats / kTileBlocks);
-        if (task.statistics)
-            add_statistics(task, sums, 0, count, o + b * kBlock, least(kBlock, real - b * kBlock));
+        if (task.statistics) {
+            float totals[2 * kBlock];
+            sum_row(sums, count, totals);
+            add_statistics(task, totals, kBlock, o + b * kBlock, least(kBlock, real - b * kBlock));
+        }
         activate_row(params.activation, params.alpha, params.beta, sums, count * kBlock);
         for (int64_t c = b * kBlock; c < least(real, (b + 1) * kBlock); ++c) {
             float *to = dst.as<float>() + task.n * dst.strides[0] + (o + c) * dst.strides[1] + oz * dst.strides[2] +
@@ -103,6 +105,8 @@ static void run_rows(const Task &task, const Run &run, int64_t oz, int64_t oy, i
         t.dst_block = p.buffer_floats / kTileBlocks;
         out = task.buffer + (((oz - task.origin.z) * p.box.y + oy - task.origin.y) * p.box.x - task.origin.x) * kBlock;
     }
+    float totals[2 * kTileChannels] = {};
+    t.statistics = task.statistics && t.finish ? totals : nullptr;
     const float *add = t.residual;
     const int64_t count = task.end.x - task.origin.x, tiles = ceil_div(count, kTileX);
     const int64_t narrow = count / tiles, wide = count % tiles; // `wide` tiles are one position wider
@@ -118,14 +122,14 @@ static void run_rows(const Task &task, const Run &run, int64_t oz, int64_t oy, i
     }
     if (!run.last)
         return;
+    if (t.statistics)
+        add_statistics(task, totals, run.blocks * kBlock, run.o, run.real);
     for (int64_t k = 0; k < rows; ++k) {
         float *row = out + k * t.dst_row + task.origin.x * kBlock;
         if (!p.blocked) {
             write_planes(task, row, oz, oy + k, run.o, run.real);
             continue;
         }
-        if (task.statistics)
-            add_statistics(task, row, t.dst_block, count, run.o, run.real);
         for (int64_t b = 0; b < run.blocks; ++b)
             activate_positions(params.activation, params.alpha, params.beta, row + b * t.dst_block, count, kBlock,
                                least(kBlock, run.real - b * kBlock));

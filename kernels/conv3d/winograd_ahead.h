@@ -46,4 +46,23 @@ class Ahead {
     int64_t calls_, rows_ = 0, chunks_ = 1, called_ = 0, made_ = 0;
 };
 
+// The weights that a thread will multiply next, most likely, in the last runs of tiles of the products at hand: these
+// find their own weights in the cache, where the first run has left them.
+class WeightsAhead {
+  public:
+    // `weights`: or null, for none; `runs`: of tiles.
+    WeightsAhead(const WinogradPlan &p, const float *weights, int64_t runs)
+        : chunk_(p.s.in_channels * kBlock), from_(weights), before_(most(1, runs - kTileBlocks)) {}
+
+    const char *next() {
+        const int64_t chunk = called_++ - before_;
+        return from_ && chunk >= 0 ? reinterpret_cast<const char *>(from_ + chunk * chunk_) : nullptr;
+    }
+
+  private:
+    int64_t chunk_; // floats of the lines that one run fetches
+    const float *from_;
+    int64_t before_, called_ = 0;
+};
+
 } // namespace voxelrt::VOXELRT_ISA

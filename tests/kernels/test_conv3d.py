@@ -247,6 +247,48 @@ def test_statistics(outputs: int) -> None:
     assert np.array_equal(found[0], found[1])
 
 
+@pytest.mark.parametrize("gaps", [False, True])
+@pytest.mark.parametrize(
+    ("first", "second", "outputs"), [(16, 0, 1), (20, 0, 5), (32, 0, 8), (3, 16, 4), (20, 5, 7), (48, 32, 2)]
+)
+def test_heads(first: int, second: int, outputs: int, gaps: bool) -> None:
+    """One tap into a few row-major channels, of sources whose spare channels hold anything at the end."""
+    space, channels = (3, 5, 23), first + second
+    arrays = [_array(7, 2, first, *space)] + ([_array(8, 2, second, *space)] if second else [])
+    norms = [(_array(5, 2, a.shape[1]), _array(6, 2, a.shape[1]), 0.1) for a in arrays]
+    sources = [_blocked(a, pending=norm) for a, norm in zip(arrays, norms, strict=True)]
+    if arrays[-1].shape[1] % 16:
+        sources[-1].array[:, -1, ..., arrays[-1].shape[1] % 16 :] = np.nan
+    w, b = _array(1, outputs, channels, 1, 1, 1), _array(2, outputs)
+    values = _values(arrays[0], (1, 1, 1)) | {"pad_begin": (0, 0, 0), "pad_end": (0, 0, 0)}
+    residual = _array(9, 2, outputs, *space)
+    whole = np.concatenate(
+        [
+            activate("leaky_relu", a * scale[..., None, None, None] + shift[..., None, None, None], 0.1)
+            for a, (scale, shift, _) in zip(arrays, norms, strict=True)
+        ],
+        axis=1,
+    )
+    expected = conv_oracle(whole, w, b, residual=residual)
+    inputs = [sources[0], sources[1] if second else None, native.pack_weight("conv3d.direct", w, **values), b, residual]
+    sums = [native.aligned_empty((2, outputs, 2), np.float64) for _ in range(2)]
+
+    def run(threads: int, *rest: Any, **options: Any) -> Any:
+        target = np.full((2, outputs, *space[:2], space[2] + 3 * gaps), np.nan, np.float32)[..., : space[2]]
+        native.run_kernel(
+            "conv3d.direct", inputs, [Operand(target), *rest], native.Pool(threads), **{**values, **options}
+        )
+        return target
+
+    answers = [run(threads, to) for threads, to in zip((1, 3), sums, strict=True)]
+    _close(answers[0], expected)
+    assert np.array_equal(*answers)
+    _close(sums[0][..., 0], expected.sum((2, 3, 4)))
+    _close(sums[0][..., 1], (expected**2).sum((2, 3, 4)))
+    assert np.array_equal(*sums)
+    _close(run(1, activation=ACTIVATIONS["leaky_relu"], alpha=0.2), activate("leaky_relu", expected, 0.2))
+
+
 @pytest.mark.parametrize("activation", ["none", "sigmoid"])
 def test_channels_past_the_last_are_zero(activation: str) -> None:
     x, w = _array(0, 1, 20, 3, 4, 9), _array(1, 21, 20, 3, 3, 3)

@@ -265,11 +265,15 @@ def test_no_identifier_leaves_the_study(tmp_path: Path, own_cache: Path) -> None
 def test_voxels_that_are_no_numbers(tmp_path: Path) -> None:
     array = octants(dtype=np.float32)
     array[0, 0, 0], array[5, 7, 9] = np.nan, np.inf
-    result = predict(save(tmp_path, counting()), study(tmp_path, array))
+    path = save(tmp_path, counting())
+    result = predict(path, study(tmp_path, array))
     expected = octants()
     expected[0, 0, 0] = expected[5, 7, 9] = 0
     np.testing.assert_array_equal(result.labels.array[0], expected)
     assert any("taken as 0" in warning for warning in result.warnings)
+    array[...] = np.nan
+    with pytest.raises(InputError, match="no voxel that is a finite number"):
+        predict(path, study(tmp_path, array))
 
 
 def test_what_cannot_be_written_is_said_before_the_work(tmp_path: Path) -> None:
