@@ -26,8 +26,8 @@ constexpr int narrow_vectors(int channels) {
 static inline bool is_narrow(const ConvParams &p, int64_t outputs) {
     return p.groups == 1 && outputs <= kNarrowMost && int64_t(p.kernel[0]) * p.kernel[1] * p.kernel[2] > 1;
 }
-// A head: one tap into a few row-major channels. It is computed by narrow tiles, from weights that are packed for wide
-// ones.
+// A head: one tap into a few row-major channels. It is computed by head.h, or with a stride or padding by narrow tiles,
+// from weights that are packed for wide ones.
 static inline bool is_head(const ConvParams &p, int64_t outputs, bool blocked) {
     return p.groups == 1 && outputs <= kNarrowMost && int64_t(p.kernel[0]) * p.kernel[1] * p.kernel[2] == 1 && !blocked;
 }
