@@ -95,15 +95,18 @@ def native() -> list[str]:
         "VOXELRT_LIBRARY": str(build("tsan", "thread")),
         "LD_PRELOAD": preload("libtsan.so", "libstdc++.so.6"),
         "TSAN_OPTIONS": "halt_on_error=1:report_signal_unsafe=0",
+        "OPENBLAS_NUM_THREADS": "1",  # the oracles' threads, of which TSan knows nothing
     }
     pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     plans = [*pytest, "tests/unit/test_plan_file.py", "-k", "not fork and not damage"]
     # Of lstm also what its threads meet in: its small cases are never cut.
     recurrent = ["tests/kernels/test_lstm.py", "-k", "odd or prime or 2-2 or lstm-t5 or mdlstm or gru-t256 or threads"]
     kernels = [*pytest, "tests/kernels/test_cases.py", "tests/kernels/test_mdlstm.py", *recurrent]
+    threads = [*pytest, "tests/kernels/test_conv3d.py", "-k", "heads or statistics or blocks_of_tiles or threads"]
     library = [*pytest, "tests/native/test_c_library.py", "tests/native/test_c_example.py"]
     lines = [suite("the C library: symbols, size, contexts that share a plan, runs that allocate nothing", {}, library)]
     lines += [suite("TSan, plans and pools", thread, plans), suite("TSan, kernels", thread, kernels)]
+    lines.append(suite("TSan, convolutions of several threads", thread, threads))
     # Only where torch is installed have they a peer; else they say so.
     lines.append(suite("slow tests", {}, [*pytest, "-m", "slow", "tests/models", "tests/pipeline", "tests/unit"]))
     if not shutil.which("valgrind"):
