@@ -263,7 +263,9 @@ def _finite(volume: Volume, warnings: list[str]) -> Volume:
     finite = np.isfinite(volume.array)
     if finite.all():
         return volume
-    if not finite.any(axis=tuple(range(1, finite.ndim))).all():
-        raise InputError("an image has no voxel that is a finite number: it is empty or damaged")
+    some = finite.any(axis=tuple(range(1, finite.ndim)))
+    if not some.all():
+        which = "the image" if some.size == 1 else f"channel {np.argmin(some) + 1} of {some.size}"
+        raise InputError(f"{which} has no voxel that is a finite number: it is empty or damaged")
     warnings.append("voxels that are NaN or infinite were taken as 0")
     return volume.with_array(np.nan_to_num(volume.array, nan=0.0, posinf=0.0, neginf=0.0))

@@ -91,7 +91,6 @@ static void run_narrow(const Task &task, const Source &source, int64_t block, in
     t.planes = p.planes ? s.in_channels : least(count * kBlock, s.in_channels - block * kBlock);
     t.plane = source.block;
     t.taps = s.taps();
-    const int64_t packed = t.taps == 1 ? kBlock : 0; // a head's weights are packed in whole blocks of outputs
     t.x = task.taps.x;
     t.nx = s.kernel.x;
     t.dst_channel = narrow_row(p);
@@ -108,8 +107,8 @@ static void run_narrow(const Task &task, const Source &source, int64_t block, in
             for (int64_t o = 0, width; o < s.out_channels; o += width) {
                 width = narrow_width(s.out_channels, o);
                 t.start = block == 0 ? start + o : nullptr;
-                t.weight_step = packed ? packed : width;
-                t.weights = task.step->in[kWeights].as<const float>() + (packed ? o : o * s.in_channels * t.taps) +
+                t.weight_step = width;
+                t.weights = task.step->in[kWeights].as<const float>() + o * s.in_channels * t.taps +
                             block * kBlock * t.taps * t.weight_step;
                 const int64_t most_vectors = narrow_vectors(static_cast<int>(width));
                 const int64_t tiles = ceil_div(vectors, most_vectors);

@@ -26,11 +26,6 @@ constexpr int narrow_vectors(int channels) {
 static inline bool is_narrow(const ConvParams &p, int64_t outputs) {
     return p.groups == 1 && outputs <= kNarrowMost && int64_t(p.kernel[0]) * p.kernel[1] * p.kernel[2] > 1;
 }
-// A head: one tap into a few row-major channels. It is computed by head.h, or with a stride or padding by narrow tiles,
-// from weights that are packed for wide ones.
-static inline bool is_head(const ConvParams &p, int64_t outputs, bool blocked) {
-    return p.groups == 1 && outputs <= kNarrowMost && int64_t(p.kernel[0]) * p.kernel[1] * p.kernel[2] == 1 && !blocked;
-}
 // Output channels of the narrow tile that starts at `first`: tiles are of nearly equal width.
 static inline int64_t narrow_width(int64_t outputs, int64_t first) {
     const int64_t tiles = ceil_div(outputs, kNarrowChannels), width = ceil_div(outputs, tiles);

@@ -144,6 +144,14 @@ static inline void flatten(const Step &step, ConvShape &s) {
     s.out = {1, 1, all};
 }
 
+// One tap into a few row-major channels, from blocked ones that are read where they lie: head.h computes these, from
+// weights that are packed for wide tiles. With a stride or padding they are rare, and wide tiles' own.
+static inline bool is_head(const ConvPlan &p, const ConvParams &params) {
+    const ConvShape &s = p.s;
+    return !p.planes && !p.blocked && params.groups == 1 && s.out_channels <= kNarrowMost && s.taps() == 1 &&
+           s.stride.z * s.stride.y * s.stride.x == 1 && s.in.z == s.out.z && s.in.y == s.out.y && s.in.x == s.out.x;
+}
+
 static inline ConvPlan make_plan(const Step &step) {
     const Tensor &src = step.in[kSource0], &other = step.in[kSource1];
     const ConvParams &params = step.as<ConvParams>();
@@ -155,9 +163,8 @@ static inline ConvPlan make_plan(const Step &step) {
     p.blocked = step.out[kDestination].layout == VOXELRT_BLOCKED16;
     p.past_caches =
         p.blocked && outgrows_caches(step.out[kDestination]) && in_tile(params.activation, params.alpha, params.beta);
-    p.narrow = is_narrow(params, s.out_channels) || is_head(params, s.out_channels, p.blocked);
-    p.head = p.narrow && s.taps() == 1 && !p.planes && s.stride.z * s.stride.y * s.stride.x == 1 && s.in.z == s.out.z &&
-             s.in.y == s.out.y && s.in.x == s.out.x;
+    p.head = is_head(p, params);
+    p.narrow = p.head || is_narrow(params, s.out_channels);
     p.unit = p.planes || p.narrow ? 1 : kBlock;
     p.planes_a_block = p.planes ? s.in_channels : p.narrow ? kBlock : 1;
     p.in_blocks = p.planes ? 1 : ceil_div(s.in_group(), kBlock);

@@ -289,6 +289,23 @@ def test_heads(first: int, second: int, outputs: int, gaps: bool) -> None:
     _close(run(1, activation=ACTIVATIONS["leaky_relu"], alpha=0.2), activate("leaky_relu", expected, 0.2))
 
 
+@pytest.mark.parametrize("outputs", [1, 5])
+@pytest.mark.parametrize("channels", [1, 3, 20])
+@pytest.mark.parametrize(("stride", "pad"), [(1, 0), (2, 0), (1, 1), (3, 1)])
+def test_other_heads(channels: int, outputs: int, stride: int, pad: int) -> None:
+    """One tap into row-major channels with a stride or padding, or from row-major ones."""
+    x, w, b = _array(0, 2, channels, 5, 6, 21), _array(1, outputs, channels, 1, 1, 1), _array(2, outputs)
+    values = _values(x, (1, 1, 1), stride=(stride,) * 3) | {"pad_begin": (pad,) * 3, "pad_end": (pad,) * 3}
+    expected = conv_oracle(x, w, b, stride=stride, padding=pad)
+    target, sums = np.full(expected.shape, np.nan, np.float32), native.aligned_empty((2, outputs, 2), np.float64)
+    source = _blocked(x) if channels > 4 else Operand(x)
+    packed = native.pack_weight("conv3d.direct", w, **values)
+    native.run_kernel("conv3d.direct", [source, None, packed, b], [Operand(target), sums], **values)
+    _close(target, expected)
+    _close(sums[..., 0], expected.sum((2, 3, 4)))
+    _close(sums[..., 1], (expected**2).sum((2, 3, 4)))
+
+
 @pytest.mark.parametrize("activation", ["none", "sigmoid"])
 def test_channels_past_the_last_are_zero(activation: str) -> None:
     x, w = _array(0, 1, 20, 3, 4, 9), _array(1, 21, 20, 3, 3, 3)
